@@ -1,0 +1,154 @@
+"""The command line of every experiment module: train (the default), sample, evaluate.
+
+`jgen.main(Config, build, presets)` is all a module calls. jax is imported only once the arguments are understood.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jgen.config import differences, from_dict, newest_run, to_dict
+from jgen.errors import UserError, nearest
+
+COMMANDS = ("train", "sample", "evaluate")
+
+
+def main(
+    config: type, build: Callable[[Any], Any], presets: Mapping[str, Any] | None = None, args: list[str] | None = None
+) -> None:
+    """Runs an experiment from the shell; exits with 2 and one line for bad input.
+
+    config: the frozen dataclass of the experiment, with fields data, train, mesh and sampling. presets: named configs;
+    the first is the default. build: config -> Experiment.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    command = args.pop(0) if args and not args[0].startswith("-") else "train"
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = build.__module__ if build.__module__ != "__main__" or spec is None else spec.name
+    presets = presets or {"default": config()}
+    try:
+        if command not in COMMANDS:
+            raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
+        run = {"train": _train, "sample": _sample, "evaluate": _evaluate}[command]
+        run(module, build, presets, args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
+    run, preset = _peek(args, "run"), _peek(args, "preset")
+    stored = _stored(run) if run else None
+    if stored and stored["module"] != module:
+        raise UserError(f"run={run}: is a run of {stored['module']}, not of {module}")
+    name = preset or (stored["preset"] if stored else next(iter(presets)))
+    if name not in presets:
+        raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
+    config_class = type(presets[name])
+    default = from_dict(config_class, stored["config"]) if stored and not preset else presets[name]
+
+    fields = [
+        ("config", Annotated[config_class, tyro.conf.arg(name="")], dataclasses.field(default=default)),
+        ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Named settings to begin from.")], name),
+        ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; one that exists is resumed.")], run or ""),
+        ("dry_run", Annotated[bool, tyro.conf.arg(help="Show parameters, FLOPs and memory of a step, then stop.")], False),
+        ("accept_changes", Annotated[bool, tyro.conf.arg(help="Resume with settings that differ from the run's.")], False),
+    ]
+    options: Any = _parse(dataclasses.make_dataclass("Train", fields), module, args)  # pyright: ignore
+    config = options.config
+
+    from jgen.train.distributed import start
+
+    start(config.mesh, config.data.batch_size)
+    from jgen.runs import train
+
+    folder = Path(options.run or f"runs/{module.split('.')[-1]}/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if stored:
+        stored_data = stored["config"]["data"]
+        if config.data.name == stored_data["name"]:
+            facts = {k: stored_data[k] for k in ("num_classes",)} | {"shape": tuple(stored_data["shape"])}
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, **facts))
+        changed = differences(stored["config"], json.loads(json.dumps(to_dict(config))))
+        if changed and not options.accept_changes:
+            raise UserError(
+                f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with "
+                "--accept-changes"
+            )
+    train(module, name, build, config, folder, options.dry_run)
+
+
+def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
+    folder = Path(_peek(args, "run") or "") if _peek(args, "run") else None
+    if folder is None and not {"-h", "--help"} & set(args):
+        folder = newest_run(Path("runs") / module.split(".")[-1])
+    config = from_dict(type(next(iter(presets.values()))), _stored(folder, True)["config"]) if folder else next(iter(presets.values()))
+    fields = [
+        ("options", Annotated[type(config.sampling), tyro.conf.arg(name="")], dataclasses.field(default=config.sampling)),
+        ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")], str(folder or "")),
+        ("num", Annotated[int, tyro.conf.arg(help="Images.")], 64),
+        ("seed", Annotated[int, tyro.conf.arg(help="Image i depends on (seed, i) alone.")], 0),
+        ("batch", Annotated[int, tyro.conf.arg(help="Images at a time.")], 64),
+        ("out", Annotated[str, tyro.conf.arg(help="A .png for a grid, .npz for uint8 arrays, or a folder of PNGs.")], ""),
+    ]
+    options: Any = _parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args)  # pyright: ignore
+
+    from jgen.train.distributed import start
+
+    start(config.mesh, options.batch)
+    from jgen.runs import sample
+
+    sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out)
+
+
+def _evaluate(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
+    fields = [
+        ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")], ""),
+        ("num", Annotated[int, tyro.conf.arg(help="Held-out images to use.")], 256),
+        ("seed", Annotated[int, tyro.conf.arg(help="Of all noise.")], 0),
+        ("split", Annotated[str, tyro.conf.arg(help="Split of the run's set.")], "test"),
+        ("batch", Annotated[int, tyro.conf.arg(help="Images at a time.")], 64),
+    ]
+    options: Any = _parse(dataclasses.make_dataclass("Evaluate", fields), f"{module} evaluate", args)  # pyright: ignore
+    folder = Path(options.run) if options.run else newest_run(Path("runs") / module.split(".")[-1])
+    config = from_dict(type(next(iter(presets.values()))), _stored(folder, True)["config"])
+
+    from jgen.train.distributed import start
+
+    start(config.mesh, options.batch)
+    from jgen.runs import evaluate
+
+    evaluate(folder, options.num, options.seed, options.split, options.batch)
+
+
+def _parse(kind: type, name: str, args: list[str]) -> Any:
+    return tyro.cli(kind, prog=f"python -m {name}", args=args)
+
+
+def _peek(args: list[str], name: str) -> str:
+    """The value of an option before the arguments are parsed, since the defaults of the others depend on it."""
+    for i, word in enumerate(args):
+        if word == f"--{name}" and i + 1 < len(args):
+            return args[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return ""
+
+
+def _stored(folder: Any, must: bool = False) -> dict[str, Any] | None | Any:
+    path = Path(folder) / "config.json"
+    if path.is_file():
+        try:
+            return json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: not JSON ({error})") from error
+    if must:
+        raise UserError(f"run={folder}: no run there (it has no config.json)")
+    return None

@@ -1,0 +1,12 @@
+"""Official checkpoints in, jgen variables out.
+
+    weights = jgen.convert.load_weights("64x64_diffusion.pt")
+    net, variables = jgen.convert.adm.unet(weights, **official_config)
+
+Files are read without running code from them; a converter fails with the names that are missing or left over.
+"""
+
+from jgen.convert import adm
+from jgen.convert.files import load_weights
+
+__all__ = ["adm", "load_weights"]

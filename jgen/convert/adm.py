@@ -1,0 +1,93 @@
+"""Weights of guided-diffusion and improved-diffusion (openai) -> `jgen.models.unet`.
+
+The arguments are those of the reference constructors. Attention resolutions are downsampling factors, as there. The
+query/key/value channels stand as [head, 3, c] in the legacy order and as [3, head, c] in the new one; jgen always has
+the latter, so the former is rearranged here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
+from jgen.models.unet import Classifier, SuperResUNet, UNet
+from jgen.nn.attention import heads_of
+
+
+def unet(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[UNet, dict[str, Any]]:
+    """The U-Net and its {"params": ...} from the reference's names and constructor arguments.
+
+    Raises UserError that lists missing or left-over weights. `in_channels` is that of the image.
+    """
+    net = UNet(**_fields(**config))
+    return net, _variables(net, weights, config, {})
+
+
+def super_res(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[SuperResUNet, dict[str, Any]]:
+    """As `unet`, for SuperResModel: `in_channels` is that of the noisy image alone."""
+    net = SuperResUNet(**_fields(**config))
+    low_res = jnp.zeros((1, 2, 2, config["in_channels"]))
+    return net, _variables(net, weights, config, {"low_res": low_res})
+
+
+def classifier(weights: Mapping[str, np.ndarray], pool: str = "attention", **config: Any) -> tuple[Classifier, dict]:
+    """As `unet`, for EncoderUNetModel with attention or adaptive pooling."""
+    net = Classifier(**_fields(**config), pool=pool)
+    return net, _variables(net, weights, config, {})
+
+
+def _fields(
+    *,
+    in_channels: int,
+    model_channels: int,
+    out_channels: int,
+    num_res_blocks: int,
+    attention_resolutions: Sequence[int],
+    channel_mult: Sequence[int] = (1, 2, 4, 8),
+    num_classes: int | None = None,
+    num_heads: int = 1,
+    num_head_channels: int = -1,
+    use_scale_shift_norm: bool = False,
+    resblock_updown: bool = False,
+    dropout: float = 0.0,
+    use_new_attention_order: bool = False,
+    image_size: int | None = None,
+) -> dict[str, Any]:
+    """The fields of jgen's network; the last two matter to the weights' layout and shapes alone."""
+    return dict(
+        channels=model_channels,
+        out_channels=out_channels,
+        num_res_blocks=num_res_blocks,
+        channel_mult=tuple(channel_mult),
+        attention_resolutions=tuple(attention_resolutions),
+        num_classes=num_classes or 0,
+        num_heads=num_heads,
+        head_channels=None if num_head_channels == -1 else num_head_channels,
+        scale_shift_norm=use_scale_shift_norm,
+        resblock_updown=resblock_updown,
+        dropout=dropout,
+    )
+
+
+def _path(name: str) -> Path:
+    path = linen_path(name)
+    # A resampling convolution is one Linen module, where the reference wraps it in a module of its own.
+    return (f"{path[0]}_{path[1]}", *path[2:]) if path[1] in ("op", "conv") else path
+
+
+def _variables(net: Any, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], inputs: dict) -> dict[str, Any]:
+    size = config.get("image_size") or 2 ** len(net.channel_mult)
+    x, t = jnp.zeros((1, size, size, config["in_channels"])), jnp.zeros((1,))
+    label = {"label": jnp.zeros((1,), jnp.int32)} if net.num_classes else {}
+    legacy = not config.get("use_new_attention_order", False)
+
+    def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        if ".qkv." in name and legacy:
+            heads = heads_of(array.shape[0] // 3, net.num_heads, net.head_channels)
+            grouped = array.reshape(heads, 3, -1, *array.shape[1:])
+            array = grouped.swapaxes(0, 1).reshape(array.shape)
+        return array if "_embedding" in name or name.startswith("label_emb") else to_linen(array, shape)
+
+    return {"params": fill(param_shapes(net.init, x, t, **label, **inputs), weights, _path, layout)}

@@ -1,0 +1,196 @@
+"""Sources: a length, a shape, class names, and examples by index; small ones hold arrays, large ones decode on demand."""
+
+import dataclasses
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jgen.config import DataConfig
+from jgen.errors import UserError, nearest
+
+Example = Mapping[str, np.ndarray]
+IN_MEMORY = 256 * 2**20
+"""Sets of at most so many bytes of pixels are decoded once and kept; larger ones are decoded as they are needed."""
+
+BUILT_IN = ("digits", "glyphs", "fashion_mnist")
+
+
+class Source(Protocol):
+    """Examples by index: {"image": uint8 [H, W, C] (or float32 in [-1, 1]), "label": int32, ...}."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    """Class names; empty where there are no labels."""
+    endless: bool
+    """Every index is a new random example, so there are no epochs to shuffle."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A set that is held in memory. Raises UserError for arrays of unequal length or labels without a class."""
+
+    arrays: Mapping[str, np.ndarray]
+    """"image": uint8 [N, H, W, C]; "label": int32 [N]; more keys where there are more."""
+    classes: tuple[str, ...] = ()
+    name: str = "arrays"
+    endless = False
+
+    def __post_init__(self) -> None:
+        sizes = {key: len(value) for key, value in self.arrays.items()}
+        if len(set(sizes.values())) != 1:
+            raise UserError(f"{self.name}: {sizes}: every array must be of the same length")
+        if self.arrays["image"].ndim != 4:
+            raise UserError(f"{self.name}: images of shape {self.arrays['image'].shape}: must be [N, H, W, C]")
+        if "label" in self.arrays:
+            check_labels(self.arrays["label"], len(self.classes), self.name)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.arrays["image"].shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.arrays["image"])
+
+    def __getitem__(self, index: Any, /) -> Example:
+        """The example at an index, or those at an array of indices."""
+        return {key: value[index] for key, value in self.arrays.items()}
+
+
+def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
+    """Raises UserError for a label outside 0..num_classes - 1."""
+    bad = labels[(labels < 0) | (labels >= num_classes)]
+    if len(bad):
+        raise UserError(f"{name}: label {bad[0]} is out of range, there are {num_classes} classes (0..{num_classes - 1})")
+
+
+def open_source(config: DataConfig, seed: int = 0) -> Source:
+    """The source that `config.name` means; `seed` matters to generated sets only.
+
+    Raises UserError for an unknown set (with the nearest names), one that isn't prepared, or files that can't be read.
+    """
+    source = _find(config, seed)
+    if config.channels and source.shape[2] != config.channels:
+        raise UserError(f"data.channels={config.channels}: {config.name} has {source.shape[2]}")
+    if config.resolution and source.shape[:2] != (config.resolution,) * 2:
+        size = "x".join(map(str, source.shape[:2]))
+        raise UserError(f"data.resolution={config.resolution}: {config.name} is {size} and is not resized")
+    if config.limit < 0:
+        raise UserError(f"data.limit={config.limit}: must be at least 0")
+    if isinstance(source, ArraySource):
+        return ArraySource(source[: config.limit], source.classes, config.name) if config.limit else source
+    count = min(len(source), config.limit or len(source))
+    if not count:
+        raise UserError(f"{config.name}: holds no images")
+    if not (source.endless and not config.limit) and count * int(np.prod(source.shape)) <= IN_MEMORY:
+        return load(source, count, config.name, config.skip_bad)
+    return Limited(source, count) if config.limit else source
+
+
+def _find(config: DataConfig, seed: int) -> Source:
+    kind, _, rest = config.name.partition(":")
+    if kind in ("folder", "idx") and rest:
+        if kind == "folder":
+            from jgen.data.folder import FolderSource
+
+            return FolderSource(Path(rest), config.resolution or 64, config.channels or 3, config.skip_bad)
+        from jgen.data.idx import idx_source
+
+        return idx_source(Path(rest), config.split, config.name)
+    if config.name == "digits":
+        return digits(config.split)
+    if config.name == "glyphs":
+        from jgen.data.glyphs import Glyphs
+
+        return Glyphs(config.resolution or 64, config.channels or 3, seed, config.split)
+    from jgen.data import idx, tfds_sets
+
+    if config.name == "fashion_mnist" and (folder := idx.fashion_mnist_folder(config.root)):
+        return idx.idx_source(folder, config.split, config.name, idx.FASHION_MNIST)
+    return tfds_sets.tfds_source(config.name, config.split, config.root, config.channels, config.resolution)
+
+
+def unknown_set(name: str) -> UserError:
+    """The error for a name that no source has, with the nearest that exist."""
+    from jgen.data.tfds_sets import known_sets
+
+    known = [*BUILT_IN, *known_sets()]
+    return UserError(
+        f"data.name={name}: no such set{nearest(name, known)}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
+        "folder:FOLDER or a TFDS name (python -m jgen.data list)"
+    )
+
+
+def digits(split: str) -> ArraySource:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey, in 17 levels: the first 1,500 are train, the rest test."""
+    from sklearn.datasets import load_digits
+
+    if split not in ("train", "test"):
+        raise UserError(f"data.split={split}: digits has train and test")
+    chosen = slice(1500) if split == "train" else slice(1500, None)
+    data = load_digits()
+    images = np.round(data.images[chosen, :, :, None] * (255 / 16)).astype(np.uint8)
+    classes = tuple(str(i) for i in range(10))
+    return ArraySource({"image": images, "label": data.target[chosen].astype(np.int32)}, classes, "digits")
+
+
+def load(source: Source, count: int, name: str, skip_bad: bool) -> ArraySource:
+    """The first `count` examples, decoded in threads and kept. Bad files stop it, or are skipped and counted."""
+
+    def one(index: int) -> Example | UserError:
+        try:
+            return source[index]
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(one, range(count)))
+    bad = [r for r in results if isinstance(r, UserError)]
+    good = [r for r in results if not isinstance(r, UserError)]
+    if bad and not skip_bad:
+        raise bad[0]
+    if bad:
+        print(f"{name}: skipped {len(bad)} of {count} files that can't be read, the first: {bad[0]}")
+    if not good:
+        raise UserError(f"{name}: none of its {count} files can be read, the first: {bad[0]}")
+    return ArraySource({k: np.stack([r[k] for r in good]) for k in good[0]}, source.classes, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limited:
+    """The first so many examples of a large set."""
+
+    source: Source
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.source.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    @property
+    def endless(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self.source[index]
+
+
+def resolve(config: DataConfig) -> DataConfig:
+    """The config with the set's shape and number of classes filled in; opens the set only where they are missing."""
+    if config.shape:
+        return config
+    source = open_source(config)
+    return dataclasses.replace(config, shape=tuple(source.shape), num_classes=len(source.classes))

@@ -1,0 +1,17 @@
+"""The one error that is the user's to mend; the command line shows it as one line and exits with 2."""
+
+
+class UserError(ValueError):
+    """Bad input: the message names the argument, what came, and what would be right, in one line."""
+
+
+def nearest(name: str, known: list[str], most: int = 3) -> str:
+    """' (did you mean a, b?)' for the known names closest to `name`, or '' where none is close.
+
+    >>> nearest("fashion-mnist", ["digits", "fashion_mnist"])
+    ' (did you mean fashion_mnist?)'
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=most, cutoff=0.5)
+    return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -1,0 +1,175 @@
+"""An experiment: data -> network -> objective -> training -> checkpoint -> sampler -> metric, each a plain value.
+
+`build(config)` of an experiment module returns one; the command line runs it, `load` brings a finished one back.
+"""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jgen.config import DataConfig, TrainConfig, check_at_least, from_dict
+from jgen.errors import UserError
+from jgen.samplers import image_keys
+from jgen.train.checkpoint import Checkpoints
+from jgen.train.sharding import batch_sharding, make_mesh, replicated, state_shardings
+from jgen.train.step import Decay, Phase, TrainState, init_state
+from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
+
+Evaluate = Callable[[Params, Extra, Key, Iterator[Batch], int], Mapping[str, Any]]
+"""(params, extra, key, batches of a held-out set, number of images) -> named numbers or lists of numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training run from initial weights to samples; most experiments have just one."""
+
+    name: str
+    data: DataConfig
+    train: TrainConfig
+    init: Callable[[Key], tuple[Params, Extra]]
+    """Fresh (params, extra) of all players; traced, so that they are made in place on every device."""
+    phases: Sequence[Phase]
+    optimizers: Mapping[str, optax.GradientTransformation]
+    sample: Sample
+    options: Any = None
+    """What `sample` takes as its options where none are given; a frozen dataclass."""
+    ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
+    validate: LossFn | None = None
+    """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""
+    evaluate: Evaluate | None = None
+    begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
+    """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
+
+    def create(self, key: Key, earlier: tuple[Params, Extra] | None = None) -> TrainState:
+        """The state at step 0."""
+        params, extra = self.init(key)
+        if earlier is not None:
+            take_over = self.begin or (lambda params, extra, *fresh: (params, extra))
+            params, extra = take_over(*earlier, params, extra)
+        return init_state(params, extra, self.optimizers, self.ema)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Stages in order, each begun from what the one before made."""
+
+    stages: Sequence[Stage]
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"stages {names}: an experiment needs at least one, of different names")
+
+    def folder(self, run: Path, stage: Stage) -> Path:
+        """Where a stage of a run keeps its files: the run's own folder where there is only one."""
+        return run if len(self.stages) == 1 else run / stage.name
+
+
+def draw(
+    stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, seed: int = 0, options: Any = None, batch: int = 64
+) -> np.ndarray:
+    """`num` images [num, H, W, C] float32, `batch` at a time; image i depends on (seed, i) alone.
+
+    Every batch has the same shape (the last is padded), so the sampler compiles once.
+    """
+    check_at_least(1, num=num, batch=batch)
+    size = -(-min(batch, num) // mesh.size) * mesh.size
+    sampler = _compiled(stage.sample, mesh, stage.options if options is None else options)
+    images = []
+    for start in range(0, num, size):
+        keys = jax.device_put(image_keys(seed, size, start), batch_sharding(mesh))
+        images.append(sampler(params, extra, keys))
+    return np.concatenate([np.asarray(x) for x in images])[:num]
+
+
+_SAMPLERS: dict[Any, Callable[..., Array]] = {}
+
+
+def _compiled(sample: Sample, mesh: Mesh, options: Any) -> Callable[..., Array]:
+    """The jitted sampler; weights are arguments, so they are no constants of the program."""
+    known = (sample, mesh, options)
+    if known not in _SAMPLERS:
+        _SAMPLERS[known] = jax.jit(lambda p, e, k: sample(p, e, k, options), out_shardings=replicated(mesh))
+    return _SAMPLERS[known]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run: its experiment, config and weights."""
+
+    folder: Path
+    config: Any
+    experiment: Experiment
+    stage: Stage
+    """The last one that has a checkpoint."""
+    step: int
+    state: TrainState
+    mesh: Mesh
+
+    @property
+    def params(self) -> Params:
+        """The weights to sample with: the moving average where there is one."""
+        return self.state.averaged
+
+    @property
+    def extra(self) -> Extra:
+        return self.state.extra
+
+    def sample(self, num: int = 16, seed: int = 0, options: Any = None, **changes: Any) -> np.ndarray:
+        """`num` images [num, H, W, C] in [-1, 1]; `changes` replace fields of the experiment's sampling options."""
+        options = self.stage.options if options is None else options
+        known = {f.name for f in dataclasses.fields(options)} if options is not None else set()
+        if unknown := sorted(set(changes) - known):
+            raise UserError(f"{unknown[0]}: no such sampling option; there are {', '.join(sorted(known))}")
+        options = dataclasses.replace(options, **changes) if changes else options
+        return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=options)
+
+
+def load(folder: str | Path, mesh: Mesh | None = None) -> Run:
+    """The run in a folder, with the weights of its newest good checkpoint.
+
+    Raises UserError where the folder holds no run or no checkpoint.
+    """
+    folder = Path(folder)
+    stored = read_config(folder)
+    module = importlib.import_module(stored["module"])
+    config = from_dict(module.Config, stored["config"])
+    experiment = module.build(config)
+    mesh = mesh or make_mesh()
+    for stage in reversed(experiment.stages):
+        path = experiment.folder(folder, stage) / "checkpoints"
+        if path.is_dir() and (found := restore(stage, path, mesh)):
+            return Run(folder, config, experiment, stage, found[0], found[1], mesh)
+    raise UserError(f"{folder}: has no checkpoint yet")
+
+
+def restore(stage: Stage, path: Path, mesh: Mesh) -> tuple[int, TrainState] | None:
+    """(step, state) of the newest good checkpoint of a stage."""
+    shapes = jax.eval_shape(stage.create, jax.random.key(0))
+    with Checkpoints(path) as checkpoints:
+        return checkpoints.restore(shapes, state_shardings(mesh, shapes))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json of a run says: module, preset, config, versions. Raises UserError where it can't be read."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no run there (it has no config.json)")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def count(tree: Any) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(int(np.prod(jnp.shape(x))) for x in jax.tree.leaves(tree))

@@ -1,0 +1,1 @@
+"""Networks only, a paper a file: no loss, no sampler."""

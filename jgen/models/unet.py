@@ -1,0 +1,259 @@
+"""The U-Net of guided diffusion (ADM; Dhariwal & Nichol 2021), and its noisy-image classifier.
+
+DDPM's U-Net (Ho et al. 2020) is a setting of it: no scale-shift norm, no residual up/down blocks, one attention head
+at 16x16. Submodules carry the names of the reference implementation (`input_blocks_3_0` is `input_blocks.3.0`), so
+that official weights map onto them by name alone. Activations are NHWC; parameters are float32 whatever `dtype` is.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jgen.errors import UserError
+from jgen.nn.attention import attention, heads_of
+from jgen.nn.embed import timestep_embedding
+from jgen.nn.norm import GroupNorm
+from jgen.types import Array
+
+ZEROS = nn.initializers.zeros
+Dtype = jnp.dtype | None
+
+
+def conv3x3(features: int, name: str, dtype: Dtype, stride: int = 1, zero: bool = False) -> nn.Conv:
+    """A 3x3 convolution with one pixel of padding on every side; zero=True starts it at 0."""
+    init = ZEROS if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (3, 3), stride, padding=1, dtype=dtype, kernel_init=init, name=name)
+
+
+def upsample(x: Array) -> Array:
+    """Nearest neighbour, twice the height and width."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def downsample(x: Array) -> Array:
+    """Mean of each 2x2 square."""
+    b, h, w, c = x.shape
+    if h % 2 or w % 2:
+        raise UserError(f"image of {h}x{w} inside the U-Net: height and width must be even at every level")
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def keep(x: Array) -> Array:
+    """The same size."""
+    return x
+
+
+class ResBlock(nn.Module):
+    """Residual block conditioned on an embedding, optionally resampling between its norm and its first convolution."""
+
+    features: int
+    resample: Callable[[Array], Array] = keep
+    scale_shift_norm: bool = False
+    dropout: float = 0.0
+    groups: int = 32
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+        h = self.resample(nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="in_layers_0")(x)))
+        h = conv3x3(self.features, "in_layers_2", self.dtype)(h)
+        width = self.features * (2 if self.scale_shift_norm else 1)
+        cond = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))[:, None, None]
+        norm = GroupNorm(self.groups, dtype=self.dtype, name="out_layers_0")
+        if self.scale_shift_norm:
+            scale, shift = jnp.split(cond, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + cond)
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = conv3x3(self.features, "out_layers_3", self.dtype, zero=True)(h)
+        x = self.resample(x)
+        if x.shape[-1] != self.features:
+            x = nn.Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all pixels, with a residual connection."""
+
+    num_heads: int = 1
+    head_channels: int | None = None
+    groups: int = 32
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        heads = heads_of(c, self.num_heads, self.head_channels)
+        y = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
+        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(b, h * w, 3, heads, c // heads)
+        y = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(b, h * w, c)
+        return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZEROS, name="proj_out")(y).reshape(x.shape)
+
+
+class _Blocks(nn.Module):
+    """The fields and the descending half that the U-Net and the classifier share."""
+
+    channels: int = 128
+    """Width of the first level."""
+    out_channels: int = 3
+    """Channels of the output, or classes of the classifier."""
+    num_res_blocks: int = 2
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Width of each level, as multiples of `channels`; each but the last halves the height and width."""
+    attention_resolutions: tuple[int, ...] = (2,)
+    """Levels with attention, as downsampling factors (1, 2, 4, ...); the middle always has it."""
+    num_classes: int = 0
+    """0 for an unconditional network."""
+    num_heads: int = 1
+    head_channels: int | None = None
+    """Channels of a head, in place of `num_heads`."""
+    scale_shift_norm: bool = False
+    resblock_updown: bool = False
+    """Resample in residual blocks rather than by a strided convolution and an upsampling one."""
+    dropout: float = 0.0
+    groups: int = 32
+    dtype: Dtype = None
+    remat: bool = False
+    """Recompute each residual and attention block in the backward pass."""
+
+    def _res(self, features: int, name: str, resample: Callable[[Array], Array] = keep) -> nn.Module:
+        block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
+        return block(features, resample, self.scale_shift_norm, self.dropout, self.groups, self.dtype, name=name)
+
+    def _attend(self, name: str) -> nn.Module:
+        block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
+        return block(self.num_heads, self.head_channels, self.groups, self.dtype, name=name)
+
+    def _embed(self, t: Array, label: Array | None) -> Array:
+        width = 4 * self.channels
+        emb = timestep_embedding(t, self.channels)
+        emb = nn.Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
+        emb = nn.Dense(width, dtype=self.dtype, name="time_embed_2")(nn.silu(emb))
+        if (label is None) == bool(self.num_classes):
+            given = "no label" if label is None else "a label"
+            raise UserError(f"label: the network has num_classes={self.num_classes} but {given} was given")
+        if label is not None:
+            emb = emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
+        return emb
+
+    def _descend(self, x: Array, emb: Array, train: bool) -> list[Array]:
+        """Every feature map that the ascending half will read, first to last."""
+        h = conv3x3(self.channel_mult[0] * self.channels, "input_blocks_0_0", self.dtype)(x)
+        features, factor = [h], 1
+        for level, mult in enumerate(self.channel_mult):
+            for _ in range(self.num_res_blocks):
+                name = f"input_blocks_{len(features)}"
+                h = self._res(mult * self.channels, f"{name}_0")(h, emb, train)
+                if factor in self.attention_resolutions:
+                    h = self._attend(f"{name}_1")(h)
+                features.append(h)
+            if level < len(self.channel_mult) - 1:
+                name = f"input_blocks_{len(features)}_0"
+                if self.resblock_updown:
+                    h = self._res(mult * self.channels, name, downsample)(h, emb, train)
+                else:
+                    h = conv3x3(mult * self.channels, f"{name}_op", self.dtype, stride=2)(h)
+                features.append(h)
+                factor *= 2
+        return features
+
+    def _middle(self, h: Array, emb: Array, train: bool) -> Array:
+        h = self._res(h.shape[-1], "middle_block_0")(h, emb, train)
+        h = self._attend("middle_block_1")(h)
+        return self._res(h.shape[-1], "middle_block_2")(h, emb, train)
+
+
+class UNet(_Blocks):
+    """x_t [B, H, W, C], t [B] (and label int [B]) -> [B, H, W, out_channels] in float32.
+
+    out_channels = 2C for a network that learns its variance. H and W must be divisible by 2^(levels - 1).
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
+        _check_size(x, len(self.channel_mult))
+        emb = self._embed(t, label)
+        skips = self._descend(x, emb, train)
+        h = self._middle(skips[-1], emb, train)
+        factor, index = 2 ** (len(self.channel_mult) - 1), 0
+        for level, mult in reversed(list(enumerate(self.channel_mult))):
+            for i in range(self.num_res_blocks + 1):
+                name = f"output_blocks_{index}"
+                h = self._res(mult * self.channels, f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
+                parts = 1
+                if factor in self.attention_resolutions:
+                    h, parts = self._attend(f"{name}_1")(h), 2
+                if level and i == self.num_res_blocks:
+                    if self.resblock_updown:
+                        h = self._res(mult * self.channels, f"{name}_{parts}", upsample)(h, emb, train)
+                    else:
+                        h = conv3x3(mult * self.channels, f"{name}_{parts}_conv", self.dtype)(upsample(h))
+                    factor //= 2
+                index += 1
+        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_0")(h))
+        return conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h).astype(jnp.float32)
+
+
+class SuperResUNet(UNet):
+    """The U-Net given a low-resolution image besides, resized bilinearly and joined to x_t channel by channel."""
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Array, t: Array, label: Array | None = None, *, low_res: Array, train: bool = False
+    ) -> Array:
+        # The reference resizes without antialiasing, with half-pixel centres.
+        shape = (*x.shape[:3], low_res.shape[-1])
+        resized = jax.image.resize(low_res, shape, "bilinear", antialias=False)
+        return super().__call__(jnp.concatenate([x, resized], -1), t, label, train=train)
+
+
+class AttentionPool(nn.Module):
+    """CLIP's pooling: the mean and the pixels as tokens, one attention layer, the mean's output. [B,H,W,C] -> [B,out]."""
+
+    out_features: int
+    head_channels: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        heads = heads_of(c, 1, self.head_channels)
+        tokens = x.reshape(b, h * w, c)
+        tokens = jnp.concatenate([tokens.mean(1, keepdims=True), tokens], axis=1)
+        position = self.param("positional_embedding", nn.initializers.normal(c**-0.5), (c, h * w + 1))
+        tokens = tokens + position.T[None].astype(tokens.dtype)
+        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv_proj")(tokens).reshape(b, -1, 3, heads, c // heads)
+        pooled = attention(qkv[:, :1, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(b, c)
+        return nn.Dense(self.out_features, dtype=self.dtype, name="c_proj")(pooled)
+
+
+class Classifier(_Blocks):
+    """ADM's classifier of noisy images: the descending half, then a pool. x_t, t -> logits [B, out_channels].
+
+    pool: "attention" (needs `head_channels`) or "adaptive" (global mean, then a linear layer).
+    """
+
+    pool: str = "attention"
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, *, train: bool = False) -> Array:
+        _check_size(x, len(self.channel_mult))
+        emb = self._embed(t, None)
+        h = self._middle(self._descend(x, emb, train)[-1], emb, train)
+        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_0")(h))
+        if self.pool == "attention":
+            if self.head_channels is None:
+                raise UserError("head_channels=None: attention pooling needs the width of a head")
+            return AttentionPool(self.out_channels, self.head_channels, self.dtype, name="out_2")(h).astype(jnp.float32)
+        if self.pool == "adaptive":
+            return nn.Dense(self.out_channels, dtype=self.dtype, name="out_3")(h.mean((1, 2))).astype(jnp.float32)
+        raise UserError(f"pool={self.pool}: must be attention or adaptive")
+
+
+def _check_size(x: Array, levels: int) -> None:
+    multiple = 2 ** (levels - 1)
+    if x.shape[1] % multiple or x.shape[2] % multiple:
+        raise UserError(f"image of {x.shape[1]}x{x.shape[2]}: {levels} levels need multiples of {multiple} pixels")

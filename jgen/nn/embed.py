@@ -1,0 +1,16 @@
+"""Embeddings of scalars."""
+
+import jax.numpy as jnp
+
+from jgen.types import Array
+
+
+def timestep_embedding(t: Array, width: int, max_period: float = 10000.0) -> Array:
+    """Sinusoidal embedding [B, width] of times t [B]: cosines first, then sines, frequencies max_period^(-k / half).
+
+    The layout of guided-diffusion; an odd width ends in a zero. Vaswani et al. 2017, section 3.5.
+    """
+    half = width // 2
+    angles = t.astype(jnp.float32)[:, None] * jnp.exp(-jnp.log(max_period) * jnp.arange(half) / half)
+    parts = [jnp.cos(angles), jnp.sin(angles)]
+    return jnp.concatenate(parts + [jnp.zeros_like(angles[:, :1])] * (width % 2), axis=-1)

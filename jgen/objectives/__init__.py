@@ -1,0 +1,1 @@
+"""Losses: pure functions (params, extra, key, batch) -> (loss, (extra, metrics))."""

@@ -1,0 +1,78 @@
+"""What every sampler shares: one key per image, the loop over times, and clipping as a transform of the predictor."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jgen.schedules import Schedule, evenly
+from jgen.types import Array, Key, Predict, Prediction
+
+Trace = Callable[[Array, Array], Any]
+"""(x, x0) after a step -> what to keep of it; stacked over the steps and returned beside the images."""
+
+
+def image_keys(seed: int, num: int, start: int = 0) -> Key:
+    """One key per image [num]: that of image i is fold_in(key(seed), start + i)."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), start + jnp.arange(num))
+
+
+def noise(keys: Key, shape: Sequence[int], step: Any = -1) -> Array:
+    """Standard normal noise [B, *shape], image i's from keys[i] alone; `step` tells the draws of a loop apart."""
+
+    def one(key: Key) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, jnp.asarray(step, jnp.int32).astype(jnp.uint32)), tuple(shape))
+
+    return jax.vmap(one)(keys)
+
+
+def clip(predict: Predict, low: float = -1.0, high: float = 1.0) -> Predict:
+    """The same predictor with its clean image kept within the data's range."""
+
+    def clipped(x: Array, t: Array) -> Prediction:
+        prediction = predict(x, t)
+        return prediction._replace(x0=jnp.clip(prediction.x0, low, high))
+
+    return clipped
+
+
+class Step(NamedTuple):
+    """One step of a shortened chain, as the scan sees it."""
+
+    index: Array
+    """Position in the shortened chain, from its noisy end (S - 1) down to 0."""
+    time: Array
+    """What the network is told."""
+
+
+def shorten(schedule: Schedule, timesteps: int | Sequence[int] | np.ndarray | None) -> Schedule:
+    """The chain a sampler walks: all of it (None), so many steps evenly spaced, or just the given ones."""
+    if timesteps is None:
+        return schedule
+    return schedule.respace(evenly(len(schedule), timesteps) if isinstance(timesteps, int) else timesteps)
+
+
+def walk(
+    update: Callable[[Array, Prediction, Step], Array],
+    predict: Predict,
+    chain: Schedule,
+    x: Array,
+    trace: Trace | None,
+) -> Any:
+    """Scans `x = update(x, predict(x, time), step)` from the noisy end of the chain to its start.
+
+    Returns x, or (x, traces) where a trace is asked for. Memory does not grow with the number of steps.
+    """
+    order = np.arange(len(chain))[::-1]
+    steps = Step(jnp.asarray(order, jnp.int32), jnp.asarray(chain.timesteps[order], jnp.int32))
+
+    def body(x: Array, step: Step) -> tuple[Array, Any]:
+        prediction = predict(x, jnp.broadcast_to(step.time, x.shape[:1]))
+        x = update(x, prediction, step).astype(x.dtype)
+        return x, None if trace is None else trace(x, prediction.x0)
+
+    x, traces = lax.scan(body, x, steps)
+    return x if trace is None else (x, traces)

@@ -1,0 +1,187 @@
+"""Noise schedules of discrete-time diffusion: betas, every table made from them, and shortened chains.
+
+Time index 0 is the first noising step. Tables are float64 numpy, computed once on the host; a sampler or loss gathers
+from their float32 copies. Sources: Ho et al. 2020 (DDPM, eq. 4-7), Nichol & Dhariwal 2021 (cosine, eq. 17), and the
+tables of their reference implementations.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.errors import UserError
+from jgen.types import Array, Denoise, Predict
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """A chain of T noising steps q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t).
+
+    betas: float64 [T], each in (0, 1]. timesteps: int [T], the time the network is told at each step; 0..T-1 unless
+    the chain was shortened by `respace`.
+    """
+
+    betas: np.ndarray
+    timesteps: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    @cached_property
+    def alpha_bar(self) -> np.ndarray:
+        """Product of (1 - beta) up to and with t: x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
+        return np.cumprod(1.0 - self.betas)
+
+    @cached_property
+    def alpha_bar_prev(self) -> np.ndarray:
+        """alpha_bar of the step before; 1 at t = 0."""
+        return np.append(1.0, self.alpha_bar[:-1])
+
+    @cached_property
+    def alpha_bar_next(self) -> np.ndarray:
+        """alpha_bar of the step after; 0 at the end."""
+        return np.append(self.alpha_bar[1:], 0.0)
+
+    @cached_property
+    def sigma(self) -> np.ndarray:
+        """Noise level in the continuous coordinates x / sqrt(alpha_bar); increases with t."""
+        return np.sqrt((1.0 - self.alpha_bar) / self.alpha_bar)
+
+    @cached_property
+    def posterior_variance(self) -> np.ndarray:
+        """Variance of q(x_{t-1} | x_t, x_0), DDPM eq. 7 ("small"); 0 at t = 0."""
+        return self.betas * (1.0 - self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+
+    @cached_property
+    def posterior_log_variance(self) -> np.ndarray:
+        """Its logarithm, where entry 0, which would be -inf, repeats entry 1."""
+        return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
+
+    @cached_property
+    def large_log_variance(self) -> np.ndarray:
+        """log beta ("large"), with the posterior's entry 1 at t = 0, as the reference code has it."""
+        return np.log(np.append(self.posterior_variance[1], self.betas[1:]))
+
+    @cached_property
+    def posterior_mean_x0(self) -> np.ndarray:
+        """Weight of x_0 in the posterior mean, DDPM eq. 7."""
+        return self.betas * np.sqrt(self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+
+    @cached_property
+    def posterior_mean_xt(self) -> np.ndarray:
+        """Weight of x_t in the posterior mean, DDPM eq. 7."""
+        return (1.0 - self.alpha_bar_prev) * np.sqrt(1.0 - self.betas) / (1.0 - self.alpha_bar)
+
+    def respace(self, timesteps: Sequence[int] | np.ndarray) -> "Schedule":
+        """The shorter chain that visits only `timesteps` (increasing indices into this chain).
+
+        Its betas are 1 - alpha_bar[k] / alpha_bar[kept before]; the network still hears the original time.
+        """
+        steps = np.asarray(timesteps, np.int64)
+        if steps.ndim != 1 or not len(steps):
+            raise UserError(f"timesteps={timesteps}: a sampler needs at least 1")
+        if steps[0] < 0 or steps[-1] >= len(self) or np.any(np.diff(steps) <= 0):
+            raise UserError(f"timesteps={_brief(steps)}: must increase and lie in 0..{len(self) - 1}")
+        kept = self.alpha_bar[steps]
+        return Schedule(1.0 - kept / np.append(1.0, kept[:-1]), self.timesteps[steps])
+
+
+def from_betas(betas: np.ndarray) -> Schedule:
+    """A full chain from its betas [T]; raises UserError unless each is in (0, 1]."""
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas <= 1)):
+        raise UserError(f"betas={_brief(betas)}: must be at least 2 numbers in (0, 1]")
+    return Schedule(betas, np.arange(len(betas)))
+
+
+def linear(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
+    """DDPM's linear betas, end points scaled by 1000 / steps so that a short chain ends as noisy as a long one.
+
+    Raises UserError for 20 steps or fewer, where beta would reach 1.
+    """
+    scale = 1000 / steps if steps else np.inf
+    if beta_T * scale >= 1:
+        raise UserError(f"steps={steps}: the linear schedule needs more than {int(1000 * beta_T)} steps; use cosine")
+    return from_betas(np.linspace(beta_1 * scale, beta_T * scale, steps, dtype=np.float64))
+
+
+def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
+    """Nichol & Dhariwal's cosine alpha_bar (eq. 17), each beta capped at `max_beta`."""
+    if steps < 2:
+        raise UserError(f"steps={steps}: a schedule needs at least 2")
+    alpha_bar = np.cos((np.arange(steps + 1) / steps + offset) / (1 + offset) * np.pi / 2) ** 2
+    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta))
+
+
+def scaled_linear(steps: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 0.012) -> Schedule:
+    """Betas whose square roots are linear: latent diffusion's "linear", the DDIM repository's "quad"."""
+    return from_betas(np.linspace(beta_1**0.5, beta_T**0.5, steps, dtype=np.float64) ** 2)
+
+
+def sigmoid(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
+    """The DDIM repository's sigmoid ramp over [-6, 6]."""
+    return from_betas(beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, steps))))
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """`count` of the `total` steps, evenly spaced, both ends included (a single one is step 0).
+
+    Positions are accumulated in floating point and rounded half to even, as guided-diffusion's respacing does.
+
+    >>> evenly(1000, 4).tolist()
+    [0, 333, 666, 999]
+    """
+    if not 1 <= count <= total:
+        raise UserError(f"steps={count}: must be from 1 to the schedule's {total}")
+    stride = (total - 1) / (count - 1) if count > 1 else 0.0
+    return np.round(np.cumsum(np.append(0.0, np.full(count - 1, stride)))).astype(np.int64)
+
+
+def sections(total: int, counts: Sequence[int]) -> np.ndarray:
+    """Evenly spaced steps within each of len(counts) equal sections; leftover steps go to the first sections.
+
+    >>> sections(10, [2, 3]).tolist()
+    [0, 4, 5, 7, 9]
+    """
+    size, extra = divmod(total, len(counts))
+    starts = np.cumsum([0] + [size + (i < extra) for i in range(len(counts))])
+    return np.concatenate([a + evenly(b - a, n) for a, b, n in zip(starts, starts[1:], counts)])
+
+
+def strided(total: int, count: int) -> np.ndarray:
+    """Steps 0, k, 2k, ... with the smallest whole stride k that gives exactly `count` ("ddimN" of the ADM scripts).
+
+    >>> strided(1000, 4).tolist()
+    [0, 250, 500, 750]
+    """
+    for stride in range(1, total + 1):
+        if len(range(0, total, stride)) == count:
+            return np.arange(0, total, stride)
+    raise UserError(f"steps={count}: no whole stride takes exactly so many of {total} steps")
+
+
+def at(table: np.ndarray, t: Array, ndim: int) -> Array:
+    """table[t] as float32, shaped [B, 1, ...] to multiply an array of `ndim` dimensions."""
+    return jnp.asarray(table, jnp.float32)[t].reshape(t.shape + (1,) * (ndim - t.ndim))
+
+
+def denoiser(predict: Predict, schedule: Schedule) -> Denoise:
+    """The bridge to the continuous coordinates: D(x, sigma) for any sigma, by the nearest time of the chain.
+
+    x = x_t / sqrt(alpha_bar_t), sigma = sqrt((1 - alpha_bar_t) / alpha_bar_t); nearest in log sigma.
+    """
+    log_sigma = jnp.asarray(np.log(schedule.sigma), jnp.float32)
+
+    def denoise(x: Array, sigma: Array) -> Array:
+        level = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
+        t = jnp.argmin(jnp.abs(jnp.log(jnp.maximum(level, 1e-20))[:, None] - log_sigma), axis=-1)
+        return predict(x * at(np.sqrt(schedule.alpha_bar), t, x.ndim), jnp.asarray(schedule.timesteps)[t]).x0
+
+    return denoise
+
+
+def _brief(values: np.ndarray) -> str:
+    return np.array2string(values, threshold=6, edgeitems=2, precision=4, separator=", ")

@@ -1,0 +1,105 @@
+"""Checkpoints with Orbax: asynchronous, atomic, the newest and the best kept, damage found on reading.
+
+The one module that knows Orbax (its v0 CheckpointManager). Beside the state goes a digest of every array, computed on
+the devices, so that a file that was truncated or altered is recognised whatever its format lets through.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from jgen.errors import UserError
+from jgen.types import Array, PyTree
+
+
+class Checkpoints:
+    """The checkpoints in a folder. Use as a context manager: leaving it waits for the last one to be written."""
+
+    def __init__(self, folder: Path, keep_last: int = 2, keep_best: int = 1):
+        policies: list[Any] = [LatestN(max(keep_last, 1))]
+        if keep_best:
+            best = BestN(get_metric_fn=lambda m: -m["loss"], n=keep_best, keep_checkpoints_without_metrics=False)
+            policies.append(best)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True, create=True
+        )
+        self.folder = folder
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._digest = jax.jit(digest)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first."""
+        return sorted(self.manager.all_steps(read=True))
+
+    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
+        """Starts writing the state of a step; `loss` ranks it for keep_best. Raises what an earlier write met."""
+        self.manager.check_for_errors()
+        content = {"state": state, "digest": self._digest(state)}
+        metrics = None if loss is None else {"loss": loss}
+        self.manager.save(step, args=ocp.args.StandardSave(content), metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Until everything is on disk; raises what a write met."""
+        self.manager.wait_until_finished()
+        self.manager.check_for_errors()
+
+    def restore(self, shapes: PyTree, shardings: PyTree, warn: Callable[[str], None] = print) -> tuple[int, PyTree] | None:
+        """(step, state) of the newest good checkpoint, laid out by `shardings`; None where there is none.
+
+        A damaged one is named through `warn` and removed, and the one before is tried. Raises UserError where there
+        are checkpoints but none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, self._read(step, shapes, shardings)
+            except Exception as error:  # whatever the reader meets in a damaged file
+                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+                warn(f"{self.folder / str(step)}: damaged checkpoint skipped ({reason})")
+                if len(steps) > 1 and step != steps[0]:
+                    self.manager.delete(step)
+        if steps:
+            raise UserError(f"{self.folder}: none of its checkpoints ({', '.join(map(str, steps))}) can be read")
+        return None
+
+    def _read(self, step: int, shapes: PyTree, shardings: PyTree) -> PyTree:
+        replicated = jax.tree.leaves(shardings)[0]
+        target = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, shardings)
+        count = jax.ShapeDtypeStruct((len(jax.tree.leaves(shapes)),), jnp.uint32)
+        if hasattr(replicated, "mesh"):
+            spec = jax.sharding.NamedSharding(replicated.mesh, jax.sharding.PartitionSpec())
+            count = jax.ShapeDtypeStruct(count.shape, count.dtype, sharding=spec)
+        content = self.manager.restore(step, args=ocp.args.StandardRestore({"state": target, "digest": count}))
+        if not bool(jnp.array_equal(self._digest(content["state"]), content["digest"])):
+            raise ValueError("its arrays do not match their digest")
+        return content["state"]
+
+
+def digest(tree: PyTree) -> Array:
+    """uint32 [leaves]: a checksum of each array that any change of a single element changes.
+
+    Bits are summed modulo 2^32 with weights that depend on the position, so that swapped elements count too.
+    """
+
+    def one(x: Array) -> Array:
+        kinds = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+        x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+        bits = jax.lax.bitcast_convert_type(x, kinds[x.dtype.itemsize]).astype(jnp.uint32)
+        weight = jnp.ones((), jnp.uint32)
+        for axis in range(x.ndim):
+            place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+            weight = weight * (2 * place + 2 * axis + 1)  # odd, so that no change is multiplied away
+        return jnp.sum(bits * weight, dtype=jnp.uint32)
+
+    return jnp.stack([one(x) for x in jax.tree.leaves(tree)])

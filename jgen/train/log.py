@@ -1,0 +1,105 @@
+"""What a run writes down: metrics.jsonl, TensorBoard events, and the line or bar a person watches."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rich.progress
+from rich.console import Console
+
+EVERY_SECONDS = 10.0
+"""Between lines where there is no terminal to draw a bar on."""
+
+
+def rewind(path: Path, step: int) -> None:
+    """Drops the records after `step`, and a last line that was cut short, so that a resumed run repeats none."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if (record := _parse(line)) and record["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a line that was cut short is passed over."""
+    return [r for line in path.read_text().splitlines() if (r := _parse(line))] if path.exists() else []
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+class Log:
+    """Records of a run; only process 0 of several writes. Use as a context manager."""
+
+    def __init__(self, folder: Path, step: int, steps: int, batch_size: int, active: bool = True):
+        self.active, self.step, self.steps, self.batch_size = active, step, steps, batch_size
+        self.console = Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, quiet=not active)
+        self.began, self.first, self.spoke = time.monotonic(), step, time.monotonic()
+        self.seconds = 0.0
+        if not active:
+            return
+        from tensorboardX import SummaryWriter
+
+        rewind(folder / "metrics.jsonl", step)
+        self.file = open(folder / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 - closed on leaving
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        columns = [
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            rich.progress.TimeRemainingColumn(),
+        ]
+        self.bar = rich.progress.Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+
+    def __enter__(self) -> "Log":
+        if self.active:
+            self.bar.start()
+            self.task = self.bar.add_task("train", total=self.steps, completed=self.step, note="compiling")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.active:
+            self.bar.stop()
+            self.file.close()
+            self.events.close()
+
+    def say(self, text: str) -> None:
+        """A line for the person watching."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl and the same values to TensorBoard; values that are not finite are left out."""
+        if not self.active:
+            return
+        values = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.events.add_scalar(name, value, step)
+
+    def progress(self, step: int, loss: float) -> None:
+        """Moves the bar, or now and then prints a line where there is none."""
+        now = time.monotonic()
+        if step > self.first + 1:
+            self.seconds = (now - self.began) / (step - self.first)
+        else:
+            self.began, self.first = now, step  # the first step is compilation
+        if not self.active:
+            return
+        speed = f"{self.batch_size / self.seconds:.0f} images/s, {1e3 * self.seconds:.1f} ms a step" if self.seconds else ""
+        note = f"loss {loss:.4f}, {speed}"
+        self.bar.update(self.task, completed=step, note=note)
+        if not self.console.is_terminal and (now - self.spoke > EVERY_SECONDS or step == self.steps):
+            self.spoke = now
+            left = self.seconds * (self.steps - step)
+            self.say(f"step {step}/{self.steps}  {note}, {left:.0f} s left")

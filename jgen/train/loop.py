@@ -1,0 +1,302 @@
+"""`fit`, the only loop in Python: it feeds compiled steps, and everything it writes survives a kill at any moment."""
+
+import contextlib
+import dataclasses
+import fcntl
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jgen.config import check_at_least
+from jgen.data import Pipeline, open_source
+from jgen.errors import UserError
+from jgen.experiment import Stage, draw
+from jgen.train import pictures
+from jgen.train.checkpoint import Checkpoints
+from jgen.train.log import Log, read
+from jgen.train.sharding import batch_sharding, check_batch, replicated, state_shardings
+from jgen.train.step import TrainState, make_step, nonfinite_name, scan_steps
+from jgen.types import Extra, Metrics, Params
+
+PREVIEW = 64
+"""Images of a sample grid."""
+HELD_OUT = 4
+"""Batches of held-out images that rank a checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What `fit` leaves behind."""
+
+    state: TrainState
+    step: int
+    finished: bool
+    """False where it was asked to stop before the last step."""
+    seconds_a_step: float
+    wait_fraction: float
+    """Share of the loop's time in which it waited for data."""
+
+
+@dataclasses.dataclass
+class Compiled:
+    """A stage's programs and where its arrays live."""
+
+    shapes: TrainState
+    shardings: TrainState
+    create: Callable[..., TrainState]
+    step: Any
+    """(state, run key, batch or K batches) -> (state, metrics); the state is donated."""
+
+
+def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None = None) -> Compiled:
+    """The stage's jitted initialisation and step, sharded over the mesh. Nothing is compiled until it is called."""
+    shapes = jax.eval_shape(stage.create, jax.random.key(0), earlier)
+    shardings = state_shardings(mesh, shapes)
+    step = make_step(stage.phases, stage.optimizers, stage.ema, accumulate=stage.train.accumulate)
+    step = scan_steps(step) if stage.train.scan > 1 else step
+    everywhere = replicated(mesh)
+    return Compiled(
+        shapes,
+        shardings,
+        jax.jit(stage.create, out_shardings=shardings),
+        jax.jit(
+            step,
+            in_shardings=(shardings, everywhere, batch_sharding(mesh, int(stage.train.scan > 1))),
+            out_shardings=(shardings, everywhere),
+            donate_argnums=0,
+        ),
+    )
+
+
+def check(stage: Stage, mesh: Mesh) -> None:
+    """Raises UserError for settings of a stage that can't work."""
+    t = stage.train
+    check_at_least(1, train__steps=t.steps, train__log_every=t.log_every, train__save_every=t.save_every)
+    check_at_least(1, train__scan=t.scan, train__accumulate=t.accumulate, train__max_bad_steps=t.max_bad_steps)
+    check_at_least(0, train__sample_every=t.sample_every, train__keep_best=t.keep_best, train__seed=t.seed)
+    check_batch(stage.data.batch_size, mesh, t.accumulate)
+    for name in ("steps", "save_every", "sample_every"):
+        if getattr(t, name) % t.scan:
+            raise UserError(f"train.{name}={getattr(t, name)}: must be a multiple of train.scan={t.scan}")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder against other processes; the lock goes with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder}: another process is training in this folder") from error
+        yield
+
+
+class Stop:
+    """Remembers a SIGTERM or Ctrl-C until the loop can act on it. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Stop":
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, _: Any) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def at(self, step: int) -> bool:
+        """Whether to stop after this step; all processes of a run answer alike."""
+        if jax.process_count() == 1:
+            return self.asked
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.reached_preemption_sync_point(step)) or self.asked
+
+
+def fit(
+    stage: Stage, folder: Path, mesh: Mesh, earlier: tuple[Params, Extra] | None = None, pipeline: Pipeline | None = None
+) -> Fitted:
+    """Trains a stage in a folder, from its newest good checkpoint if it has one; saves, logs and draws as it goes.
+
+    A resumed run equals an uninterrupted one bit for bit. SIGTERM or Ctrl-C saves and returns early. Raises UserError
+    for settings that can't work, a folder in use, losses that stay non-finite, or a checkpoint that can't be written.
+    """
+    check(stage, mesh)
+    config, main = stage.train, jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        if main:
+            stack.enter_context(locked(folder))
+        pipeline = pipeline or Pipeline(open_source(stage.data, config.seed), stage.data, config.seed, mesh)
+        compiled = compile_stage(stage, mesh, earlier)
+        held_out = _held_out(stage, mesh)
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep_last, config.keep_best))
+        found = checkpoints.restore(compiled.shapes, compiled.shardings)
+        key = jax.random.key(config.seed)
+        step, state = found or (0, compiled.create(jax.random.fold_in(key, 2**31), earlier))
+        log = stack.enter_context(Log(folder, step, config.steps, stage.data.batch_size, main))
+        if found:
+            log.say(f"{folder}: goes on from step {step} of {config.steps}")
+        stop = stack.enter_context(Stop())
+        watch = Watch(stage, log, pipeline)
+        batches, waited, began = pipeline.batches(step, config.scan if config.scan > 1 else 0), 0.0, time.monotonic()
+        stopping = False
+        while step < config.steps and not stopping:
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            state, metrics = compiled.step(state, key, batch)
+            step += config.scan
+            watch.see(step, metrics)
+            stopping = stop.at(step)
+            if step % config.save_every == 0 or step == config.steps or stopping:
+                watch.catch_up()
+                _save(checkpoints, folder, step, state, held_out, log)
+            if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
+                images = _preview(stage, state, mesh)
+                if main:
+                    _show(images, folder, step, step == config.steps)
+        elapsed = max(time.monotonic() - began, 1e-9)
+        watch.catch_up()
+        _wait(checkpoints, folder)
+        if pipeline.skipped:
+            log.say(f"data: passed over {pipeline.skipped} files that can't be read")
+        if main and (records := read(folder / "metrics.jsonl")):
+            pictures.save(pictures.curves(records, ["loss"] if any("loss" in r for r in records) else None), folder / "loss.png")
+        return Fitted(state, step, step >= config.steps, log.seconds, waited / elapsed)
+
+
+class Watch:
+    """Reads metrics a step behind the devices, so that reading never makes them wait; records them, watches for NaN."""
+
+    def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
+        self.stage, self.log, self.pipeline, self.bad = stage, log, pipeline, 0
+        self.pending: tuple[int, Metrics] | None = None
+
+    def see(self, step: int, metrics: Metrics) -> None:
+        """Takes the metrics of the dispatch that ended at `step`, and handles those of the one before."""
+        before, self.pending = self.pending, (step, metrics)
+        if before:
+            self._handle(*before)
+
+    def catch_up(self) -> None:
+        """Handles what is pending."""
+        if self.pending:
+            self._handle(*self.pending)
+        self.pending = None
+
+    def _handle(self, last: int, metrics: Metrics) -> None:
+        values = {k: np.atleast_1d(np.asarray(v)) for k, v in jax.device_get(dict(metrics)).items()}
+        count = len(next(iter(values.values())))
+        for i in range(count):
+            step = last - count + 1 + i
+            row = {k: float(v[i]) for k, v in values.items()}
+            codes = {k: int(row.pop(k)) for k in list(row) if k.endswith("nonfinite")}
+            bad = {k: code for k, code in codes.items() if code}
+            self.bad = self.bad + 1 if bad else 0
+            if bad:
+                self._complain(step, *next(iter(bad.items())))
+            if step % self.stage.train.log_every == 0 or step == self.stage.train.steps:
+                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}})
+        self.log.progress(last, next((v[-1] for k, v in values.items() if k.endswith("loss")), float("nan")))
+
+    def _complain(self, step: int, metric: str, code: int) -> None:
+        name = metric.removesuffix("nonfinite").rstrip("/")
+        phase = next((p for p in self.stage.phases if name in (p.name or p.player, "")), self.stage.phases[0])
+        culprit = self._culprit(step) or nonfinite_name(code, self._shapes(phase.player))
+        self.log.say(f"step {step}: {culprit} is not finite; the step was not applied ({self.bad} in a row)")
+        if self.bad >= self.stage.train.max_bad_steps:
+            raise UserError(
+                f"{culprit} was not finite for {self.bad} steps in a row, up to step {step}: lower the learning rate, "
+                "clip gradients, compute in float32, or look at the data; the last checkpoint is from before"
+            )
+
+    def _culprit(self, step: int) -> str:
+        """What came in bad, if anything did: the batch of the step, which can be made again."""
+        batch = next(self.pipeline.batches(step - 1))
+        for name, value in batch.items():
+            if jnp.issubdtype(value.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(value))):
+                return f"batch entry {name!r}"
+        return ""
+
+    def _shapes(self, player: str) -> Any:
+        return jax.eval_shape(self.stage.create, jax.random.key(0)).params[player]
+
+
+def _held_out(stage: Stage, mesh: Mesh) -> Callable[[TrainState], float | None]:
+    """state -> its mean validation loss on the same held-out images with the same noise every time."""
+    if stage.validate is None:
+        return lambda state: None
+    try:
+        source = open_source(dataclasses.replace(stage.data, split="test", limit=0), stage.train.seed)
+    except UserError:  # a set without a test split is ranked on its first training images
+        source = open_source(stage.data, stage.train.seed)
+    size = min(stage.data.batch_size, len(source) // mesh.size * mesh.size)
+    data = dataclasses.replace(stage.data, batch_size=size, flip=False)
+    count = min(HELD_OUT, len(source) // size)
+    validate = stage.validate
+    loss = jax.jit(lambda params, extra, key, batch: validate(params, extra, key, batch)[0])
+
+    def mean(state: TrainState) -> float:
+        batches = Pipeline(source, data, 0, mesh).batches()
+        losses = [loss(state.averaged, state.extra, jax.random.key(i), next(batches)) for i in range(count)]
+        return float(np.mean([np.asarray(x) for x in losses]))
+
+    return mean
+
+
+def _save(
+    checkpoints: Checkpoints, folder: Path, step: int, state: TrainState, held_out: Callable[..., Any], log: Log
+) -> None:
+    loss = held_out(state)
+    if loss is not None:
+        log.record(step, {"val_loss": loss})
+    try:
+        checkpoints.save(step, state, loss if loss is not None and np.isfinite(loss) else None)
+    except Exception as error:
+        raise _unwritten(folder, checkpoints, error) from error
+
+
+def _wait(checkpoints: Checkpoints, folder: Path) -> None:
+    try:
+        checkpoints.wait()
+    except Exception as error:
+        raise _unwritten(folder, checkpoints, error) from error
+
+
+def _unwritten(folder: Path, checkpoints: Checkpoints, error: Exception) -> UserError:
+    try:
+        last = f"the last good one is step {checkpoints.steps()[-1]}"
+    except Exception:  # none, or the folder itself can't be read
+        last = "there is none before it"
+    reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return UserError(f"{folder}: a checkpoint could not be written, {last} ({reason})")
+
+
+def _preview(stage: Stage, state: TrainState, mesh: Mesh) -> np.ndarray:
+    return draw(stage, state.averaged, state.extra, mesh, num=PREVIEW, seed=stage.train.seed, batch=PREVIEW)
+
+
+def _show(images: np.ndarray, folder: Path, step: int, last: bool) -> None:
+    picture = pictures.grid(images)
+    pictures.save(picture, folder / "samples" / f"{step:08d}.png")
+    if last:
+        pictures.save(picture, folder / "samples.png")
+

@@ -1,0 +1,109 @@
+"""Pictures of a run: grids of images, curves, and a report that is one self-contained page."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CURVE_COLOUR = "#1f5fbf"
+
+
+def to_bytes(images: Any) -> np.ndarray:
+    """Images in [-1, 1] -> uint8; the inverse of the pipeline's scaling, rounded and clipped."""
+    return np.clip(np.round((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:
+    """A sheet of images [N, H, W, 1 or 3] in [-1, 1] (or uint8), enlarged by whole pixels to about `least` wide."""
+    pixels = images if getattr(images, "dtype", None) == np.uint8 else to_bytes(images)
+    n, h, w, c = pixels.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    sheet = np.full((rows * (h + 1) + 1, columns * (w + 1) + 1, c), 128, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = (i // columns) * (h + 1) + 1, (i % columns) * (w + 1) + 1
+        sheet[top : top + h, left : left + w] = image
+    picture = Image.fromarray(sheet.squeeze(-1) if c == 1 else sheet)
+    factor = max(1, round(least / picture.width))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG so that a reader never sees half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    picture.save(temporary, "png")
+    temporary.replace(path)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Trailing mean over up to `window` values."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (total[ends] - total[starts]) / (ends - starts)
+
+
+def curves(records: list[dict[str, Any]], names: list[str] | None = None) -> Image.Image:
+    """The metrics of a run over its steps, a panel each; faint as recorded, bold as a trailing mean."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = {k for r in records for k in r} - {"step"}
+    names = names or sorted(k for k in found if not k.endswith("nonfinite"))
+    figure = Figure(figsize=(6, 2.6 * max(len(names), 1)), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(len(names), 1, i + 1)
+        points = [(r["step"], r[name]) for r in records if name in r]
+        steps, values = np.asarray(points, float).reshape(-1, 2).T
+        axes.plot(steps, values, color=CURVE_COLOUR, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(values, max(len(values) // 30, 1)), color=CURVE_COLOUR)
+        if len(values) and values.min() > 0 and values.max() > 10 * np.median(values):
+            axes.set_yscale("log")
+        axes.set(xlabel="step", ylabel=name)
+        axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    return Image.open(buffer)
+
+
+def report(folder: Path, title: str, config: dict[str, Any], facts: dict[str, str], commands: list[str]) -> Path:
+    """Writes report.html: pictures over time, curves, timings, config, commands. Nothing is loaded from elsewhere."""
+    from jgen.train.log import read
+
+    images = [*sorted((folder / "samples").glob("*.png")), *folder.glob("samples.png")]
+    shown = [images[round(i)] for i in np.linspace(0, len(images) - 1, min(len(images), 9))] if images else []
+    records = read(folder / "metrics.jsonl")
+    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
+    figures = "".join(f"<figure>{_image(p)}<figcaption>{html.escape(p.stem)}</figcaption></figure>" for p in shown)
+    curve = _image(curves(records)) if records else "<p>No records.</p>"
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}}
+figure{{display:inline-block;margin:.5rem}}figure img{{width:16rem;image-rendering:pixelated}}
+th{{text-align:left;padding-right:1rem}}pre{{background:#f4f4f4;padding:1rem;overflow:auto}}</style>
+<h1>{html.escape(title)}</h1><table>{rows}</table>
+<h2>Samples over time</h2>{figures or "<p>None yet.</p>"}
+<h2>Curves</h2>{curve}
+<h2>Commands</h2><pre>{html.escape(chr(10).join(commands))}</pre>
+<h2>Config</h2><pre>{html.escape(json.dumps(config, indent=2))}</pre></html>"""
+    path = folder / "report.html"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(page)
+    temporary.replace(path)
+    return path
+
+
+def _image(source: Path | Image.Image) -> str:
+    if isinstance(source, Path):
+        data = source.read_bytes()
+    else:
+        buffer = io.BytesIO()
+        source.save(buffer, "png")
+        data = buffer.getvalue()
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data).decode()}">'

@@ -1,0 +1,53 @@
+"""What a run would cost, without running it: parameters, FLOPs and peak memory of a compiled step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+
+from jgen.experiment import Stage, count
+from jgen.train.loop import check, compile_stage
+
+
+def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None) -> dict[str, float]:
+    """Prints the parameter table and the cost of a step of a stage; returns parameters, flops and peak bytes.
+
+    FLOPs are of the whole batch; peak memory is of one device, as XLA plans it.
+    """
+    check(stage, mesh)
+    compiled = compile_stage(stage, mesh)
+    table = Table(title=f"{stage.name}: parameters", title_justify="left")
+    for column in ("player", "module", "numbers"):
+        table.add_column(column, justify="right" if column == "numbers" else "left")
+    for player, tree in compiled.shapes.params.items():
+        for name, part in tree.items() if isinstance(tree, dict) else [("", tree)]:
+            table.add_row(player, name, f"{count(part):,}")
+    total = count(compiled.shapes.params)
+    table.add_section()
+    table.add_row("all", "", f"{total:,}")
+    program = compiled.step.lower(compiled.shapes, jax.random.key(0), batch_shapes(stage)).compile()
+    flops = (program.cost_analysis() or {}).get("flops", float("nan")) * mesh.size
+    memory: Any = program.memory_analysis()
+    # Donated inputs and outputs share their bytes.
+    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    console = console or Console()
+    console.print(table)
+    steps = stage.train.scan
+    console.print(
+        f"{stage.name}: {total / 1e6:.3f} M parameters; a step of {stage.data.batch_size} images takes "
+        f"{flops / steps / 1e9:.2f} GFLOP and at most {peak / 2**20:.0f} MiB a device, on {mesh.size} device(s)",
+        soft_wrap=True,
+    )
+    return {"parameters": total, "flops": flops / steps, "peak_bytes": peak}
+
+
+def batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
+    """The batch of a stage as shapes: images, and labels where the set has them."""
+    lead = (stage.train.scan, stage.data.batch_size) if stage.train.scan > 1 else (stage.data.batch_size,)
+    shapes = {"image": jax.ShapeDtypeStruct((*lead, *stage.data.shape), jnp.float32)}
+    if stage.data.num_classes:
+        shapes["label"] = jax.ShapeDtypeStruct(lead, jnp.int32)
+    return shapes

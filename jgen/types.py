@@ -1,0 +1,50 @@
+"""The narrow function types that everything else is built from.
+
+Images are float32 [B, H, W, C] in [-1, 1]. Two coordinate systems for noise live side by side, as in the papers:
+discrete (x_t, t, alpha-bar) and continuous (x, sigma); `jgen.schedules.denoiser` is the bridge.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+PyTree = Any
+
+Batch = Mapping[str, Array]
+""""image": float32 [B, H, W, C] in [-1, 1]; "label": int32 [B]; more keys where a set has them."""
+
+Params = Mapping[str, PyTree]
+"""The top level names the player: {"net": ...}, {"g": ..., "d": ...}, {"encoder": ..., "prior": ...}."""
+
+Extra = Mapping[str, PyTree]
+"""State that no gradient moves: batch statistics, EMA codebooks, ADA's p, path-length mean, w_avg, fade-in alpha."""
+
+Metrics = Mapping[str, Array]
+
+
+class LossFn(Protocol):
+    """(params, extra, key, batch) -> (scalar, (extra, metrics)); pure."""
+
+    def __call__(self, params: Params, extra: Extra, key: Key, batch: Batch, /) -> tuple[Array, tuple[Extra, Metrics]]: ...
+
+
+class Prediction(NamedTuple):
+    """What a discrete-time network says of x_t: the clean image, and how it sets the variance of the step back."""
+
+    x0: Array
+    """[B, H, W, C]: the expected clean image."""
+    v: Array | None = None
+    """[B, H, W, C]: the raw variance output of a network that learns it; None where the sampler fixes it."""
+
+
+Predict = Callable[[Array, Array], Prediction]
+"""(x_t [B, H, W, C], t int32 [B]) -> Prediction. The discrete coordinate system."""
+
+Denoise = Callable[[Array, Array], Array]
+"""(x [B, H, W, C], sigma float32 [B]) -> expected clean image [B, H, W, C]. The continuous coordinate system."""
+
+Sample = Callable[[Params, Extra, Key, Any], Array]
+"""(params, extra, one key per image [B], options) -> images [B, H, W, C]; options is an experiment's own dataclass."""
