@@ -37,8 +37,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Config:
-    data: DataConfig = DataConfig("digits", batch_size=128)
-    train: TrainConfig = TrainConfig(steps=2000, save_every=500, sample_every=500)
+    data: DataConfig = DataConfig("digits", batch_size=64)
+    train: TrainConfig = TrainConfig(steps=900, save_every=300, sample_every=300)
     mesh: MeshConfig = MeshConfig()
     sampling: Sampling = Sampling()
     channels: int = 32

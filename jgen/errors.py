@@ -13,5 +13,5 @@ def nearest(name: str, known: list[str], most: int = 3) -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=most, cutoff=0.5)
+    close = difflib.get_close_matches(name, sorted(set(known)), n=most, cutoff=0.5)
     return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -58,7 +58,8 @@ class TfdsSource:
             raise UserError(f"data.name={name}: has no feature named image, only {', '.join(features)}")
         self.name, self.resolution = name, resolution
         self.data = builder.as_data_source(split=split)
-        self.classes = tuple(features["label"].names) if hasattr(features.get("label"), "names") else ()
+        label = features["label"] if "label" in features else None
+        self.classes = tuple(getattr(label, "names", ()))
         height, width, depth = features["image"].shape
         size = (resolution, resolution) if resolution else (height, width)
         if None in size:
@@ -127,8 +128,8 @@ def prepare(name: str, root: str = "", resolution: int = 64, channels: int = 3, 
         sources = {split: idx_source(folder, split, name, FASHION_MNIST) for split in ("train", "test")}
         from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
-        stock = _with_examples(FashionMNIST, sources, "FashionMNIST")
-        return _write(stock(data_dir=data_dir(), file_format="array_record"))
+        stock = _with_examples(FashionMNIST, sources)
+        return _write(stock(data_dir=data_dir("" if folder == Path(root) else root), file_format="array_record"))
     if name.split("/")[0].split(":")[0] not in known_sets():
         raise unknown_set(name)
     builder = tfds.builder(name, data_dir=data_dir(root), file_format="array_record")
@@ -168,10 +169,10 @@ def _with_png(kind: Any) -> Any:
         for key, example in kind._generate_examples(self, *args, **kwargs):
             yield key, {k: png(v) if k == "image" and isinstance(v, np.ndarray) else v for k, v in example.items()}
 
-    return type(kind.__name__, (kind,), {"_generate_examples": generate, "name": kind.name})
+    return _subclass(kind, kind.__name__, {"_generate_examples": generate, "name": kind.name})
 
 
-def _with_examples(kind: Any, sources: dict[str, Any], class_name: str) -> Any:
+def _with_examples(kind: Any, sources: dict[str, Any]) -> Any:
     """The builder class generating from our sources instead of downloading."""
 
     def splits(self: Any, _: Any) -> Any:
@@ -191,8 +192,16 @@ def _with_examples(kind: Any, sources: dict[str, Any], class_name: str) -> Any:
         if skipped:
             print(f"skipped {skipped} files that can't be read")
 
-    body = {"_split_generators": splits, "_generate_examples": generate}
-    return type(class_name, (kind,), {**body, "name": getattr(kind, "name", class_name)})
+    body = {"_split_generators": splits, "_generate_examples": generate, "name": kind.name}
+    return _subclass(kind, kind.__name__, body)
+
+
+def _subclass(kind: Any, name: str, body: dict[str, Any]) -> Any:
+    """A subclass that TFDS does not take for a second set of the same name."""
+    from tensorflow_datasets.core import registered
+
+    with registered.skip_registration():
+        return type(name, (kind,), body)
 
 
 def _builder(name: str, sources: dict[str, Any], root: str) -> Any:
@@ -207,7 +216,9 @@ def _builder(name: str, sources: dict[str, Any], root: str) -> Any:
             features["label"] = tfds.features.ClassLabel(names=list(first.classes))
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-    with tfds.core.registered.skip_registering():
-        base = type("_Base", (tfds.core.GeneratorBasedBuilder,), {"VERSION": tfds.core.Version("1.0.0"), "_info": info, "name": words, "_split_generators": None, "_generate_examples": None})
-        kind = _with_examples(base, sources, words)
+    body = {
+        "VERSION": tfds.core.Version("1.0.0"), "name": words, "_info": info,
+        "_split_generators": None, "_generate_examples": None,
+    }  # fmt: skip
+    kind = _with_examples(_subclass(tfds.core.GeneratorBasedBuilder, words, body), sources)
     return kind(data_dir=data_dir(root), file_format="array_record")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention, heads_of
+from jgen.nn.conv import Conv3x3
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
 from jgen.types import Array
@@ -21,10 +22,9 @@ ZEROS = nn.initializers.zeros
 Dtype = jnp.dtype | None
 
 
-def conv3x3(features: int, name: str, dtype: Dtype, stride: int = 1, zero: bool = False) -> nn.Conv:
-    """A 3x3 convolution with one pixel of padding on every side; zero=True starts it at 0."""
-    init = ZEROS if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (3, 3), stride, padding=1, dtype=dtype, kernel_init=init, name=name)
+def conv3x3(features: int, name: str, dtype: Dtype, stride: int = 1, zero: bool = False) -> Conv3x3:
+    """A 3x3 convolution; zero=True starts it at 0."""
+    return Conv3x3(features, stride, dtype, ZEROS if zero else nn.initializers.lecun_normal(), name=name)
 
 
 def upsample(x: Array) -> Array:

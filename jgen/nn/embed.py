@@ -11,6 +11,7 @@ def timestep_embedding(t: Array, width: int, max_period: float = 10000.0) -> Arr
     The layout of guided-diffusion; an odd width ends in a zero. Vaswani et al. 2017, section 3.5.
     """
     half = width // 2
-    angles = t.astype(jnp.float32)[:, None] * jnp.exp(-jnp.log(max_period) * jnp.arange(half) / half)
+    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / half)
+    angles = t.astype(jnp.float32)[:, None] * frequencies[None]
     parts = [jnp.cos(angles), jnp.sin(angles)]
     return jnp.concatenate(parts + [jnp.zeros_like(angles[:, :1])] * (width % 2), axis=-1)

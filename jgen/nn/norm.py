@@ -26,8 +26,8 @@ class GroupNorm(nn.Module):
         mean = _grouped(jnp.mean(per_channel, axis=1), self.groups)
         square = _grouped(jnp.mean(jnp.square(per_channel), axis=1), self.groups)
         inverse = 1 / jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
-        gain = inverse * scale
-        shift = bias - mean * gain
+        gain = inverse * scale[None]
+        shift = bias[None] - mean * gain
         return (per_channel * gain[:, None] + shift[:, None]).reshape(x.shape).astype(self.dtype or x.dtype)
 
 

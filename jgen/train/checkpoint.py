@@ -40,7 +40,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, oldest first."""
-        return sorted(self.manager.all_steps(read=True))
+        return sorted(self.manager.all_steps())
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
         """Starts writing the state of a step; `loss` ranks it for keep_best. Raises what an earlier write met."""

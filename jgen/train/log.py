@@ -44,8 +44,8 @@ class Log:
     def __init__(self, folder: Path, step: int, steps: int, batch_size: int, active: bool = True):
         self.active, self.step, self.steps, self.batch_size = active, step, steps, batch_size
         self.console = Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, quiet=not active)
-        self.began, self.first, self.spoke = time.monotonic(), step, time.monotonic()
-        self.seconds = 0.0
+        self.began: float | None = None
+        self.first, self.spoke, self.seconds = step, time.monotonic(), 0.0
         if not active:
             return
         from tensorboardX import SummaryWriter
@@ -90,10 +90,10 @@ class Log:
     def progress(self, step: int, loss: float) -> None:
         """Moves the bar, or now and then prints a line where there is none."""
         now = time.monotonic()
-        if step > self.first + 1:
-            self.seconds = (now - self.began) / (step - self.first)
+        if self.began is None:
+            self.began, self.first = now, step  # what came before was compilation
         else:
-            self.began, self.first = now, step  # the first step is compilation
+            self.seconds = (now - self.began) / (step - self.first)
         if not self.active:
             return
         speed = f"{self.batch_size / self.seconds:.0f} images/s, {1e3 * self.seconds:.1f} ms a step" if self.seconds else ""
