@@ -177,7 +177,7 @@ def denoiser(predict: Predict, schedule: Schedule) -> Denoise:
 
     def denoise(x: Array, sigma: Array) -> Array:
         level = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
-        t = jnp.argmin(jnp.abs(jnp.log(jnp.maximum(level, 1e-20))[:, None] - log_sigma), axis=-1)
+        t = jnp.argmin(jnp.abs(jnp.log(jnp.maximum(level, 1e-20))[:, None] - log_sigma[None]), axis=-1)
         return predict(x * at(np.sqrt(schedule.alpha_bar), t, x.ndim), jnp.asarray(schedule.timesteps)[t]).x0
 
     return denoise

@@ -190,5 +190,9 @@ def read_ahead(stream: Stream, config: DataConfig) -> Iterator[dict[str, np.ndar
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * len(stream.rows))
     batches = examples.to_iter_dataset(options).batch(len(stream.rows))
     if config.workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which only an absl program has parsed
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
     yield from iter(batches)

@@ -1,0 +1,130 @@
+"""Weight files: read without running code from them, refused with a name."""
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from jgen.convert import load_weights
+
+WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, 2.5], np.float32)}
+
+
+def same(found):
+    assert set(found) == set(WEIGHTS)
+    for name in WEIGHTS:
+        np.testing.assert_array_equal(found[name], WEIGHTS[name])
+
+
+def test_npz_and_safetensors(tmp_path):
+    from safetensors.numpy import save_file
+
+    np.savez(tmp_path / "x.npz", **WEIGHTS)
+    same(load_weights(tmp_path / "x.npz"))
+    np.savez(tmp_path / "y.npz", other=np.zeros(1), **{f"w/{k}": v for k, v in WEIGHTS.items()})
+    same(load_weights(tmp_path / "y.npz"))
+    save_file(WEIGHTS, tmp_path / "x.safetensors")
+    same(load_weights(tmp_path / "x.safetensors"))
+
+
+class Call:
+    """Pickles as a call of a function of torch's, by name."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+def fake_torch_file(path, content, storages):
+    """A checkpoint as torch.save writes it: a zip with data.pkl and raw storages, written without torch."""
+
+    class Writer(pickle.Pickler):
+        def persistent_id(self, obj):
+            return obj.pid if isinstance(obj, Storage) else None
+
+    data = io.BytesIO()
+    Writer(data, protocol=2).dump(content)
+    # The stand-ins for torch's own functions are renamed in the stream.
+    raw = data.getvalue().replace(b"ctests.test_convert_files\nrebuild\n", b"ctorch._utils\n_rebuild_tensor_v2\n")
+    raw = raw.replace(b"ctests.test_convert_files\nFloatStorage\n", b"ctorch\nFloatStorage\n")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", raw)
+        for key, array in storages.items():
+            archive.writestr(f"archive/data/{key}", array.tobytes())
+
+
+def rebuild(*args):
+    raise AssertionError("never called")
+
+
+def FloatStorage():
+    raise AssertionError("never called")
+
+
+class Storage:
+    def __init__(self, key, count):
+        self.pid = ("storage", FloatStorage, key, "cpu", count)
+
+
+def tensors():
+    a = Call(rebuild, Storage("0", 6), 0, (2, 3), (3, 1), False, {})
+    b = Call(rebuild, Storage("1", 4), 1, (2,), (2,), False, {})  # offset 1, stride 2
+    stored = {"0": WEIGHTS["a.weight"], "1": np.array([0, 1.5, 0, 2.5], np.float32)}
+    return {"a.weight": a, "b": b}, stored
+
+
+def test_torch_files(tmp_path):
+    content, stored = tensors()
+    fake_torch_file(tmp_path / "x.pt", content, stored)
+    same(load_weights(tmp_path / "x.pt"))
+    fake_torch_file(tmp_path / "y.pth", {"state_dict": content, "epoch": 3}, stored)
+    same(load_weights(tmp_path / "y.pth"))
+
+
+def test_real_torch_files(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra 'oracle'")
+    state = {k: torch.tensor(v) for k, v in WEIGHTS.items()}
+    state["b"] = torch.tensor([[1.5, 9.0], [2.5, 9.0]])[:, 0]
+    torch.save(state, tmp_path / "x.pt")
+    same(load_weights(tmp_path / "x.pt"))
+    torch.save({"h": torch.ones(3, dtype=torch.bfloat16), "l": torch.arange(3)}, tmp_path / "y.pt")
+    found = load_weights(tmp_path / "y.pt")
+    assert found["h"].astype(np.float32).tolist() == [1, 1, 1]
+    assert found["l"].tolist() == [0, 1, 2]
+
+
+def test_a_file_that_would_run_code_is_refused_by_name(tmp_path):
+    import os
+
+    witness = tmp_path / "ran"
+    fake_torch_file(tmp_path / "evil.pt", {"a": Call(os.system, f"touch {witness}")}, {})
+    with pytest.raises(ValueError, match=r"refused, the file asks to load (posix|os|nt).system"):
+        load_weights(tmp_path / "evil.pt")
+    assert not witness.exists()
+    np.savez(tmp_path / "evil.npz", a=np.array([Call(os.system, f"touch {witness}")], dtype=object))
+    with pytest.raises(ValueError, match="not a readable .npz"):
+        load_weights(tmp_path / "evil.npz")
+    assert not witness.exists()
+
+
+def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path):
+    content = {"a": Call(rebuild, Storage("0", 6), 4, (2, 3), (3, 1), False, {})}
+    fake_torch_file(tmp_path / "x.pt", content, {"0": WEIGHTS["a.weight"]})
+    with pytest.raises(ValueError, match="outside of its storage"):
+        load_weights(tmp_path / "x.pt")
+
+
+def test_missing_damaged_and_foreign_files(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        load_weights(tmp_path / "none.npz")
+    for name in ("x.npz", "x.safetensors", "x.pt"):
+        (tmp_path / name).write_bytes(b"not at all")
+        with pytest.raises(ValueError, match="x"):
+            load_weights(tmp_path / name)
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(ValueError, match="weights must be one of .npz"):
+        load_weights(tmp_path / "x.txt")

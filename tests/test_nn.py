@@ -1,0 +1,130 @@
+"""Layers against plain formulas."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen.models.unet import UNet
+from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, timestep_embedding
+from jgen.nn.conv import plain, tiled_kernel_gradient
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("height,width", [(8, 8), (14, 28), (16, 20), (17, 17)])
+def test_convolution_has_the_plain_one_gradients(height, width):
+    x = jax.random.normal(KEY, (2, height, width, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+    y, back = jax.vjp(conv3x3, x, kernel)
+    want, plain_back = jax.vjp(plain, x, kernel)
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+    dy = jax.random.normal(jax.random.key(2), y.shape)
+    for a, b in zip(back(dy), plain_back(dy)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(tiled_kernel_gradient(kernel, x, dy), plain_back(dy)[1], rtol=1e-4, atol=1e-3)
+
+
+def test_convolution_can_be_differentiated_twice():
+    x, kernel = jax.random.normal(KEY, (1, 14, 14, 2)), jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
+
+    def penalty(conv):
+        return jax.grad(lambda k: jnp.sum(jax.grad(lambda x: jnp.sum(jnp.tanh(conv(x, k))))(x) ** 2))(kernel)
+
+    np.testing.assert_allclose(penalty(conv3x3), penalty(plain), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv_module_is_linen_conv_with_symmetric_padding(stride):
+    x = jax.random.normal(KEY, (2, 8, 8, 3))
+    ours, theirs = Conv3x3(4, stride), nn.Conv(4, (3, 3), stride, padding=1)
+    variables = ours.init(KEY, x)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-5)
+
+
+def test_group_norm_is_linen_group_norm():
+    x = 3 + 2 * jax.random.normal(KEY, (2, 5, 5, 12))
+    variables = {"params": {"scale": jnp.arange(12.0), "bias": jnp.ones(12)}}
+    want = nn.GroupNorm(4, epsilon=1e-5).apply(variables, x)
+    np.testing.assert_allclose(GroupNorm(4).apply(variables, x), want, atol=2e-4)
+    with pytest.raises(ValueError, match="norm groups=5: do not divide 12 channels"):
+        GroupNorm(5).init(KEY, x)
+
+
+def test_attention_is_the_formula():
+    q, k, v = jax.random.normal(KEY, (3, 2, 6, 2, 4))
+    want = np.zeros(q.shape)
+    for b in range(2):
+        for h in range(2):
+            logits = np.asarray(q[b, :, h] @ k[b, :, h].T) / 2
+            weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+            want[b, :, h] = weights @ np.asarray(v[b, :, h])
+    np.testing.assert_allclose(attention(q, k, v), want, atol=1e-5)
+
+
+def test_timestep_embedding():
+    e = np.asarray(timestep_embedding(jnp.array([0.0, 3.0]), 5))
+    np.testing.assert_allclose(e[0], [1, 1, 0, 0, 0])
+    np.testing.assert_allclose(e[1], [np.cos(3), np.cos(0.03), np.sin(3), np.sin(0.03), 0], rtol=1e-5)
+
+
+TINY = dict(channels=8, out_channels=1, num_res_blocks=1, channel_mult=(1, 2), groups=4)
+
+
+def unet(**changes):
+    net = UNet(**{**TINY, **changes})
+    x, t = jax.random.normal(KEY, (2, 8, 8, 1)), jnp.array([3.0, 7.0])
+    label = jnp.array([0, 1]) if net.num_classes else None
+
+    @jax.jit
+    def init():
+        leaves, tree = jax.tree.flatten(net.init(KEY, x, t, label))
+        keys = jax.random.split(KEY, len(leaves))
+        # Zero-initialised layers would hide what comes before them.
+        return jax.tree.unflatten(tree, [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves)])
+
+    return net, init(), x, t, label
+
+
+def test_rematerialisation_changes_nothing_but_memory():
+    net, variables, x, t, _ = unet()
+    again = UNet(**TINY, remat=True)
+
+    def grads(net):
+        return jax.jit(jax.grad(lambda v: jnp.sum(net.apply(v, x, t, train=True) ** 2)))(variables)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), grads(net), grads(again))
+    program = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(again.apply(v, x, t))))(variables)
+    assert "remat" in str(program) or "checkpoint" in str(program)
+
+
+def test_bfloat16_computes_low_and_keeps_float32_parameters_and_output():
+    net, variables, x, t, _ = unet()
+    low = UNet(**TINY, dtype=jnp.bfloat16)
+    assert {v.dtype for v in jax.tree.leaves(jax.eval_shape(low.init, KEY, x, t))} == {jnp.dtype("float32")}
+    y, want = jax.jit(low.apply)(variables, x, t), jax.jit(net.apply)(variables, x, t)
+    assert y.dtype == jnp.float32
+    error = np.abs(np.asarray(y - want)).max() / np.abs(np.asarray(want)).max()
+    assert 1e-5 < error < 0.1, "bfloat16 was not used" if error <= 1e-5 else error
+
+
+def test_the_class_and_the_time_matter_and_dropout_is_for_training():
+    net, variables, x, t, label = unet(num_classes=3, dropout=0.5)
+    apply = jax.jit(net.apply, static_argnames="train")
+    y = apply(variables, x, t, label)
+    assert not np.allclose(y, apply(variables, x, t, label + 1))
+    assert not np.allclose(y, apply(variables, x, t + 1, label))
+    a, b = (apply(variables, x, t, label, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 1))
+    assert not np.allclose(a, b)
+
+
+@pytest.mark.parametrize("changes,shape,label,match", [
+    ({}, (1, 7, 8, 1), None, "image of 7x8: 2 levels need multiples of 2"),
+    ({}, (1, 8, 8, 1), jnp.zeros(1, int), "num_classes=0 but a label was given"),
+    ({"num_classes": 3}, (1, 8, 8, 1), None, "num_classes=3 but no label was given"),
+    ({"head_channels": 3}, (1, 8, 8, 1), None, "head_channels=3, num_heads=1: do not divide"),
+])  # fmt: skip
+def test_inputs_and_settings_that_do_not_fit_are_refused(changes, shape, label, match):
+    with pytest.raises(ValueError, match=match):
+        jax.eval_shape(UNet(**{**TINY, **changes}).init, KEY, jnp.zeros(shape), jnp.zeros(1), label)

@@ -1,0 +1,174 @@
+"""Samplers on Gaussian data, where the perfect predictor and the answer are known in closed form."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen import samplers, schedules
+from jgen.objectives import diffusion
+from jgen.schedules import at
+from jgen.types import Prediction
+
+STD, MEAN = 0.5, 0.3
+CHAIN = schedules.linear(1000)
+SHAPE = (4, 4, 1)
+
+
+def perfect(x, t):
+    """E[x_0 | x_t] for data N(MEAN, STD^2)."""
+    a = at(CHAIN.alpha_bar, t, x.ndim)
+    gain = jnp.sqrt(a) * STD**2 / (a * STD**2 + 1 - a)
+    return Prediction(MEAN + gain * (x - jnp.sqrt(a) * MEAN))
+
+
+def start(num, seed=0):
+    keys = samplers.image_keys(seed, num)
+    return samplers.noise(keys, SHAPE), keys
+
+
+SAMPLERS = {
+    "ddim": lambda x, k, **kw: samplers.ddim(perfect, CHAIN, x, k, **kw),
+    "ddim-eta1": lambda x, k, **kw: samplers.ddim(perfect, CHAIN, x, k, eta=1.0, **kw),
+    "ancestral-small": lambda x, k, **kw: samplers.ancestral(perfect, CHAIN, x, k, variance="small", **kw),
+    "ancestral-large": lambda x, k, **kw: samplers.ancestral(perfect, CHAIN, x, k, variance="large", **kw),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_mean_and_variance_of_the_samples(name):
+    x = np.asarray(jax.jit(lambda x, k: SAMPLERS[name](x, k, timesteps=200))(*start(1024)))
+    error = STD / np.sqrt(x.size)
+    assert abs(x.mean() - MEAN) < 4 * error
+    assert abs(x.std() - STD) < 0.02 + 3 * error  # 200 of 1000 steps leave a bias of a percent or so
+
+
+def propagate(steps, variance):
+    """Closed form of an ancestral chain on this data: every update is affine, so mean and variance follow exactly."""
+    chain = CHAIN.respace(schedules.evenly(1000, steps))
+    mean, var = 0.0, 1.0
+    for i in range(steps)[::-1]:
+        a = chain.alpha_bar[i]
+        gain = np.sqrt(a) * STD**2 / (a * STD**2 + 1 - a)
+        slope = chain.posterior_mean_x0[i] * gain + chain.posterior_mean_xt[i]
+        shift = chain.posterior_mean_x0[i] * (MEAN - gain * np.sqrt(a) * MEAN)
+        log = chain.posterior_log_variance if variance == "small" else chain.large_log_variance
+        mean, var = slope * mean + shift, slope**2 * var + (np.exp(log[i]) if i else 0.0)
+    return mean, np.sqrt(var)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("steps", [5, 20])
+def test_ancestral_moments_at_few_steps_match_the_closed_form(steps, variance):
+    run = jax.jit(lambda x, k: samplers.ancestral(perfect, CHAIN, x, k, timesteps=steps, variance=variance))
+    x = np.asarray(run(*start(2048)))
+    mean, std = propagate(steps, variance)
+    assert abs(x.mean() - mean) < 4 * std / np.sqrt(x.size)
+    assert abs(x.std() - std) < 4 * std / np.sqrt(2 * x.size)
+
+
+def test_ddim_converges_to_the_flow_at_first_order():
+    x, keys = start(4)
+    # The flow of a Gaussian maps x_T affinely: mean to mean, standard deviation to standard deviation.
+    a = CHAIN.alpha_bar[-1]
+    exact = MEAN + STD * (x - np.sqrt(a) * MEAN) / np.sqrt(a * STD**2 + 1 - a)
+    errors = [float(jnp.max(jnp.abs(SAMPLERS["ddim"](x, keys, timesteps=s) - exact))) for s in (25, 50, 100)]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all(orders > 0.8), (errors, orders)
+    assert np.all(orders < 2.2), (errors, orders)
+
+
+def test_eta_1_is_the_ancestral_sampler_with_the_small_variance():
+    x, keys = start(3)
+    one = SAMPLERS["ddim-eta1"](x, keys, timesteps=50)
+    np.testing.assert_allclose(one, SAMPLERS["ancestral-small"](x, keys, timesteps=50), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_image_i_depends_on_its_own_key_alone(name):
+    x, keys = start(6)
+    run = jax.jit(lambda x, k: SAMPLERS[name](x, k, timesteps=10))
+    np.testing.assert_allclose(run(x, keys)[2:4], run(x[2:4], keys[2:4]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_is_traced_once_and_its_trace_is_opt_in(name):
+    run = jax.jit(chex.assert_max_traces(lambda x, k: SAMPLERS[name](x, k, timesteps=7), n=1))
+    chex.clear_trace_counter()
+    x = run(*start(2))
+    run(*start(2, seed=1))
+    y, xs = SAMPLERS[name](*start(2), timesteps=7, trace=lambda x, x0: x)
+    assert xs.shape == (7, 2, *SHAPE)
+    np.testing.assert_allclose(xs[-1], y)
+    np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_memory_does_not_grow_with_the_steps(name):
+    x, keys = start(2)
+    sizes = []
+    for steps in (10, 1000):
+        program = jax.jit(lambda x, k, steps=steps: SAMPLERS[name](x, k, timesteps=steps)).lower(x, keys).compile()
+        sizes.append(program.memory_analysis().temp_size_in_bytes)
+    assert sizes[1] <= sizes[0] + 64 * 1000  # the tables of the chain alone
+
+
+def test_weights_in_a_closure_are_not_baked_into_an_eager_call():
+    weights = jnp.ones((64, 64, 9))
+
+    def predict(x, t):
+        return Prediction(x * jnp.mean(weights))
+
+    jaxpr = jax.make_jaxpr(lambda x, k: samplers.ddim(predict, CHAIN, x, k, timesteps=3))(*start(1))
+    assert any(const is weights for const in jaxpr.consts)
+
+
+@pytest.mark.parametrize("steps", [0, 1001, -1])
+def test_step_counts_outside_the_chain_are_refused(steps):
+    with pytest.raises(ValueError, match=f"steps={steps}: must be from 1 to the schedule's 1000"):
+        samplers.ddim(perfect, CHAIN, *start(1), timesteps=steps)
+
+
+@pytest.mark.parametrize("steps", [[], [3, 2], [5, 1000]])
+def test_subsets_that_are_no_subset_are_refused(steps):
+    with pytest.raises(ValueError, match="timesteps="):
+        samplers.ddim(perfect, CHAIN, *start(1), timesteps=steps)
+
+
+def test_learned_variance_needs_a_network_that_learns_it():
+    with pytest.raises(ValueError, match="variance=learned_range: the network has no variance output"):
+        samplers.ancestral(perfect, CHAIN, *start(1), timesteps=5, variance="learned_range")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_the_three_predictions_are_one_model(prediction):
+    """A network that puts out exactly its target gives back the clean image, whatever the target is."""
+    x0, z = np.random.default_rng(0).normal(size=(2, 5, 4, 4, 1)).astype(np.float32)
+    t = jnp.array([0, 10, 500, 900, 999])
+    xt = diffusion.q_sample(CHAIN, x0, t, z)
+    predict = diffusion.predictor(lambda x, t: diffusion.target(CHAIN, x0, t, z, prediction), CHAIN, prediction)
+    np.testing.assert_allclose(predict(xt, t).x0, x0, atol=2e-3)
+    terms = diffusion.simple_terms(
+        lambda x, t: diffusion.target(CHAIN, x0, t, z, prediction) + 0.5, CHAIN, x0, t, z, prediction
+    )
+    np.testing.assert_allclose(terms, 0.25, rtol=1e-4)
+
+
+def test_the_bridge_to_sigma_agrees_at_the_chain_own_levels():
+    t = jnp.array([0, 200, 999])
+    x = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+    sigma = jnp.asarray(CHAIN.sigma, jnp.float32)[t]
+    scaled = x / at(np.sqrt(CHAIN.alpha_bar), t, 4)
+    np.testing.assert_allclose(schedules.denoiser(perfect, CHAIN)(scaled, sigma), perfect(x, t).x0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make,match", [
+    (lambda: schedules.linear(20), "steps=20: the linear schedule needs more than 20"),
+    (lambda: schedules.cosine(1), "steps=1: a schedule needs at least 2"),
+    (lambda: schedules.from_betas(np.array([0.1, 0.0])), "must be at least 2 numbers in"),
+    (lambda: schedules.strided(10, 7), "steps=7: no whole stride"),
+])  # fmt: skip
+def test_impossible_schedules_are_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()

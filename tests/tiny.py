@@ -1,0 +1,61 @@
+"""Experiments shrunk to seconds."""
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import experiments
+from experiments import ddpm
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__))
+
+# Command-line flags that shrink each experiment; a new experiment must be given its own.
+FLAGS = {
+    "ddpm": [
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "2", "--data.batch-size", "8",
+        "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
+        "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
+}  # fmt: skip
+
+
+def config(**changes):
+    """DDPM on digits with a network of a few thousand weights; `changes` replace fields, train__steps=3 nested ones."""
+    small = replace(
+        ddpm.Config(),
+        data=replace(ddpm.Config().data, batch_size=8, limit=64),
+        train=replace(ddpm.Config().train, steps=6, save_every=2, sample_every=0),
+        sampling=replace(ddpm.Config().sampling, steps=4),
+        channels=8,
+        head_channels=0,
+        diffusion_steps=40,
+        warmup=2,
+    )
+    for name, value in changes.items():
+        part, _, field = name.partition("__")
+        small = replace(small, **{part: replace(getattr(small, part), **{field: value})} if field else {part: value})
+    return small
+
+
+def stage(**changes):
+    return ddpm.build(config(**changes)).stages[0]
+
+
+def module(name):
+    return importlib.import_module(f"experiments.{name}")
+
+
+def run(*args, cwd, check=True, env=None, timeout=300):
+    """A command in a process of its own, as a user runs it."""
+    done = subprocess.run(
+        [sys.executable, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
