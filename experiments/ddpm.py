@@ -187,7 +187,7 @@ def build(config: Config) -> "Experiment":
         total = sum(losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count
         return {"loss (mean of the rows below)": total.mean(), **{f"loss at t={t}": v for t, v in zip(times, total)}}
 
-    steps, rate = config.train.steps, config.learning_rate
+    steps, rate = max(config.train.steps, 2), config.learning_rate
     learning_rate = optax.warmup_cosine_decay_schedule(
         0.0, rate, min(config.warmup, steps // 2), steps, rate * config.final_learning_rate
     )

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import errno
 import json
 import sys
 import time
@@ -39,6 +40,11 @@ def main(
         run(module, build, presets, args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f"error: {error.strerror}: what was written before is intact; free some space and run it again", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

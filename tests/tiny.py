@@ -17,7 +17,7 @@ EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__))
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
     "ddpm": [
-        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "2", "--data.batch-size", "8",
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
@@ -32,6 +32,7 @@ def config(**changes):
         train=replace(ddpm.Config().train, steps=6, save_every=2, sample_every=0),
         sampling=replace(ddpm.Config().sampling, steps=4),
         channels=8,
+        channel_mult=(1,),
         head_channels=0,
         diffusion_steps=40,
         warmup=2,

@@ -35,8 +35,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.manager.close()
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self.manager.close()
+        except Exception:  # a failed write is raised again on closing; what stopped the run says more
+            if kind is None:
+                raise
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, oldest first."""
@@ -47,7 +51,7 @@ class Checkpoints:
         self.manager.check_for_errors()
         content = {"state": state, "digest": self._digest(state)}
         metrics = None if loss is None else {"loss": loss}
-        self.manager.save(step, args=ocp.args.StandardSave(content), metrics=metrics, force=True)
+        self.manager.save(step, args=ocp.args.Composite(run=ocp.args.StandardSave(content)), metrics=metrics, force=True)
 
     def wait(self) -> None:
         """Until everything is on disk; raises what a write met."""
@@ -80,7 +84,8 @@ class Checkpoints:
         if hasattr(replicated, "mesh"):
             spec = jax.sharding.NamedSharding(replicated.mesh, jax.sharding.PartitionSpec())
             count = jax.ShapeDtypeStruct(count.shape, count.dtype, sharding=spec)
-        content = self.manager.restore(step, args=ocp.args.StandardRestore({"state": target, "digest": count}))
+        wanted = ocp.args.StandardRestore({"state": target, "digest": count})
+        content = self.manager.restore(step, args=ocp.args.Composite(run=wanted))["run"]
         if not bool(jnp.array_equal(self._digest(content["state"]), content["digest"])):
             raise ValueError("its arrays do not match their digest")
         return content["state"]

@@ -22,7 +22,7 @@ from jgen.experiment import Stage, draw
 from jgen.train import pictures
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.log import Log, read
-from jgen.train.sharding import batch_sharding, check_batch, replicated, state_shardings
+from jgen.train.sharding import batch_sharding, check_batch, jit_once, replicated, state_shardings
 from jgen.train.step import TrainState, make_step, nonfinite_name, scan_steps
 from jgen.types import Extra, Metrics, Params
 
@@ -66,7 +66,7 @@ def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None
     return Compiled(
         shapes,
         shardings,
-        jax.jit(stage.create, out_shardings=shardings),
+        jit_once(stage.create, out_shardings=shardings),
         jax.jit(
             step,
             in_shardings=(shardings, everywhere, batch_sharding(mesh, int(stage.train.scan > 1))),
