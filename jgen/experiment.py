@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,23 +84,21 @@ def draw(
     """
     check_at_least(1, num=num, batch=batch)
     size = -(-min(batch, num) // mesh.size) * mesh.size
-    sampler = _compiled(stage.sample, mesh, stage.options if options is None else options)
-    images = []
-    for start in range(0, num, size):
-        keys = jax.device_put(image_keys(seed, size, start), batch_sharding(mesh))
-        images.append(sampler(params, extra, keys))
+    sampler = _compiled(stage.sample, mesh, stage.options if options is None else options, size)
+    images = [sampler(params, extra, seed, start) for start in range(0, num, size)]
     return np.concatenate([np.asarray(x) for x in images])[:num]
 
 
-_SAMPLERS: dict[Any, Callable[..., Array]] = {}
+@functools.lru_cache(16)
+def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int) -> Callable[..., Array]:
+    """The jitted sampler of `size` images; weights are arguments, so they are no constants of the program."""
 
+    def run(params: Params, extra: Extra, seed: Array, start: Array) -> Array:
+        # Keys are made inside, so that several processes each hold just their own.
+        keys = jax.lax.with_sharding_constraint(image_keys(seed, size, start), batch_sharding(mesh))
+        return sample(params, extra, keys, options)
 
-def _compiled(sample: Sample, mesh: Mesh, options: Any) -> Callable[..., Array]:
-    """The jitted sampler; weights are arguments, so they are no constants of the program."""
-    known = (sample, mesh, options)
-    if known not in _SAMPLERS:
-        _SAMPLERS[known] = jax.jit(lambda p, e, k: sample(p, e, k, options), out_shardings=replicated(mesh))
-    return _SAMPLERS[known]
+    return jax.jit(run, out_shardings=replicated(mesh))
 
 
 @dataclasses.dataclass(frozen=True)

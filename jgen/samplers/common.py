@@ -15,7 +15,7 @@ Trace = Callable[[Array, Array], Any]
 """(x, x0) after a step -> what to keep of it; stacked over the steps and returned beside the images."""
 
 
-def image_keys(seed: int, num: int, start: int = 0) -> Key:
+def image_keys(seed: int | Array, num: int, start: int | Array = 0) -> Key:
     """One key per image [num]: that of image i is fold_in(key(seed), start + i)."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), start + jnp.arange(num))
 

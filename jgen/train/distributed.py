@@ -1,5 +1,6 @@
 """Devices and processes, set up before JAX first asks for them."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def start(mesh: MeshConfig, batch_size: int = 0) -> None:
     """
     import jax
 
+    # Orbax logs whole tracebacks of what it then raises; what is raised is told in one line instead.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         count = mesh.devices or (cores() if batch_size % cores() == 0 else 1)
         jax.config.update("jax_num_cpu_devices", max(count // max(mesh.num_processes, 1), 1))

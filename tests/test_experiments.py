@@ -1,0 +1,141 @@
+"""Every experiment, shrunk: it steps, saves, restores, and its next step is bit-equal. And its stages follow on."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tyro
+
+from jgen.config import differences, from_dict, to_dict
+from jgen.data import Pipeline, open_source
+from jgen.experiment import Experiment, Stage
+from jgen.runs import _begin, train
+from jgen.train import Phase
+from jgen.train.checkpoint import Checkpoints
+from jgen.train.loop import compile_stage, fit
+from jgen.train.sharding import make_mesh
+from tests import tiny
+
+MESH = make_mesh()
+
+
+def shrunk(name):
+    module = tiny.module(name)
+    first = next(iter(module.PRESETS.values()))
+    return module, tyro.cli(type(first), default=first, args=tiny.FLAGS[name])
+
+
+@pytest.mark.parametrize("name", tiny.EXPERIMENTS)
+def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path):
+    module, config = shrunk(name)
+    for stage in module.build(config).stages:
+        compiled, key = compile_stage(stage, MESH), jax.random.key(0)
+        batches = Pipeline(open_source(stage.data), stage.data, 0, MESH).batches()
+        state, first, second = compiled.create(jax.random.key(1), None), next(batches), next(batches)
+        state, metrics = compiled.step(state, key, first)
+        assert all(np.isfinite(v) for v in jax.tree.leaves(metrics))
+        with Checkpoints(tmp_path / stage.name) as checkpoints:
+            checkpoints.save(1, state)
+            checkpoints.wait()
+            step, restored = checkpoints.restore(compiled.shapes, compiled.shardings)
+        assert step == 1
+        ends = [compiled.step(s, key, second) for s in (state, restored)]
+        jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.parametrize("name", tiny.EXPERIMENTS)
+def test_every_preset_survives_json_and_names_its_paper_target_and_cost(name):
+    module = tiny.module(name)
+    for preset in module.PRESETS.values():
+        assert from_dict(type(preset), to_dict(preset)) == preset
+        assert not differences(to_dict(preset), to_dict(preset))
+    for word in ("arXiv", "minutes", "Target"):
+        assert word in module.__doc__
+
+
+def test_the_cifar10_preset_is_the_paper_network():
+    from experiments import ddpm
+
+    config = ddpm.PRESETS["cifar10"]
+    config = replace(config, data=replace(config.data, shape=(32, 32, 3), num_classes=10))
+    (stage,) = ddpm.build(config).stages
+    params = jax.eval_shape(stage.init, jax.random.key(0))[0]
+    millions = sum(np.prod(x.shape) for x in jax.tree.leaves(params)) / 1e6
+    assert abs(millions - 35.7) < 0.1  # DDPM, appendix B
+    assert (config.train.steps, config.data.batch_size, config.learning_rate) == (800_000, 128, 2e-4)
+
+
+def test_a_conditional_model_is_sampled_by_class_and_an_unconditional_one_refuses_it():
+    from experiments import ddpm
+    from jgen.samplers import image_keys
+
+    for conditional in (True, False):
+        stage = tiny.stage(conditional=conditional)
+        params = jax.eval_shape(stage.init, jax.random.key(0))[0]
+        shape = jax.eval_shape(
+            lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(steps=2)), params
+        )
+        assert shape.shape == (3, 8, 8, 1)
+        match = "label=12: must be from 0 to 9" if conditional else "label=12: this model is not class-conditional"
+        with pytest.raises(ValueError, match=match):
+            jax.eval_shape(
+                lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(label=12)), params
+            )
+
+
+def two_stages(steps=3):
+    """A first stage that learns a constant, and a second one that learns another beside the first, kept frozen."""
+    config = tiny.config()
+    data, training = replace(config.data, shape=(8, 8, 1)), replace(config.train, steps=steps, save_every=steps)
+
+    def loss(player):
+        def value(params, extra, key, batch):
+            total = sum(jnp.sum(p) for p in params.values())
+            return (total - jnp.mean(batch["image"])) ** 2 + jnp.sum(params[player] ** 2), (extra, {})
+
+        return value
+
+    def stage(name, player, init, begin=None):
+        return Stage(
+            name=name, data=data, train=training, init=init, begin=begin,
+            phases=[Phase(player, loss(player))], optimizers={player: optax.sgd(0.1)},
+            sample=lambda params, extra, keys, options: jnp.full((*keys.shape, 8, 8, 1), sum(map(jnp.sum, params.values()))),
+        )  # fmt: skip
+
+    first = stage("first", "a", lambda key: ({"a": jnp.ones(2)}, {}))
+    second = stage(
+        "second", "b", lambda key: ({"a": jnp.zeros(2), "b": jnp.ones(3)}, {}),
+        begin=lambda params, extra, fresh, fresh_extra: ({**fresh, "a": params["a"]}, fresh_extra),
+    )  # fmt: skip
+    return Experiment([first, second])
+
+
+def test_stages_follow_on_each_begun_from_what_the_last_one_made(tmp_path):
+    experiment = two_stages()
+    a = fit(experiment.stages[0], experiment.folder(tmp_path, experiment.stages[0]), MESH)
+    earlier = (a.state.averaged, a.state.extra)
+    b = fit(experiment.stages[1], experiment.folder(tmp_path, experiment.stages[1]), MESH, earlier)
+    np.testing.assert_array_equal(b.state.params["a"], a.state.params["a"])  # frozen: a player without a phase
+    assert not np.array_equal(b.state.params["b"], np.ones(3))
+    assert (tmp_path / "first" / "checkpoints").is_dir()
+    with pytest.raises(ValueError, match="of different names"):
+        Experiment([experiment.stages[0]] * 2)
+
+
+def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
+    """train.begin_from takes the weights of another run: a single stage is tuned on."""
+    from experiments import ddpm
+
+    config = tiny.config(train__steps=2)
+    monkeypatch.chdir(tmp_path)
+    train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "one", False)
+    stages, earlier = _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="one")), MESH)
+    assert [s.name for s in stages] == ["ddpm"]
+    state = compile_stage(stages[0], MESH, earlier).create(jax.random.key(9), earlier)
+    jax.tree.map(np.testing.assert_array_equal, state.params, earlier[0])
+    assert int(state.step) == 0
+    with pytest.raises(ValueError, match="no run there"):
+        _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="none")), MESH)

@@ -1,0 +1,84 @@
+"""The same run on 1, 2 and 8 devices, data parallel or sharded, and on 2 processes: same noise, losses and samples."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import tiny
+
+
+def start(out, devices, fsdp=1, processes=()):
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(tiny.ROOT),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": "",
+    }
+    command = [sys.executable, str(tiny.ROOT / "tests" / "multidevice.py"), str(out), str(fsdp), *map(str, processes)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(*processes):
+    for process in processes:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, text[-3000:]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    out = tmp_path_factory.mktemp("one") / "one.npz"
+    finish(start(out, 1))
+    return np.load(out)
+
+
+def check(one, out, devices, sharded):
+    found = np.load(out)
+    assert int(found["devices"]) == devices
+    assert (int(found["split"]) > 5) == sharded
+    np.testing.assert_array_equal(found["noise"], one["noise"])
+    np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-5)
+    np.testing.assert_allclose(found["images"], one["images"], atol=1e-4)
+    assert np.std(found["images"]) > 0.1
+
+
+@pytest.mark.parametrize("devices,fsdp", [(2, 1), (8, 1), (2, 2), (8, 4)])
+def test_devices_change_nothing(one, tmp_path, devices, fsdp):
+    finish(start(tmp_path / "x.npz", devices, fsdp))
+    check(one, tmp_path / "x.npz", devices, fsdp > 1)
+
+
+def test_processes_change_nothing(one, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    finish(*[start(tmp_path / "x.npz", 1, 1, (address, 2, i)) for i in range(2)])
+    check(one, tmp_path / "x.npz", 2, False)
+
+
+def test_two_processes_train_resume_and_save_from_the_command_line(tmp_path):
+    """The whole loop on two hosts: one run folder, written once; then resumed on a single one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT)}
+    base = [sys.executable, "-m", "experiments.ddpm", "--run", "both", *tiny.FLAGS["ddpm"]]
+    mesh = ["--mesh.coordinator", address, "--mesh.num-processes", "2", "--mesh.devices", "2"]
+    finish(*[
+        subprocess.Popen([*base, *mesh, "--mesh.process-id", str(i)], cwd=tmp_path, env=env,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for i in range(2)
+    ])  # fmt: skip
+    from jgen.train.log import read
+
+    both = [r["loss"] for r in read(tmp_path / "both" / "metrics.jsonl") if "loss" in r]
+    assert len(both) == 6
+    assert (tmp_path / "both" / "samples.png").exists()
+    tiny.run("-m", "experiments.ddpm", "--run", "one", *tiny.FLAGS["ddpm"], "--mesh.devices", "1", cwd=tmp_path)
+    one = [r["loss"] for r in read(tmp_path / "one" / "metrics.jsonl") if "loss" in r]
+    np.testing.assert_allclose(both, one, rtol=1e-4)
+    done = tiny.run("-m", "experiments.ddpm", "sample", "--run", "both", "--num", "4", cwd=tmp_path)
+    assert "4 images from step 6" in done.stdout
