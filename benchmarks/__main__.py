@@ -79,9 +79,7 @@ def conv() -> list[Row]:
     rows, mesh = [], make_mesh()
     for size, width in ((28, 32), (32, 64), (16, 128)):
         key = jax.random.key(0)
-        x, dy = (
-            jax.device_put(jax.random.normal(key, (32, size, size, width)), batch_sharding(mesh)) for _ in range(2)
-        )
+        x, dy = (jax.device_put(jax.random.normal(key, (32, size, size, width)), batch_sharding(mesh)) for _ in range(2))
         kernel = jax.random.normal(key, (3, 3, width, width))
         sides = {
             "xla": jax.jit(partial(_kernel_gradient, kernel, "SAME")),
@@ -173,7 +171,16 @@ def scan_sampler() -> list[Row]:
 
     times = alternate({"scan": lambda: jax.block_until_ready(whole(state.params, x0)), "steps": loop}, ROUNDS)
     value = ratio(times, "scan", "steps")
-    return [Row("scan_sampler", value, "x", "<= 1.05", value <= 1.05, ", ".join(f"{k} {spread(v)}" for k, v in times.items()))]
+    return [
+        Row(
+            "scan_sampler",
+            value,
+            "x",
+            "<= 1.05",
+            value <= 1.05,
+            ", ".join(f"{k} {spread(v)}" for k, v in times.items()),
+        )
+    ]
 
 
 def stage_config(stage):

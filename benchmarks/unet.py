@@ -19,18 +19,14 @@ SIZE, CHANNELS = 32, (64, 128, 128)
 def network(head: int) -> UNet:
     """Attention at 8x8 alone, two blocks a level."""
     mult = tuple(c // CHANNELS[0] for c in CHANNELS)
-    return UNet(
-        channels=CHANNELS[0], out_channels=1, channel_mult=mult, attention_resolutions=(4,), head_channels=head
-    )
+    return UNet(channels=CHANNELS[0], out_channels=1, channel_mult=mult, attention_resolutions=(4,), head_channels=head)
 
 
 def ours(head: int, batch: int) -> tuple[Any, Any, Any]:
     """(train step as a blocking call, network, params) on all devices of this machine."""
     net, mesh = network(head), make_mesh()
     optimizers = {"net": optax.adam(1e-4)}
-    loss = diffusion.simple(
-        lambda p, x, t, label, **kw: net.apply({"params": p}, x, t, label, **kw), schedules.linear()
-    )
+    loss = diffusion.simple(lambda p, x, t, label, **kw: net.apply({"params": p}, x, t, label, **kw), schedules.linear())
 
     def create(key: jax.Array) -> Any:
         return init_state({"net": net.init(key, jnp.zeros((1, SIZE, SIZE, 1)), jnp.zeros(1))["params"]}, {}, optimizers)

@@ -38,7 +38,7 @@ class Sampling:
 @dataclass(frozen=True)
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
-    train: TrainConfig = TrainConfig(steps=900, save_every=300, sample_every=300)
+    train: TrainConfig = TrainConfig(steps=700, save_every=350, sample_every=350)
     mesh: MeshConfig = MeshConfig()
     sampling: Sampling = Sampling()
     channels: int = 32

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jgen.config import differences, from_dict, newest_run, to_dict
+from jgen.config import MeshConfig, differences, from_dict, newest_run, to_dict
 from jgen.errors import UserError, nearest
 
 COMMANDS = ("train", "sample", "evaluate")
@@ -44,7 +44,10 @@ def main(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        print(f"error: {error.strerror}: what was written before is intact; free some space and run it again", file=sys.stderr)
+        print(
+            f"error: {error.strerror}: what was written before is intact; free some space and run it again",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -59,14 +62,22 @@ def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any],
     if name not in presets:
         raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
     config_class = type(presets[name])
-    default = from_dict(config_class, stored["config"]) if stored and not preset else presets[name]
+    default = _config(config_class, stored) if stored and not preset else presets[name]
 
     fields = [
         ("config", Annotated[config_class, tyro.conf.arg(name="")], dataclasses.field(default=default)),
         ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Named settings to begin from.")], name),
         ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; one that exists is resumed.")], run or ""),
-        ("dry_run", Annotated[bool, tyro.conf.arg(help="Show parameters, FLOPs and memory of a step, then stop.")], False),
-        ("accept_changes", Annotated[bool, tyro.conf.arg(help="Resume with settings that differ from the run's.")], False),
+        (
+            "dry_run",
+            Annotated[bool, tyro.conf.arg(help="Show parameters, FLOPs and memory of a step, then stop.")],
+            False,
+        ),
+        (
+            "accept_changes",
+            Annotated[bool, tyro.conf.arg(help="Resume with settings that differ from the run's.")],
+            False,
+        ),
     ]
     options: Any = _parse(dataclasses.make_dataclass("Train", fields), module, args)  # pyright: ignore
     config = options.config
@@ -85,8 +96,7 @@ def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any],
         changed = differences(stored["config"], json.loads(json.dumps(to_dict(config))))
         if changed and not options.accept_changes:
             raise UserError(
-                f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with "
-                "--accept-changes"
+                f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with --accept-changes"
             )
     train(module, name, build, config, folder, options.dry_run)
 
@@ -95,14 +105,27 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
     folder = Path(_peek(args, "run") or "") if _peek(args, "run") else None
     if folder is None and not {"-h", "--help"} & set(args):
         folder = newest_run(Path("runs") / module.split(".")[-1])
-    config = from_dict(type(next(iter(presets.values()))), _stored(folder, True)["config"]) if folder else next(iter(presets.values()))
+    first = next(iter(presets.values()))
+    config = _config(type(first), _stored(folder, True)) if folder else first
     fields = [
-        ("options", Annotated[type(config.sampling), tyro.conf.arg(name="")], dataclasses.field(default=config.sampling)),
-        ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")], str(folder or "")),
+        (
+            "options",
+            Annotated[type(config.sampling), tyro.conf.arg(name="")],
+            dataclasses.field(default=config.sampling),
+        ),
+        (
+            "run",
+            Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")],
+            str(folder or ""),
+        ),
         ("num", Annotated[int, tyro.conf.arg(help="Images.")], 64),
         ("seed", Annotated[int, tyro.conf.arg(help="Image i depends on (seed, i) alone.")], 0),
         ("batch", Annotated[int, tyro.conf.arg(help="Images at a time.")], 64),
-        ("out", Annotated[str, tyro.conf.arg(help="A .png for a grid, .npz for uint8 arrays, or a folder of PNGs.")], ""),
+        (
+            "out",
+            Annotated[str, tyro.conf.arg(help="A .png for a grid, .npz for uint8 arrays, or a folder of PNGs.")],
+            "",
+        ),
     ]
     options: Any = _parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args)  # pyright: ignore
 
@@ -124,7 +147,7 @@ def _evaluate(module: str, build: Callable[[Any], Any], presets: Mapping[str, An
     ]
     options: Any = _parse(dataclasses.make_dataclass("Evaluate", fields), f"{module} evaluate", args)  # pyright: ignore
     folder = Path(options.run) if options.run else newest_run(Path("runs") / module.split(".")[-1])
-    config = from_dict(type(next(iter(presets.values()))), _stored(folder, True)["config"])
+    config = _config(type(next(iter(presets.values()))), _stored(folder, True))
 
     from jgen.train.distributed import start
 
@@ -146,6 +169,12 @@ def _peek(args: list[str], name: str) -> str:
         if word.startswith(f"--{name}="):
             return word.split("=", 1)[1]
     return ""
+
+
+def _config(kind: type, stored: Any) -> Any:
+    """A run's config, but for the machines it ran on: this one may be another."""
+    config: Any = from_dict(kind, stored["config"])
+    return dataclasses.replace(config, mesh=MeshConfig())
 
 
 def _stored(folder: Any, must: bool = False) -> dict[str, Any] | None | Any:

@@ -76,7 +76,15 @@ class Experiment:
 
 
 def draw(
-    stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, seed: int = 0, options: Any = None, batch: int = 64
+    stage: Stage,
+    params: Params,
+    extra: Extra,
+    mesh: Mesh,
+    *,
+    num: int,
+    seed: int = 0,
+    options: Any = None,
+    batch: int = 64,
 ) -> np.ndarray:
     """`num` images [num, H, W, C] float32, `batch` at a time; image i depends on (seed, i) alone.
 
@@ -125,7 +133,7 @@ class Run:
 
     def sample(self, num: int = 16, seed: int = 0, options: Any = None, **changes: Any) -> np.ndarray:
         """`num` images [num, H, W, C] in [-1, 1]; `changes` replace fields of the experiment's sampling options."""
-        options = self.stage.options if options is None else options
+        options: Any = self.stage.options if options is None else options
         known = {f.name for f in dataclasses.fields(options)} if options is not None else set()
         if unknown := sorted(set(changes) - known):
             raise UserError(f"{unknown[0]}: no such sampling option; there are {', '.join(sorted(known))}")

@@ -96,9 +96,7 @@ def _commands(module: str, folder: Path) -> list[str]:
     ]
 
 
-def _report(
-    module: str, preset: str, config: Any, stage: Stage, place: Path, folder: Path, fitted: Fitted, again: str
-) -> None:
+def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, folder: Path, fitted: Fitted, again: str) -> None:
     facts = {
         "stage": stage.name,
         "step": f"{fitted.step} of {stage.train.steps}",

@@ -75,15 +75,11 @@ def test_a_conditional_model_is_sampled_by_class_and_an_unconditional_one_refuse
     for conditional in (True, False):
         stage = tiny.stage(conditional=conditional)
         params = jax.eval_shape(stage.init, jax.random.key(0))[0]
-        shape = jax.eval_shape(
-            lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(steps=2)), params
-        )
+        shape = jax.eval_shape(lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(steps=2)), params)
         assert shape.shape == (3, 8, 8, 1)
         match = "label=12: must be from 0 to 9" if conditional else "label=12: this model is not class-conditional"
         with pytest.raises(ValueError, match=match):
-            jax.eval_shape(
-                lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(label=12)), params
-            )
+            jax.eval_shape(lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(label=12)), params)
 
 
 def two_stages(steps=3):

@@ -121,7 +121,11 @@ def test_simple_loss_and_its_gradient(path):
     oracle = Oracle(path)
     chain, t = schedules.linear(1000), jnp.asarray(oracle["in/t"])
     x0, noise = (jnp.asarray(oracle.nhwc(f"in/{k}")) for k in ("x_start", "noise"))
-    for run, net in (("eps/fixed_large", "single"), ("x0/fixed_small", "single"), ("eps/learned_range", "learned_range")):
+    for run, net in (
+        ("eps/fixed_large", "single"),
+        ("x0/fixed_small", "single"),
+        ("eps/learned_range", "learned_range"),
+    ):
         network, weights = analytic(oracle, net)
 
         def mse(weights, network=network, run=run):

@@ -267,8 +267,8 @@ def test_report_holds_everything_and_loads_nothing(runs):
     assert "ms a step" in page
     assert "&quot;batch_size&quot;: 8" in page
     assert "python -m experiments.ddpm sample --run" in page
-    assert "src=\"http" not in page
-    assert "href=\"http" not in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
 
 
 @pytest.mark.parametrize("args,message", [

@@ -45,7 +45,7 @@ def fill(
     scale or embedding is there. layout(name, array, shape) arranges an array. Raises UserError that lists the names
     missing or left over, or the first shape that does not fit.
     """
-    flat = traverse_util.flatten_dict(dict(shapes))
+    flat: dict[Path, Any] = dict(traverse_util.flatten_dict(dict(shapes)))  # pyright: ignore[reportAssignmentType]
     filled, left_over = {}, []
     for name, array in weights.items():
         path = path_of(name)

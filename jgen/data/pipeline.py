@@ -160,7 +160,7 @@ class Stream:
             except UserError as error:
                 if skip_bad:
                     continue
-                example = {"image": np.zeros(self.source.shape, np.uint8)}
+                example: dict[str, Any] = {"image": np.zeros(self.source.shape, np.uint8)}
                 if self.source.classes:
                     example["label"] = np.int32(0)
                 return {**example, SKIPPED: np.int32(0), ERROR: _message(str(error))}
@@ -186,7 +186,7 @@ def read_ahead(stream: Stream, config: DataConfig) -> Iterator[dict[str, np.ndar
     """Host batches of a stream, read by Grain: in threads, or in config.workers processes."""
     import grain
 
-    examples = grain.MapDataset.source(stream)
+    examples = grain.MapDataset.source(stream)  # pyright: ignore[reportArgumentType]
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * len(stream.rows))
     batches = examples.to_iter_dataset(options).batch(len(stream.rows))
     if config.workers:

@@ -11,7 +11,7 @@ import numpy as np
 from jgen.config import DataConfig
 from jgen.errors import UserError, nearest
 
-Example = Mapping[str, np.ndarray]
+Example = Mapping[str, Any]
 IN_MEMORY = 256 * 2**20
 """Sets of at most so many bytes of pixels are decoded once and kept; larger ones are decoded as they are needed."""
 
@@ -21,11 +21,18 @@ BUILT_IN = ("digits", "glyphs", "fashion_mnist")
 class Source(Protocol):
     """Examples by index: {"image": uint8 [H, W, C] (or float32 in [-1, 1]), "label": int32, ...}."""
 
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    """Class names; empty where there are no labels."""
-    endless: bool
-    """Every index is a new random example, so there are no epochs to shuffle."""
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; empty where there are no labels."""
+        ...
+
+    @property
+    def endless(self) -> bool:
+        """Every index is a new random example, so there are no epochs to shuffle."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -134,7 +141,7 @@ def digits(split: str) -> ArraySource:
     if split not in ("train", "test"):
         raise UserError(f"data.split={split}: digits has train and test")
     chosen = slice(1500) if split == "train" else slice(1500, None)
-    data = load_digits()
+    data: Any = load_digits()
     images = np.round(data.images[chosen, :, :, None] * (255 / 16)).astype(np.uint8)
     classes = tuple(str(i) for i in range(10))
     return ArraySource({"image": images, "label": data.target[chosen].astype(np.int32)}, classes, "digits")

@@ -47,7 +47,7 @@ class TfdsSource:
             if name.split("/")[0].split(":")[0] not in known_sets():
                 raise unknown_set(name)
             raise UserError(f"data.name={name}: not prepared in {folder}; run: {_how_to_prepare(name)}")
-        builder = tfds.builder(name, data_dir=folder)
+        builder: Any = tfds.builder(name, data_dir=folder)
         if split not in builder.info.splits:
             raise UserError(f"data.split={split}: {name} has {', '.join(builder.info.splits)}")
         file_format = str(builder.info.file_format)

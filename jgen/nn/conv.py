@@ -10,6 +10,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jgen.types import Array
@@ -58,9 +59,7 @@ def tiled_kernel_gradient(kernel: Array, x: Array, dy: Array) -> Array:
     down, right = _tile(height) or height, _tile(width) or width
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return sum(
-        _kernel_gradient(
-            kernel, "VALID", padded[:, i : i + down + 2, j : j + right + 2], dy[:, i : i + down, j : j + right]
-        )
+        _kernel_gradient(kernel, "VALID", padded[:, i : i + down + 2, j : j + right + 2], dy[:, i : i + down, j : j + right])
         for i in range(0, height, down)
         for j in range(0, width, right)
     )  # pyright: ignore[reportReturnType]
@@ -82,7 +81,7 @@ class Conv3x3(nn.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.stride == 1:
             return conv3x3(x, kernel) + bias[None, None, None]
         pad, strides = [(1, 1), (1, 1)], (self.stride, self.stride)

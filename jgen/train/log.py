@@ -51,7 +51,7 @@ class Log:
         from tensorboardX import SummaryWriter
 
         rewind(folder / "metrics.jsonl", step)
-        self.file = open(folder / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 - closed on leaving
+        self.file = open(folder / "metrics.jsonl", "a", buffering=1)
         self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         columns = [
             rich.progress.TextColumn("{task.description}"),

@@ -132,7 +132,11 @@ class Stop:
 
 
 def fit(
-    stage: Stage, folder: Path, mesh: Mesh, earlier: tuple[Params, Extra] | None = None, pipeline: Pipeline | None = None
+    stage: Stage,
+    folder: Path,
+    mesh: Mesh,
+    earlier: tuple[Params, Extra] | None = None,
+    pipeline: Pipeline | None = None,
 ) -> Fitted:
     """Trains a stage in a folder, from its newest good checkpoint if it has one; saves, logs and draws as it goes.
 
@@ -179,7 +183,9 @@ def fit(
         if pipeline.skipped:
             log.say(f"data: passed over {pipeline.skipped} files that can't be read")
         if main and (records := read(folder / "metrics.jsonl")):
-            pictures.save(pictures.curves(records, ["loss"] if any("loss" in r for r in records) else None), folder / "loss.png")
+            pictures.save(
+                pictures.curves(records, ["loss"] if any("loss" in r for r in records) else None), folder / "loss.png"
+            )
         return Fitted(state, step, step >= config.steps, log.seconds, waited / elapsed)
 
 
@@ -262,9 +268,7 @@ def _held_out(stage: Stage, mesh: Mesh) -> Callable[[TrainState], float | None]:
     return mean
 
 
-def _save(
-    checkpoints: Checkpoints, folder: Path, step: int, state: TrainState, held_out: Callable[..., Any], log: Log
-) -> None:
+def _save(checkpoints: Checkpoints, folder: Path, step: int, state: TrainState, held_out: Callable[..., Any], log: Log) -> None:
     loss = held_out(state)
     if loss is not None:
         log.record(step, {"val_loss": loss})
@@ -299,4 +303,3 @@ def _show(images: np.ndarray, folder: Path, step: int, last: bool) -> None:
     pictures.save(picture, folder / "samples" / f"{step:08d}.png")
     if last:
         pictures.save(picture, folder / "samples.png")
-

@@ -100,9 +100,7 @@ def make_step(
         new = (optax.apply_updates(state.params[player], updates), opt, extra)
         old = (state.params[player], state.opt[player], state.extra)
         params, opt, extra = jax.tree.map(lambda a, b: jnp.where(code == 0, a, b), new, old)
-        state = state.replace(
-            params={**state.params, player: params}, opt={**state.opt, player: opt}, extra=extra
-        )
+        state = state.replace(params={**state.params, player: params}, opt={**state.opt, player: opt}, extra=extra)
         return state, {"loss": loss, **metrics, "grad_norm": norm, "nonfinite": code}
 
     def step(state: TrainState, key: Key, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -184,7 +182,10 @@ def _every(phase: Phase, update: Callable[..., tuple[TrainState, Metrics]]) -> C
         shapes = jax.eval_shape(update, state, key, batch)[1]
 
         def skip(state: TrainState, key: Key, batch: Batch) -> tuple[TrainState, Metrics]:
-            nothing = {k: jnp.full(s.shape, jnp.nan if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype) for k, s in shapes.items()}
+            nothing = {
+                k: jnp.full(s.shape, jnp.nan if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
+                for k, s in shapes.items()
+            }
             return state, nothing
 
         return lax.cond(state.step % phase.every == 0, update, skip, state, key, batch)
