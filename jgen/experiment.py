@@ -133,12 +133,12 @@ class Run:
 
     def sample(self, num: int = 16, seed: int = 0, options: Any = None, **changes: Any) -> np.ndarray:
         """`num` images [num, H, W, C] in [-1, 1]; `changes` replace fields of the experiment's sampling options."""
-        options: Any = self.stage.options if options is None else options
-        known = {f.name for f in dataclasses.fields(options)} if options is not None else set()
+        chosen: Any = self.stage.options if options is None else options
+        known = {f.name for f in dataclasses.fields(chosen)} if chosen is not None else set()
         if unknown := sorted(set(changes) - known):
             raise UserError(f"{unknown[0]}: no such sampling option; there are {', '.join(sorted(known))}")
-        options = dataclasses.replace(options, **changes) if changes else options
-        return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=options)
+        chosen = dataclasses.replace(chosen, **changes) if changes else chosen
+        return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen)
 
 
 def load(folder: str | Path, mesh: Mesh | None = None) -> Run:

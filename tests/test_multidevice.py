@@ -45,7 +45,9 @@ def check(one, out, devices, sharded):
     assert np.std(found["images"]) > 0.1
 
 
-@pytest.mark.parametrize("devices,fsdp", [(2, 1), (8, 1), (2, 2), (8, 4)])
+@pytest.mark.parametrize(
+    "devices,fsdp", [(2, 1), (8, 4), pytest.param(8, 1, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_devices_change_nothing(one, tmp_path, devices, fsdp):
     finish(start(tmp_path / "x.npz", devices, fsdp))
     check(one, tmp_path / "x.npz", devices, fsdp > 1)
@@ -59,6 +61,7 @@ def test_processes_change_nothing(one, tmp_path):
     check(one, tmp_path / "x.npz", 2, False)
 
 
+@pytest.mark.slow
 def test_two_processes_train_resume_and_save_from_the_command_line(tmp_path):
     """The whole loop on two hosts: one run folder, written once; then resumed on a single one."""
     with socket.socket() as free:

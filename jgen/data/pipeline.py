@@ -156,7 +156,7 @@ class Stream:
         skip_bad = getattr(self.source, "skip_bad", False)
         for skipped in range(len(self.source)):
             try:
-                example = self.source[(index + skipped) % len(self.source)]
+                found = self.source[(index + skipped) % len(self.source)]
             except UserError as error:
                 if skip_bad:
                     continue
@@ -164,7 +164,7 @@ class Stream:
                 if self.source.classes:
                     example["label"] = np.int32(0)
                 return {**example, SKIPPED: np.int32(0), ERROR: _message(str(error))}
-            return {**example, SKIPPED: np.int32(skipped), ERROR: _message("")}
+            return {**found, SKIPPED: np.int32(skipped), ERROR: _message("")}
         raise UserError("no file of the set can be read")
 
     @functools.lru_cache(4)  # noqa: B019 - one stream lives as long as its run
