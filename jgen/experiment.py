@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,11 +133,11 @@ class Run:
 
     def sample(self, num: int = 16, seed: int = 0, options: Any = None, **changes: Any) -> np.ndarray:
         """`num` images [num, H, W, C] in [-1, 1]; `changes` replace fields of the experiment's sampling options."""
-        chosen = cast(Any, self.stage.options if options is None else options)
-        known = {f.name for f in dataclasses.fields(chosen)} if chosen is not None else set()
+        chosen = self.stage.options if options is None else options
+        known = {f.name for f in dataclasses.fields(chosen)} if chosen else set()
         if unknown := sorted(set(changes) - known):
             raise UserError(f"{unknown[0]}: no such sampling option; there are {', '.join(sorted(known))}")
-        chosen = dataclasses.replace(chosen, **changes) if changes else chosen
+        chosen = dataclasses.replace(chosen, **changes) if chosen and changes else chosen
         return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen)
 
 

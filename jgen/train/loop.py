@@ -177,6 +177,10 @@ def fit(
                 images = _preview(stage, state, mesh)
                 if main:
                     _show(images, folder, step, step == config.steps)
+        if found and found[0] == config.steps and not (folder / "samples.png").exists():  # killed after its last save
+            images = _preview(stage, state, mesh)
+            if main:
+                _show(images, folder, step, True)
         elapsed = max(time.monotonic() - began, 1e-9)
         watch.catch_up()
         _wait(checkpoints, folder)
