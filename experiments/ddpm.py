@@ -38,7 +38,7 @@ class Sampling:
 @dataclass(frozen=True)
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
-    train: TrainConfig = TrainConfig(steps=700, save_every=350, sample_every=350)
+    train: TrainConfig = TrainConfig(steps=600, save_every=300, sample_every=300)
     mesh: MeshConfig = MeshConfig()
     sampling: Sampling = Sampling()
     channels: int = 32
@@ -71,10 +71,9 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=4000, save_every=1000, sample_every=1000),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
         channel_mult=(1, 2, 2),
         attention=(4,),
-        ema=0.999,
         learning_rate=1e-3,
     ),
     "cifar10": Config(

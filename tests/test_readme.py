@@ -1,0 +1,62 @@
+"""What the README says can be typed, can be typed."""
+
+import json
+import re
+
+import numpy as np
+
+import jgen
+from tests import tiny
+
+README = (tiny.ROOT / "README.md").read_text()
+
+
+def test_the_import_lines_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.run("-m", "experiments.ddpm", "--run", "runs/ddpm/readme", *tiny.FLAGS["ddpm"], cwd=tmp_path)
+    block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "jgen.load" in b)
+    assert len([line for line in block.splitlines() if line]) < 10
+    names = {}
+    exec(block.replace("digits-…", "readme").replace("timesteps=50", "timesteps=5"), names)
+    assert names["images"].shape == (16, 8, 8, 1)
+    assert np.isfinite(names["images"]).all()
+
+
+def test_every_command_of_the_readme_is_understood(tmp_path):
+    """Each `python -m` line parses: its flags exist."""
+    lines = re.findall(r"^python -m (experiments\.\w+|jgen\.data|benchmarks)(.*)$", README, re.M)
+    assert len(lines) >= 5
+    for module, rest in lines:
+        words = rest.split("#")[0].split()
+        done = tiny.run("-m", module, *words, "--help", cwd=tmp_path)
+        assert "usage" in done.stdout.lower()
+        flags = {w for w in words if w.startswith("--")}
+        shown = tiny.run("-m", module, *words[: 1 if words and words[0][0] != "-" else 0], "--help", cwd=tmp_path).stdout
+        assert all(flag in shown for flag in flags), (flags, module)
+
+
+def test_readme_names_the_presets_that_exist():
+    from experiments import ddpm
+
+    table = README.split("## What it costs")[1]
+    for name, config in ddpm.PRESETS.items():
+        assert f"`{name}`" in table
+        assert f"{config.train.steps:,} x {config.data.batch_size}" in table
+
+
+def test_benchmarks_print_and_write_their_rows(tmp_path):
+    tiny.run("-m", "benchmarks", "scan_steps", "--json", "rows.json", cwd=tmp_path, env={"PYTHONPATH": str(tiny.ROOT)})
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert set(rows[0]) == {"name", "value", "unit", "aim", "met", "detail"}
+    assert rows[0]["value"] > 0
+    done = tiny.run("-m", "benchmarks", "nothing", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "no such benchmark" in done.stderr
+
+
+def test_the_lazy_package_offers_what_it_says():
+    assert callable(jgen.main)
+    assert callable(jgen.load)
+    assert jgen.samplers.ddim is jgen.samplers.ddim
+    for name in ("convert", "data", "models", "nn", "objectives", "schedules", "train", "types"):
+        assert getattr(jgen, name).__name__ == f"jgen.{name}"
