@@ -101,7 +101,6 @@ def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, fo
         "stage": stage.name,
         "step": f"{fitted.step} of {stage.train.steps}",
         "speed": f"{1e3 * fitted.seconds_a_step:.1f} ms a step of {stage.data.batch_size} images",
-        "waiting for data": f"{100 * fitted.wait_fraction:.2f} % of the time",
         "devices": f"{jax.device_count()} {jax.default_backend()}, {jax.process_count()} process(es)",
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }

@@ -5,7 +5,6 @@ import dataclasses
 import fcntl
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,6 @@ class Fitted:
     finished: bool
     """False where it was asked to stop before the last step."""
     seconds_a_step: float
-    wait_fraction: float
-    """Share of the loop's time in which it waited for data."""
 
 
 @dataclasses.dataclass
@@ -160,13 +157,9 @@ def fit(
             log.say(f"{folder}: goes on from step {step} of {config.steps}")
         stop = stack.enter_context(Stop())
         watch = Watch(stage, log, pipeline)
-        batches, waited, began = pipeline.batches(step, config.scan if config.scan > 1 else 0), 0.0, time.monotonic()
-        stopping = False
+        batches, stopping = pipeline.batches(step, config.scan if config.scan > 1 else 0), False
         while step < config.steps and not stopping:
-            asked = time.monotonic()
-            batch = next(batches)
-            waited += time.monotonic() - asked
-            state, metrics = compiled.step(state, key, batch)
+            state, metrics = compiled.step(state, key, next(batches))
             step += config.scan
             watch.see(step, metrics)
             stopping = stop.at(step)
@@ -181,7 +174,6 @@ def fit(
             images = _preview(stage, state, mesh)
             if main:
                 _show(images, folder, step, True)
-        elapsed = max(time.monotonic() - began, 1e-9)
         watch.catch_up()
         _wait(checkpoints, folder)
         if pipeline.skipped:
@@ -190,7 +182,7 @@ def fit(
             pictures.save(
                 pictures.curves(records, ["loss"] if any("loss" in r for r in records) else None), folder / "loss.png"
             )
-        return Fitted(state, step, step >= config.steps, log.seconds, waited / elapsed)
+        return Fitted(state, step, step >= config.steps, log.seconds)
 
 
 class Watch:
