@@ -135,6 +135,32 @@ def predictor(config: Config, params: "Params", label: object = None) -> "Predic
     return samplers.clip(diffusion.predictor(apply, schedule(config), config.prediction))
 
 
+def loss_by_time(config: Config, apply):
+    """The evaluation of a run: its loss at ten times of the chain, and their mean."""
+    import jax
+    import jax.numpy as jnp
+
+    from jgen.objectives import diffusion
+
+    chain = schedule(config)
+    times = jnp.linspace(0, len(chain) - 1, 10).round().astype(jnp.int32)
+
+    @jax.jit
+    def losses(params, key, batch):
+        label = batch["label"] if config.conditional else None
+
+        def net(x, t):
+            return apply(params["net"], x, t, label)
+
+        return diffusion.loss_by_time(net, chain, batch["image"], key, times, config.prediction)
+
+    def evaluate(params, extra, key, batches, count):
+        total = sum(losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count
+        return {"loss (mean of the rows below)": total.mean(), **{f"loss at t={t}": v for t, v in zip(times, total)}}
+
+    return evaluate
+
+
 def build(config: Config) -> "Experiment":
     import jax
     import jax.numpy as jnp
@@ -173,19 +199,6 @@ def build(config: Config) -> "Experiment":
             return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
         return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
 
-    def evaluate(params, extra, key, batches, count):
-        times = jnp.linspace(0, len(chain) - 1, 10).round().astype(jnp.int32)
-
-        @jax.jit
-        def losses(params, key, batch):
-            label = batch["label"] if config.conditional else None
-            return diffusion.loss_by_time(
-                lambda x, t: apply(params["net"], x, t, label), chain, batch["image"], key, times, config.prediction
-            )
-
-        total = sum(losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count
-        return {"loss (mean of the rows below)": total.mean(), **{f"loss at t={t}": v for t, v in zip(times, total)}}
-
     steps, rate = max(config.train.steps, 2), config.learning_rate
     learning_rate = optax.warmup_cosine_decay_schedule(
         0.0, rate, min(config.warmup, steps // 2), steps, rate * config.final_learning_rate
@@ -202,7 +215,7 @@ def build(config: Config) -> "Experiment":
         sample=sample,
         options=config.sampling,
         validate=diffusion.simple(apply, **objective, train=False),
-        evaluate=evaluate,
+        evaluate=loss_by_time(config, apply),
     )
     return Experiment([stage])
 
