@@ -189,10 +189,11 @@ def test_bad_files_are_named_or_skipped_and_counted(folder, monkeypatch, capsys)
     monkeypatch.setattr(sources_module, "IN_MEMORY", 0)
     with pytest.raises(ValueError, match=r"9.png: truncated"):
         take(Pipeline(open_source(config), config, 0, MESH), 4)
-    skipping = replace(config, skip_bad=True)
-    pipeline = Pipeline(open_source(skipping), skipping, 0, MESH)
-    assert len(take(pipeline, 4)) == 4
-    assert pipeline.skipped >= 1
+    for limit in (0, 12):
+        skipping = replace(config, skip_bad=True, limit=limit)
+        pipeline = Pipeline(open_source(skipping), skipping, 0, MESH)
+        assert len(take(pipeline, 4)) == 4
+        assert pipeline.skipped >= 1
 
 
 def test_other_files_in_a_folder_are_named(folder):

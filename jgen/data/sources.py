@@ -188,6 +188,10 @@ class Limited:
     def endless(self) -> bool:
         return False
 
+    @property
+    def skip_bad(self) -> bool:
+        return getattr(self.source, "skip_bad", False)
+
     def __len__(self) -> int:
         return self.count
 
