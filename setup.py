@@ -17,10 +17,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["jgen", "jgen.*", "experiments", "experiments.*"]),
+    package_data={"jgen.metrics": ["weights/*.npz"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "test": TEST,
-        "oracle": ["torch==2.13.0", "diffusers", "safetensors"],
+        "oracle": ["torch==2.13.0", "diffusers", "pytorch-fid"],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
     },

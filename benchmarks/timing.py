@@ -1,6 +1,7 @@
 """Timing two sides by turns, so that a busy machine slows both."""
 
 import dataclasses
+import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -46,3 +47,13 @@ def spread(values: list[float]) -> str:
 def ratio(times: dict[str, list[float]], over: str, under: str) -> float:
     """Median over the rounds of seconds(over) / seconds(under); the two of a round ran one after the other."""
     return statistics.median(a / b for a, b in zip(times[over], times[under]))
+
+
+def peers(*more: str) -> str:
+    """Why torch or another peer package can't be compared with, or ''."""
+    for name in ("torch", *more):
+        try:
+            importlib.import_module(name)
+        except (ImportError, RuntimeError) as error:
+            return f"not run: pip install -e '.[oracle]' ({name}: {error})"
+    return ""

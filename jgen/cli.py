@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jgen.config import MeshConfig, differences, from_dict, newest_run, to_dict
+from jgen.config import Evaluation, MeshConfig, differences, from_dict, newest_run, to_dict
 from jgen.errors import UserError, nearest
 
 COMMANDS = ("train", "sample", "evaluate")
@@ -102,22 +102,10 @@ def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any],
 
 
 def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
-    folder = Path(_peek(args, "run") or "") if _peek(args, "run") else None
-    if folder is None and not {"-h", "--help"} & set(args):
-        folder = newest_run(Path("runs") / module.split(".")[-1])
-    first = next(iter(presets.values()))
-    config = _config(type(first), _stored(folder, True)) if folder else first
+    folder, config = _run(module, presets, args)
     fields = [
-        (
-            "options",
-            Annotated[type(config.sampling), tyro.conf.arg(name="")],
-            dataclasses.field(default=config.sampling),
-        ),
-        (
-            "run",
-            Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")],
-            str(folder or ""),
-        ),
+        *_sampling(module, config, must=True),
+        ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")], str(folder)),
         ("num", Annotated[int, tyro.conf.arg(help="Images.")], 64),
         ("seed", Annotated[int, tyro.conf.arg(help="Image i depends on (seed, i) alone.")], 0),
         ("batch", Annotated[int, tyro.conf.arg(help="Images at a time.")], 64),
@@ -138,23 +126,39 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
 
 
 def _evaluate(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
+    folder, config = _run(module, presets, args)
     fields = [
-        ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")], ""),
-        ("num", Annotated[int, tyro.conf.arg(help="Held-out images to use.")], 256),
-        ("seed", Annotated[int, tyro.conf.arg(help="Of all noise.")], 0),
-        ("split", Annotated[str, tyro.conf.arg(help="Split of the run's set.")], "test"),
-        ("batch", Annotated[int, tyro.conf.arg(help="Images at a time.")], 64),
+        ("given", Annotated[Evaluation, tyro.conf.arg(name="")], Evaluation(str(folder))),
+        *_sampling(module, config, must=False),
     ]
     options: Any = _parse(dataclasses.make_dataclass("Evaluate", fields), f"{module} evaluate", args)  # pyright: ignore
-    folder = Path(options.run) if options.run else newest_run(Path("runs") / module.split(".")[-1])
-    config = _config(type(next(iter(presets.values()))), _stored(folder, True))
 
     from jgen.train.distributed import start
 
-    start(config.mesh, options.batch)
+    start(config.mesh, options.given.batch)
     from jgen.runs import evaluate
 
-    evaluate(folder, options.num, options.seed, options.split, options.batch)
+    evaluate(Path(options.given.run), options.given, getattr(options, "options", None))
+
+
+def _run(module: str, presets: Mapping[str, Any], args: list[str]) -> tuple[Path | str, Any]:
+    """The run that the arguments name, or the newest, and its config; for --help alone, the first preset's."""
+    name = _peek(args, "run")
+    first = next(iter(presets.values()))
+    if not name and {"-h", "--help"} & set(args):
+        return "", first
+    folder = Path(name) if name else newest_run(Path("runs") / module.split(".")[-1])
+    return folder, _config(type(first), _stored(folder, True))
+
+
+def _sampling(module: str, config: Any, must: bool) -> list[Any]:
+    """The field with the experiment's sampling options, where it has any."""
+    options = getattr(config, "sampling", None)
+    if options is None and must:
+        raise UserError(f"{module}: draws no samples")
+    if options is None:
+        return []
+    return [("options", Annotated[type(options), tyro.conf.arg(name="")], dataclasses.field(default=options))]
 
 
 def _parse(kind: type, name: str, args: list[str]) -> Any:

@@ -90,6 +90,32 @@ class MeshConfig:
     """Which of them this one is, from 0."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure of a run."""
+
+    run: str = ""
+    """Folder of the run; the newest where none is given."""
+    metrics: str = ""
+    """Any of fd,kid,is,pr,dc: samples against a reference set. Without it, the experiment's own evaluation."""
+    num: int = 0
+    """Samples; or held-out images, without metrics. 0: 1,000, or all of --against; without metrics 256."""
+    seed: int = 0
+    """Of all noise."""
+    split: str = ""
+    """Of the run's set: train is the reference of metrics, test is held out, unless given."""
+    reference_num: int = 0
+    """Images of the reference; 0 for all (10,000 of an endless set)."""
+    extractor: str = ""
+    """Feature network: the one jgen ships for the run's set unless given, or inception:FILE, vgg16:FILE, cnn:FILE, ..."""
+    against: str = ""
+    """Score this folder of images, or .npz of uint8 images, in place of the run's samples."""
+    batch: int = 64
+    """Images at a time."""
+    out: str = ""
+    """The JSON to write; in the run's folder where none is given."""
+
+
 # Where and how often something is written, and on what it runs, changes no number of a run.
 NOT_COMPARED = {
     "mesh": None,

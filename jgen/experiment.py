@@ -40,7 +40,8 @@ class Stage:
     """Fresh (params, extra) of all players; traced, so that they are made in place on every device."""
     phases: Sequence[Phase]
     optimizers: Mapping[str, optax.GradientTransformation]
-    sample: Sample
+    sample: Sample | None = None
+    """Draws images; None for a stage that makes none, such as a classifier."""
     options: Any = None
     """What `sample` takes as its options where none are given; a frozen dataclass."""
     ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
@@ -90,11 +91,29 @@ def draw(
 
     Every batch has the same shape (the last is padded), so the sampler compiles once.
     """
+    return np.concatenate(
+        [np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, seed=seed, options=options, batch=batch)]
+    )[:num]
+
+
+def drawn(
+    stage: Stage,
+    params: Params,
+    extra: Extra,
+    mesh: Mesh,
+    *,
+    num: int,
+    seed: int = 0,
+    options: Any = None,
+    batch: int = 64,
+) -> Iterator[Array]:
+    """The batches of `draw` as they are made, on the devices; the last one is not cut to `num`."""
     check_at_least(1, num=num, batch=batch)
+    if stage.sample is None:
+        raise UserError(f"{stage.name}: has no sampler")
     size = -(-min(batch, num) // mesh.size) * mesh.size
     sampler = _compiled(stage.sample, mesh, stage.options if options is None else options, size)
-    images = [sampler(params, extra, seed, start) for start in range(0, num, size)]
-    return np.concatenate([np.asarray(x) for x in images])[:num]
+    return (sampler(params, extra, seed, start) for start in range(0, num, size))
 
 
 @functools.lru_cache(16)

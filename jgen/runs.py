@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from jgen.config import check_at_least, to_dict
-from jgen.data import Pipeline, open_source, resolve
+from jgen.config import DataConfig, Evaluation, check_at_least, to_dict
+from jgen.data import Pipeline, Source, open_source, resolve
 from jgen.errors import UserError
-from jgen.experiment import Experiment, Stage, draw, load
+from jgen.experiment import Experiment, Run, Stage, draw, drawn, load
+from jgen.metrics.record import Record
 from jgen.train import pictures
 from jgen.train.loop import Fitted, check, fit
 from jgen.train.sharding import make_mesh
@@ -57,8 +58,10 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry
         earlier = (fitted.state.averaged, fitted.state.extra)
     if main:
         last = experiment.folder(folder, experiment.stages[-1])
-        print(f"samples: {last / 'samples.png'}\nreport:  {last / 'report.html'}\nnext:")
-        for command in _commands(module, folder):
+        if experiment.stages[-1].sample:
+            print(f"samples: {last / 'samples.png'}")
+        print(f"report:  {last / 'report.html'}\nnext:")
+        for command in _commands(module, folder, experiment.stages[-1]):
             print(f"  {command}")
 
 
@@ -87,9 +90,13 @@ def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage],
     return stages[place:], (earlier.params, earlier.extra)
 
 
-def _commands(module: str, folder: Path) -> list[str]:
-    return [
+def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
+    draws = [
         f"python -m {module} sample --run {folder} --num 64 --seed 1",
+        f"python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000",
+    ]
+    return [
+        *(draws if stage.sample else []),
         f"python -m {module} evaluate --run {folder}",
         f"python -m {module} train --run {folder}      # resumes, should it be interrupted",
         f"python -m {module} --help",
@@ -104,7 +111,7 @@ def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, fo
         "devices": f"{jax.device_count()} {jax.default_backend()}, {jax.process_count()} process(es)",
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
-    pictures.report(place, f"{module} {preset}", to_dict(config), facts, [again, *_commands(module, folder)])
+    pictures.report(place, f"{module} {preset}", to_dict(config), facts, [again, *_commands(module, folder, stage)])
 
 
 def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str) -> None:
@@ -134,31 +141,74 @@ def write_images(images: np.ndarray, path: Path) -> None:
     return None
 
 
-def evaluate(folder: Path, num: int, seed: int, split: str, batch: int) -> None:
-    """Measures a run on held-out images; prints a table and writes evaluate.json with what it took to get there."""
-    check_at_least(1, num=num, batch=batch)
+def evaluate(folder: Path, given: Evaluation, options: Any) -> None:
+    """Measures a run and prints a table; writes the records, each with what it took to get there."""
+    from jgen.metrics import record, scores
+
+    check_at_least(0, num=given.num, reference_num=given.reference_num)
+    check_at_least(1, batch=given.batch)
+    metrics = scores.parse(given.metrics) if given.metrics else ()
+    if not metrics and (given.against or given.extractor or given.reference_num):
+        raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")
     run = load(folder)
-    if run.stage.evaluate is None:
-        raise UserError(f"run={folder}: {run.stage.name} has no evaluation")
-    data = dataclasses.replace(run.stage.data, split=split, limit=0, flip=False)
-    source = open_source(data, seed)
+    data = dataclasses.replace(run.stage.data, split=given.split or ("train" if metrics else "test"), limit=0, flip=False)
+    source = open_source(data, given.seed)
     if tuple(source.shape) != tuple(run.stage.data.shape):
         raise UserError(f"data: {data.name} is {source.shape} now, the run was trained on {run.stage.data.shape}")
-    num = min(num, len(source))
-    size = max(min(batch, num) // run.mesh.size, 1) * run.mesh.size
-    pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), seed, run.mesh)
-    used = max(num // size, 1) * size
-    values = run.stage.evaluate(run.params, run.extra, jax.random.key(seed), pipeline.batches(), used // size)
-    table = Table(title=f"{folder}, step {run.step}, {used} {split} images", title_justify="left")
+    if metrics:
+        records, name = _scores(run, given, data, source, metrics, options), f"scores-{'-'.join(metrics)}"
+    else:
+        records, name = _own(run, given, data, source), "evaluate"
+    if jax.process_index():
+        return
+    p = records[0].protocol
+    title = f"{records[0].subject.get('images') or f'{folder}, step {run.step}'}: {p['num']} images, seed {given.seed}"
+    table = Table(title=title, title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    for name, value in values.items():
-        table.add_row(name, f"{value:.5f}")
-    Console().print(table)
-    record = {
-        "run": str(folder), "step": run.step, "set": data.name, "split": split, "num": used, "seed": seed,
-        "values": {k: float(v) for k, v in values.items()}, "versions": {"jgen": version("jgen"), "jax": jax.__version__},
-    }  # fmt: skip
-    path = folder / "evaluate.json"
-    path.write_text(json.dumps(record, indent=2))
+    for row in records:
+        table.add_row(row.metric, f"{row.value:.5f}")
+    Console(soft_wrap=True).print(table)
+    path = Path(given.out) if given.out else folder / f"{name}-{p['num']}-seed{given.seed}.json"
+    record.write(records, path)
     print(f"written: {path}")
+
+
+def _own(run: Run, given: Evaluation, data: DataConfig, source: Source) -> list[Record]:
+    """The experiment's own evaluation on held-out images."""
+    from jgen.metrics.scores import make_reference
+
+    if run.stage.evaluate is None:
+        raise UserError(f"run={run.folder}: {run.stage.name} has no evaluation of its own; name --metrics")
+    num = min(given.num or 256, len(source))
+    size = max(min(given.batch, num) // run.mesh.size, 1) * run.mesh.size
+    pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), given.seed, run.mesh)
+    count = max(num // size, 1)
+    values = run.stage.evaluate(run.params, run.extra, jax.random.key(given.seed), pipeline.batches(), count)
+    held_out = make_reference(source, data)
+    how = {"num": count * size, "seed": given.seed, **held_out.facts()}
+    return [Record(name, float(value), how, _subject(run)) for name, value in values.items()]
+
+
+def _scores(
+    run: Run, given: Evaluation, data: DataConfig, source: Source, metrics: Sequence[str], options: Any
+) -> list[Record]:
+    """Samples, or the images of a folder, against a reference set."""
+    from jgen.metrics import extract, scores
+
+    extractor = extract.open_extractor(given.extractor, data.name)
+    if given.against:
+        return scores.of_images(
+            Path(given.against), source, data, extractor, run.mesh, metrics,
+            num=given.num, reference_num=given.reference_num, batch=given.batch,
+        )  # fmt: skip
+    num = given.num or 1000
+    size = scores.batch_size(given.batch, num, run.mesh)
+    reference = scores.make_reference(source, data, given.reference_num)
+    subject = _subject(run, seed=given.seed, sampling=dataclasses.asdict(options) if options else {})
+    batches = drawn(run.stage, run.params, run.extra, run.mesh, num=num, seed=given.seed, options=options, batch=size)
+    return scores.measure(batches, num, reference, extractor, run.mesh, metrics, subject, size)
+
+
+def _subject(run: Run, **more: Any) -> dict[str, Any]:
+    return {"run": str(run.folder), "stage": run.stage.name, "step": run.step, **more}

@@ -16,6 +16,10 @@ EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__))
 
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
+    "classifier": [
+        "--channels", "8", "16", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
+        "--train.save-every", "2",
+    ],
     "ddpm": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",

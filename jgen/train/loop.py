@@ -167,13 +167,9 @@ def fit(
                 watch.catch_up()
                 _save(checkpoints, folder, step, state, held_out, log)
             if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
-                images = _preview(stage, state, mesh)
-                if main:
-                    _show(images, folder, step, step == config.steps)
+                _preview(stage, state, mesh, folder, step)
         if found and found[0] == config.steps and not (folder / "samples.png").exists():  # killed after its last save
-            images = _preview(stage, state, mesh)
-            if main:
-                _show(images, folder, step, True)
+            _preview(stage, state, mesh, folder, step)
         watch.catch_up()
         _wait(checkpoints, folder)
         if pipeline.skipped:
@@ -290,12 +286,13 @@ def _unwritten(folder: Path, checkpoints: Checkpoints, error: Exception) -> User
     return UserError(f"{folder}: a checkpoint could not be written, {last} ({reason})")
 
 
-def _preview(stage: Stage, state: TrainState, mesh: Mesh) -> np.ndarray:
-    return draw(stage, state.averaged, state.extra, mesh, num=PREVIEW, seed=stage.train.seed, batch=PREVIEW)
-
-
-def _show(images: np.ndarray, folder: Path, step: int, last: bool) -> None:
-    picture = pictures.grid(images)
-    pictures.save(picture, folder / "samples" / f"{step:08d}.png")
-    if last:
-        pictures.save(picture, folder / "samples.png")
+def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: int) -> None:
+    """Writes the sample grid of a step; of the last one, as samples.png too."""
+    if stage.sample is None:
+        return
+    images = draw(stage, state.averaged, state.extra, mesh, num=PREVIEW, seed=stage.train.seed, batch=PREVIEW)
+    if jax.process_index() == 0:
+        picture = pictures.grid(images)
+        pictures.save(picture, folder / "samples" / f"{step:08d}.png")
+        if step == stage.train.steps:
+            pictures.save(picture, folder / "samples.png")

@@ -1,0 +1,82 @@
+"""Weights of feature networks: torchvision's VGG16 and AlexNet, LPIPS, and pytorch-fid's Inception-v3."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.convert.common import fill, linen_path, param_shapes, to_linen
+from jgen.errors import UserError
+from jgen.models.inception import InceptionV3
+from jgen.models.perceptual import LPIPS, VGG16, AlexNet
+
+Weights = Mapping[str, np.ndarray]
+
+
+def inception_v3(weights: Weights) -> tuple[InceptionV3, dict[str, Any]]:
+    """The FID network from pytorch-fid's pt_inception-2015-12-05-6726825d.pth."""
+    used = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked") and not k.startswith("AuxLogits")}
+    net = InceptionV3(classes=len(used.get("fc.bias", np.zeros(1008))))
+    shapes = param_shapes(net.init, jnp.zeros((1, 299, 299, 3)))
+
+    def path(name: str) -> tuple[str, ...]:
+        # Normalisation is not a module of its own here, so its "weight" is a name like any other.
+        return tuple(name.replace(".bn.", ".bn_").split("."))
+
+    return net, {"params": fill(shapes, used, path, lambda _, array, shape: to_linen(array, shape))}
+
+
+def vgg16(weights: Weights, dense: bool = True) -> tuple[VGG16, dict[str, Any]]:
+    """VGG16 from torchvision's vgg16-397923af.pth; without `dense`, its convolutions only."""
+    widths = _widths(weights, "features")
+    stages, index = [], 0
+    while index in widths:
+        stage = []
+        while index in widths:
+            stage.append(widths[index])
+            index += 2
+        stages.append(tuple(stage))
+        index += 1
+    hidden = len(weights["classifier.0.bias"]) if dense and "classifier.0.bias" in weights else 0
+    return _trunk(VGG16(tuple(stages), hidden), weights, ("classifier.0", "classifier.3"), 224)
+
+
+def alexnet(weights: Weights, dense: bool = True) -> tuple[AlexNet, dict[str, Any]]:
+    """AlexNet from torchvision's alexnet-owt-7be5be79.pth; without `dense`, its convolutions only."""
+    widths = _widths(weights, "features")
+    hidden = len(weights["classifier.1.bias"]) if dense and "classifier.1.bias" in weights else 0
+    return _trunk(AlexNet(tuple(widths[i] for i in sorted(widths)), hidden), weights, ("classifier.1", "classifier.4"), 224)
+
+
+def lpips(weights: Weights) -> tuple[LPIPS, dict[str, Any]]:
+    """LPIPS v0.1, its trunk (torchvision's names or LPIPS's own) and linear heads (lin0.model.1.weight …) in one dict.
+
+    The kind of trunk is read from the first convolution: 11x11 is AlexNet. Raises UserError where heads are missing.
+    """
+    trunk = {re.sub(r"^(net\.slice\d+|features)\.", "features.", k): v for k, v in weights.items() if "lin" not in k}
+    first = trunk.get("features.0.weight")
+    if first is None:
+        raise UserError("weights do not match the network: missing features.0.weight, the first convolution of the trunk")
+    net, variables = (alexnet if first.shape[-1] == 11 else vgg16)(trunk, dense=False)
+    heads = {f"lin{i}": weights.get(f"lin{i}.model.1.weight") for i in range(5)}
+    missing = [f"{name}.model.1.weight" for name, head in heads.items() if head is None]
+    if missing:
+        raise UserError(f"weights do not match the network: missing {', '.join(missing)}")
+    flat = {name: np.asarray(head).reshape(-1) for name, head in heads.items()}
+    return LPIPS(net, tuple(len(h) for h in flat.values())), {"params": {**flat, "trunk": variables["params"]}}
+
+
+def _widths(weights: Weights, prefix: str) -> dict[int, int]:
+    """Layer index -> output channels of its convolution."""
+    found = {re.fullmatch(rf"{prefix}\.(\d+)\.weight", k): v for k, v in weights.items()}
+    return {int(match[1]): len(v) for match, v in found.items() if match}
+
+
+def _trunk(net: Any, weights: Weights, dense: tuple[str, str], size: int) -> tuple[Any, dict[str, Any]]:
+    kinds = ("features.", *(f"{d}." for d in dense)) if net.hidden else ("features.",)
+    used = {k: v for k, v in weights.items() if k.startswith(kinds)}
+    image = jnp.zeros((1, size, size, 3))
+    shapes = param_shapes(net.init, image, method="features") if net.hidden else param_shapes(net.init, image)
+    return net, {"params": fill(shapes, used, linen_path, lambda _, array, shape: to_linen(array, shape))}

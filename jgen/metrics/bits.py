@@ -1,0 +1,47 @@
+"""Likelihoods in bits per dimension, comparable between families because the kind of likelihood is always named."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from jgen.errors import UserError
+
+Dequantization = Literal["discrete", "uniform", "variational", "none"]
+"""discrete: a probability of the 8-bit values themselves. uniform, variational: a density of them with such noise
+added, which bounds it. none: a density of the values as they are, comparable with nothing else."""
+
+
+class BitsPerDim(NamedTuple):
+    bits: float
+    dequantization: Dequantization
+    bound: bool
+    """Whether it is a bound (of a VAE or a diffusion model) rather than exact."""
+
+    @property
+    def name(self) -> str:
+        """The measure's name, such as bits_per_dim_discrete_bound."""
+        return f"bits_per_dim_{self.dequantization}{'_bound' if self.bound else ''}"
+
+
+def bits_per_dim(
+    nats: float,
+    shape: Sequence[int],
+    dequantization: Dequantization,
+    *,
+    bound: bool = False,
+    scale: float = 1.0,
+    levels: int = 256,
+) -> BitsPerDim:
+    """-log likelihood of an image in nats -> bits for each of its numbers; `shape` is the image's, without padding.
+
+    scale: the width of the whole range of values in which a density was taken (2 for images in [-1, 1), 256 for
+    levels); not used for "discrete". A density p of values with bins of scale / levels gives a probability of
+    p * scale / levels a bin. Raises UserError for a shape without numbers.
+    """
+    count = math.prod(shape)
+    if count < 1 or levels < 2 or scale <= 0:
+        raise UserError(f"shape={tuple(shape)}, levels={levels}, scale={scale}: must hold at least 1, 2 and more than 0")
+    bits = nats / (count * math.log(2))
+    if dequantization != "discrete":
+        bits += math.log2(levels / scale)
+    return BitsPerDim(bits, dequantization, bound)

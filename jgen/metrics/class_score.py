@@ -1,0 +1,29 @@
+"""Inception Score: how sure a classifier is of each image, and how evenly the classes come."""
+
+import itertools
+
+import numpy as np
+
+from jgen.errors import UserError
+
+
+def inception_score(logits: np.ndarray, splits: int = 10, ddof: int = 0) -> tuple[float, float]:
+    """(mean, standard deviation) over splits of exp(mean KL(p(y|x) || p(y))) for logits [N, classes].
+
+    Split i holds rows i N / splits up to (i + 1) N / splits, in order (Salimans et al. 2016, arXiv:1606.03498; the
+    authors' and StyleGAN's code have ddof=0, StudioGAN 1). float64. Raises UserError for fewer rows than splits.
+    """
+    if splits < 1 or len(logits) < splits:
+        raise UserError(f"inception_score: {len(logits)} rows in {splits} splits; needs at least a row a split")
+    z = np.asarray(logits, np.float64)
+    z = z - z.max(1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    edges = [i * len(z) // splits for i in range(splits + 1)]
+    scores = []
+    for begin, end in itertools.pairwise(edges):
+        part = log_p[begin:end]
+        p = np.exp(part)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gain = np.where(p > 0, p * (part - np.log(p.mean(0, keepdims=True))), 0)
+        scores.append(np.exp(gain.sum(1).mean()))
+    return float(np.mean(scores)), float(np.std(scores, ddof=ddof)) if splits > ddof else 0.0

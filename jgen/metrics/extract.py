@@ -1,0 +1,145 @@
+"""Feature extractors: the FID network and VGG16/AlexNet from files of yours, and the small networks that ship with jgen."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jgen.convert import feature_nets, load_weights
+from jgen.errors import UserError, nearest
+from jgen.metrics.resize import resize
+from jgen.models.cnn import CNN
+from jgen.models.perceptual import IMAGENET
+from jgen.types import Array, PyTree
+
+SHIPPED = ("digits_cnn", "fashion_mnist_cnn", "glyphs_cnn")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extractor:
+    """Levels 0..255 [B, H, W, C], float -> (features [B, D], logits [B, K] or None)."""
+
+    name: str
+    sha256: str
+    """Of the weight file."""
+    resize: str
+    """In words, for the record."""
+    variables: PyTree
+    apply: Callable[[PyTree, Array], tuple[Array, Array | None]]
+    """Pure; the weights are an argument, so that they are no constants of a program."""
+
+    def short(self, metric: str) -> str:
+        """The name of a metric on these features; only Inception's Fréchet distance is called FID."""
+        if self.name == "inception_v3" and metric == "fd":
+            return "fid"
+        return f"{metric}_{self.name}"
+
+
+# kind -> (start of the sha256 of the published file, its name). torchvision's and pytorch-fid's file names hold it.
+PUBLISHED = {
+    "inception": ("6726825d", "pt_inception-2015-12-05-6726825d.pth"),
+    "vgg16": ("397923af", "vgg16-397923af.pth"),
+    "alexnet": ("7be5be79", "alexnet-owt-7be5be79.pth"),
+}
+
+
+def open_extractor(name: str, data_name: str = "") -> Extractor:
+    """The extractor that a name means: one that ships with jgen, inception:FILE, vgg16:FILE, alexnet:FILE or cnn:FILE.
+
+    An empty name takes the one that was trained on the set `data_name`. Raises UserError for an unknown name, a set
+    without one, or a file whose checksum is not the published one.
+    """
+    name = name or next((s for s in SHIPPED if s == f"{data_name}_cnn"), "")
+    if not name:
+        raise UserError(
+            f"extractor: jgen ships none for {data_name} (only {', '.join(SHIPPED)}); name one of these, or give the FID "
+            "network's weights as inception:FILE"
+        )
+    kind, _, file = name.partition(":")
+    if kind in PUBLISHED and file:
+        return _published(kind, Path(file))
+    if kind == "cnn" and file:
+        return cnn_extractor(Path(file))
+    if name not in SHIPPED:
+        raise UserError(f"extractor={name}: must be {', '.join(SHIPPED)} or inception:, vgg16:, alexnet: or cnn:FILE"
+                        f"{nearest(name, [*SHIPPED, *PUBLISHED])}")  # fmt: skip
+    with resources.as_file(resources.files("jgen.metrics") / "weights" / f"{name}.npz") as path:
+        return cnn_extractor(path)
+
+
+def sha256(path: Path) -> str:
+    """Of a file. Raises UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"extractor: {path}: no such file")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _published(kind: str, path: Path) -> Extractor:
+    digest = sha256(path)
+    begins, official = PUBLISHED[kind]
+    if not digest.startswith(begins):
+        raise UserError(f"extractor={kind}:{path}: its sha256 is {digest}, that of {official} begins with {begins}")
+    return published(kind, load_weights(path), digest)
+
+
+def published(kind: str, weights: dict[str, np.ndarray], digest: str) -> Extractor:
+    """The extractor of a published network from its weights, whose checksum is not looked at here."""
+    if kind == "inception":
+        net, variables = feature_nets.inception_v3(weights)
+
+        def inception(variables: PyTree, levels: Array) -> tuple[Array, Array]:
+            return net.apply(variables, resize(_colour(levels), 299, 299) / 127.5 - 1)  # pyright: ignore
+
+        return Extractor("inception_v3", digest, "clean: float bicubic, antialiased, 299x299", variables, inception)
+    net, variables = {"vgg16": feature_nets.vgg16, "alexnet": feature_nets.alexnet}[kind](weights)
+    mean, deviation = (jnp.array(x)[None, None, None] for x in IMAGENET)
+
+    def imagenet(variables: PyTree, levels: Array) -> tuple[Array, None]:
+        x = (resize(_colour(levels), 224, 224) / 255 - mean) / deviation
+        return net.apply(variables, x, method="features"), None  # pyright: ignore
+
+    return Extractor(kind, digest, "clean: float bicubic, antialiased, 224x224", variables, imagenet)
+
+
+def cnn_extractor(path: Path) -> Extractor:
+    """A classifier that `export` wrote. Raises UserError for any other file."""
+    digest = sha256(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            flat = {tuple(k.split("/")): file[k].astype(np.float32) for k in file.files if k != "meta"}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"extractor={path}: sha256 {digest}, not a file that `python -m jgen.metrics export` wrote") from error
+    net = CNN(meta["classes"], tuple(meta["channels"]), meta["stride"])
+    height, width, channels = meta["shape"]
+
+    def apply(variables: PyTree, levels: Array) -> tuple[Array, Array]:
+        if channels == 3:
+            levels = _colour(levels)
+        if levels.shape[-1] != channels:
+            raise UserError(f"extractor={meta['name']}: takes images of {channels} channel(s), these have {levels.shape[-1]}")
+        if levels.shape[1:3] != (height, width):
+            levels = resize(levels, height, width)
+        return net.apply(variables, levels / 127.5 - 1)  # pyright: ignore
+
+    words = f"clean: float bicubic, antialiased, {height}x{width}, where the size differs"
+    return Extractor(meta["name"], digest, words, {"params": traverse_util.unflatten_dict(flat)}, apply)
+
+
+def export(params: PyTree, meta: dict[str, Any], path: Path) -> None:
+    """Writes a classifier's weights as float16, with the numbers that rebuild it, for `cnn_extractor`."""
+    flat: dict[str, Any] = {"/".join(k): np.asarray(v, np.float16) for k, v in traverse_util.flatten_dict(dict(params)).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **flat)
+
+
+def _colour(levels: Array) -> Array:
+    return jnp.repeat(levels, 3, -1) if levels.shape[-1] == 1 else levels

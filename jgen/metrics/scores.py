@@ -1,0 +1,365 @@
+"""Scores of a set of images against a reference set: features once, streamed over the devices, then every metric."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jgen.config import DataConfig, check_at_least
+from jgen.data.folder import SUFFIXES
+from jgen.data.sources import IN_MEMORY, ArraySource, Source
+from jgen.errors import UserError, nearest
+from jgen.metrics import frechet
+from jgen.metrics.class_score import inception_score
+from jgen.metrics.extract import Extractor
+from jgen.metrics.kernel import kid
+from jgen.metrics.neighbours import manifold
+from jgen.metrics.record import Record
+from jgen.train.sharding import batch_sharding, replicated
+from jgen.types import Array
+
+METRICS = {
+    "fd": "Fréchet distance (FID, where the features are Inception's)",
+    "kid": "kernel distance, 100 subsets of 1,000",
+    "is": "Inception Score of the extractor's classes, 10 splits",
+    "pr": "improved precision and recall, k = 3",
+    "dc": "density and coverage, k = 5",
+}
+NEIGHBOURS = {"pr": 3, "dc": 5}
+SPLITS = 10
+ENDLESS = 10_000
+"""Reference images of a set without end, where no number is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What is kept of a set: moments always; features and logits where a metric needs them."""
+
+    moments: frechet.Moments
+    features: np.ndarray | None
+    logits: np.ndarray | None
+
+    @property
+    def num(self) -> int:
+        return int(self.moments.count)
+
+
+def parse(metrics: str) -> tuple[str, ...]:
+    """ "fd,kid" -> ("fd", "kid"). Raises UserError for a name that is no metric."""
+    names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"metrics={name}: must be among {', '.join(METRICS)}{nearest(name, list(METRICS))}")
+    if not names:
+        raise UserError(f"metrics={metrics!r}: name at least one of {', '.join(METRICS)}")
+    return names
+
+
+def check_num(metrics: Sequence[str], num: int, what: str) -> None:
+    """Raises UserError where there are fewer images than a metric needs."""
+    need = {"fd": 2, "kid": 2, "is": SPLITS, "pr": NEIGHBOURS["pr"] + 1, "dc": NEIGHBOURS["dc"] + 1}
+    for name in metrics:
+        if num < need[name]:
+            raise UserError(f"{what}: {num} images, {name} needs at least {need[name]}")
+
+
+def collect(
+    batches: Iterable[Array | np.ndarray],
+    extractor: Extractor,
+    mesh: Mesh,
+    num: int,
+    metrics: Sequence[str],
+    title: str = "features",
+) -> Collected:
+    """Runs `num` images through the extractor, batch by batch: uint8, or float in [-1, 1] which is rounded to levels.
+
+    Every batch must have the same number of rows, divisible by the devices; rows beyond `num` are left out. Features
+    are fetched a batch behind the devices, and only where a metric needs more than moments. Raises UserError where
+    features are not finite.
+    """
+    keep = set(metrics) & {"kid", "pr", "dc"}
+    run, moments, rows, logits = _runner(extractor, mesh), None, [], []
+    pending: tuple[Any, Any] | None = None
+    seen = 0
+
+    def fetch(features: Array, classes: Array | None) -> None:
+        if keep:
+            rows.append(np.asarray(features))
+        if "is" in metrics and classes is not None:
+            logits.append(np.asarray(classes))
+
+    for images in tracked(batches, num, title):
+        count = min(num - seen, len(images))
+        weights = np.arange(len(images)) < count
+        if moments is None:
+            dim = jax.eval_shape(extractor.apply, extractor.variables, jax.ShapeDtypeStruct(images.shape, jnp.float32))[0]
+            moments = jax.device_put(frechet.no_moments(dim.shape[1]), replicated(mesh))
+        moments, features, classes = run(extractor.variables, moments, _spread(images, mesh), weights)
+        if pending:
+            fetch(*pending)
+        pending, seen = (features, classes), seen + count
+    if moments is None or pending is None or seen < num:
+        raise UserError(f"{title}: {seen} images, {num} were asked for")
+    fetch(*pending)
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
+        raise UserError(f"{title}: features of {extractor.name} hold NaN or infinity; are the images finite?")
+    if "is" in metrics and not logits:
+        raise UserError(f"metrics=is: {extractor.name} has no classes")
+    joined = (np.concatenate(x)[:num] if x else None for x in (rows, logits))
+    return Collected(moments, *joined)
+
+
+def _runner(extractor: Extractor, mesh: Mesh) -> Callable[..., Any]:
+    def run(variables: Any, moments: frechet.Moments, images: Array, weights: Array) -> Any:
+        x = images.astype(jnp.float32)
+        if jnp.issubdtype(images.dtype, jnp.floating):
+            # NaN stays NaN through clip and round, and is found in the features.
+            x = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255)
+        features, logits = extractor.apply(variables, x)
+        return frechet.add(moments, features, weights), features, logits
+
+    return jax.jit(run, donate_argnums=1, out_shardings=replicated(mesh))
+
+
+def _spread(images: Array | np.ndarray, mesh: Mesh) -> Array:
+    if isinstance(images, jax.Array):
+        return images
+    return jax.make_array_from_callback(images.shape, batch_sharding(mesh), lambda rows: images[rows])
+
+
+def tracked(batches: Iterable[Any], num: int, title: str) -> Iterator[Any]:
+    """The batches, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal or jax.process_index() > 0) as bar:
+        task = bar.add_task(title, total=num)
+        for batch in batches:
+            yield batch
+            bar.advance(task, len(batch))
+
+
+def scores(
+    metrics: Sequence[str], fake: Collected, real: Collected, extractor: Extractor, seed: int = 0
+) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Full name -> (value, the metric's own settings), for every metric asked for; `seed` draws the subsets of kid."""
+    found: dict[str, tuple[float, dict[str, Any]]] = {}
+    for name in metrics:
+        if name == "fd":
+            found[extractor.short("fd")] = frechet.distance(fake.moments, real.moments), {"covariance": "n - 1"}
+        elif name == "kid":
+            options = {"subsets": 100, "size": 1000}
+            mean, deviation = kid(_features(real), _features(fake), seed=seed, **options)
+            settings = {**options, "kernel": "(x.y / d + 1)^3", "subset_seed": seed}
+            found[extractor.short("kid")] = mean, settings
+            found[extractor.short("kid_deviation")] = deviation, settings
+        elif name == "is":
+            assert fake.logits is not None
+            mean, deviation = inception_score(fake.logits, SPLITS)
+            found[extractor.short("is")] = mean, {"splits": SPLITS}
+            found[extractor.short("is_deviation")] = deviation, {"splits": SPLITS}
+        else:
+            k = NEIGHBOURS[name]
+            result = manifold(_features(real), _features(fake), k)
+            for part in ("precision", "recall") if name == "pr" else ("density", "coverage"):
+                found[extractor.short(part)] = getattr(result, part), {"k": k}
+    return found
+
+
+def _features(collected: Collected) -> np.ndarray:
+    assert collected.features is not None
+    return collected.features
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The images that others are compared with."""
+
+    name: str
+    split: str
+    num: int
+    sha256: str
+    """Of the pixels; of a large set, of its length and 256 examples spread over it."""
+    source: Source
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {f"reference{suffix}": value for suffix, value in
+                (("", self.name), ("_split", self.split), ("_num", self.num), ("_sha256", self.sha256))}  # fmt: skip
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        return image_batches(self.source, self.num, size)
+
+
+def make_reference(source: Source, data: DataConfig, num: int = 0) -> Reference:
+    """The first `num` images of a source; all of them where num is 0. Raises UserError where there are fewer."""
+    if num > len(source):
+        raise UserError(f"reference_num={num}: the {data.split} split of {data.name} has {len(source)} images")
+    num = num or (ENDLESS if source.endless else len(source))
+    digest = hashlib.sha256(f"{num} {source.shape}".encode())
+    if isinstance(source, ArraySource):
+        digest.update(source.arrays["image"][:num].tobytes())
+    else:
+        for index in np.linspace(0, num - 1, min(num, 256)).astype(int):
+            digest.update(source[int(index)]["image"].tobytes())
+    return Reference(data.name, data.split, num, digest.hexdigest(), source)
+
+
+def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, metrics: Sequence[str], batch: int) -> Collected:
+    """What is kept of the reference, from the cache where it is there: moments, and features where a metric asks.
+
+    The cache's file names hold the hashes of images and extractor, so that it can't be stale.
+    """
+    keep = bool(set(metrics) & {"kid", "pr", "dc"})
+    key = hashlib.sha256(f"1 {reference.sha256} {reference.num} {extractor.sha256} {extractor.resize}".encode()).hexdigest()
+    folder = _cache()
+    paths = (folder / f"{key}.moments.npz", folder / f"{key}.features.npy") if folder else None
+    if paths and paths[0].is_file() and (not keep or paths[1].is_file()):
+        try:
+            with np.load(paths[0]) as file:
+                moments = frechet.Moments(*(file[name] for name in frechet.Moments._fields))  # pyright: ignore
+            return Collected(moments, np.load(paths[1], mmap_mode="r") if keep else None, None)
+        except (OSError, ValueError, KeyError):
+            pass  # a file cut short: made again below
+    wanted = [m for m in metrics if m != "is"]
+    found = collect(reference.batches(batch), extractor, mesh, reference.num, wanted, f"{reference.name} {reference.split}")
+    if paths and jax.process_index() == 0:
+        arrays: Any = {k: np.asarray(v) for k, v in found.moments._asdict().items()}
+        _write(paths[0], lambda file: np.savez(file, **arrays))
+        if found.features is not None:
+            features = found.features
+            _write(paths[1], lambda file: np.save(file, features))
+    return found
+
+
+def _cache() -> Path | None:
+    root = os.environ.get("JGEN_CACHE", str(Path.home() / ".cache" / "jgen"))
+    return Path(root) / "references" if root else None
+
+
+def _write(path: Path, save: Callable[[Any], None]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with open(temporary, "wb") as file:
+            save(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        print(f"{path}: the reference's statistics could not be kept ({error.strerror}); the score is not affected")
+
+
+def image_batches(source: Source, num: int, size: int) -> Iterator[np.ndarray]:
+    """The first `num` images of a source in order, uint8 [size, H, W, C]; the last batch is filled up with its last image."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, num, size):
+            rows = np.minimum(np.arange(start, start + size), num - 1)
+            if isinstance(source, ArraySource):
+                images = source.arrays["image"][rows]
+            else:
+                images = np.stack(list(pool.map(lambda i: source[int(i)]["image"], rows)))
+            yield images
+
+
+def read_images(path: Path) -> ArraySource:
+    """Images as they are, of a folder of PNG, JPEG or WebP files, or of an .npz with uint8 "images" [N, H, W, C].
+
+    Raises UserError for images of different sizes or channels (naming the first two that differ), or none.
+    """
+    if path.suffix == ".npz" and path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                images = file["images"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"against={path}: not an .npz with uint8 images under the name images ({error})") from error
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(f"against={path}: images are {images.dtype} {images.shape}; must be uint8 [N, H, W, C]")
+        return ArraySource({"image": images}, name=str(path))
+    if not path.is_dir():
+        raise UserError(f"against={path}: no such folder or .npz file")
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"against={path}: holds no {', '.join(SUFFIXES)} files")
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(_read_image, files))
+    for file, image in zip(files, images):
+        if image.shape != images[0].shape:
+            sizes = ["x".join(map(str, x.shape)) for x in (images[0], image)]
+            raise UserError(f"against={path}: {files[0].name} is {sizes[0]}, {file.name} is {sizes[1]}; must be all alike")
+    if len(images) * images[0].size > 16 * IN_MEMORY:
+        raise UserError(f"against={path}: {len(images)} images do not fit in memory; score fewer")
+    return ArraySource({"image": np.stack(images)}, name=str(path))
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            grey = image.mode in ("1", "L", "I;16", "I", "F", "LA")
+            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    except Exception as error:
+        raise UserError(f"against: {path}: truncated or not an image ({error})") from error
+    return pixels[..., None] if grey else pixels
+
+
+def measure(
+    batches: Iterable[Any],
+    num: int,
+    reference: Reference,
+    extractor: Extractor,
+    mesh: Mesh,
+    metrics: Sequence[str],
+    subject: Mapping[str, Any],
+    batch: int,
+    title: str = "samples",
+) -> list[Record]:
+    """The records of `num` images, given in batches as `collect` takes them, against a reference."""
+    check_num(metrics, num, title)
+    check_num([m for m in metrics if m != "is"], reference.num, f"reference {reference.name}")
+    # The reference first: it fails early where the extractor does not fit, and is cached for the next time.
+    real = collect_reference(reference, extractor, mesh, metrics, batch)
+    fake = collect(batches, extractor, mesh, num, metrics, title)
+    found = scores(metrics, fake, real, extractor)
+    how = {"extractor": extractor.name, "extractor_sha256": extractor.sha256, "resize": extractor.resize}
+    how |= {"num": num, **reference.facts()}
+    return [Record(name, value, {**how, **settings}, subject) for name, (value, settings) in found.items()]
+
+
+def of_images(
+    path: Path,
+    source: Source,
+    data: DataConfig,
+    extractor: Extractor,
+    mesh: Mesh,
+    metrics: Sequence[str],
+    *,
+    num: int = 0,
+    reference_num: int = 0,
+    batch: int = 64,
+) -> list[Record]:
+    """The records of a folder or .npz of images against a set. Raises UserError where their shapes or numbers differ."""
+    images = read_images(path)
+    if tuple(images.shape) != tuple(source.shape):
+        shapes = ["x".join(map(str, s)) for s in (images.shape, source.shape)]
+        raise UserError(f"{path}: its images are {shapes[0]}, those of {data.name} are {shapes[1]}")
+    num = num or len(images)
+    if num > len(images):
+        raise UserError(f"num={num}: {path} holds {len(images)} images")
+    size = batch_size(batch, num, mesh)
+    reference = make_reference(source, data, reference_num)
+    batches = image_batches(images, num, size)
+    return measure(batches, num, reference, extractor, mesh, metrics, {"images": str(path)}, size, str(path))
+
+
+def batch_size(batch: int, num: int, mesh: Mesh) -> int:
+    """At most `batch` and about `num`, divisible by the devices."""
+    check_at_least(1, batch=batch, num=num)
+    return -(-min(batch, num) // mesh.size) * mesh.size

@@ -1,0 +1,383 @@
+"""Scores against closed forms, and the records and commands around them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jgen.config import DataConfig
+from jgen.convert import feature_nets
+from jgen.data import ArraySource, open_source
+from jgen.data.sources import BUILT_IN
+from jgen.errors import UserError
+from jgen.metrics import bits, extract, frechet, image_quality, kernel, neighbours, paths, record, scores
+from jgen.metrics.class_score import inception_score
+from jgen.metrics.linear_separability import separability
+from jgen.runs import train, write_images
+from jgen.train.sharding import make_mesh
+from tests import tiny
+
+MESH = make_mesh()
+RANDOM = np.random.default_rng(0)
+
+
+def linear_extractor(dim=6, name="toy"):
+    """Features are fixed sums of pixels, so that what a score must be is known."""
+    weights = np.random.default_rng(1).normal(size=(64, dim)).astype(np.float32)
+
+    def apply(variables, levels):
+        features = levels.reshape(len(levels), -1) / 255 @ variables
+        return features, features[:, :3]
+
+    return extract.Extractor(name, "0" * 64, "none", weights, apply)
+
+
+def images(count, seed=0, shape=(8, 8, 1)):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("batch", [7, 64, 1000])
+def test_moments_do_not_depend_on_the_batches_they_came_in(batch):
+    x = (RANDOM.normal(size=(300, 5)) * [1, 2, 3, 4, 5] + 1000).astype(np.float32)
+    moments = frechet.of(x, batch)
+    assert float(moments.count) == 300
+    np.testing.assert_allclose(moments.mean, x.mean(0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(moments.covariance(), np.cov(x.astype(np.float64), rowvar=False), atol=2e-3)
+    np.testing.assert_allclose(moments.covariance(0), np.cov(x.astype(np.float64), rowvar=False, ddof=0), atol=2e-3)
+
+
+def test_rows_of_weight_zero_are_left_out_even_where_they_are_not_numbers():
+    x = RANDOM.normal(size=(10, 3)).astype(np.float32)
+    padded = np.concatenate([x, np.full((6, 3), np.nan, np.float32)])
+    found = frechet.add(frechet.no_moments(3), jnp.asarray(padded), jnp.arange(16) < 10)
+    np.testing.assert_allclose(found.covariance(), np.cov(x, rowvar=False), atol=1e-5)
+
+
+def test_frechet_distance_of_gaussians_that_commute_is_that_of_their_deviations():
+    a, b = np.array([1.0, 2.0, 0.0]), np.array([3.0, 0.5, 0.0])
+    got = frechet.frechet_distance(np.zeros(3), np.diag(a**2), np.ones(3), np.diag(b**2))
+    assert got == pytest.approx(3 + np.square(a - b).sum(), rel=1e-12)
+    with pytest.raises(UserError, match="hold NaN"):
+        frechet.frechet_distance(np.zeros(2), np.eye(2), np.array([0, np.nan]), np.eye(2))
+    with pytest.raises(UserError, match="twice the same D"):
+        frechet.frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
+
+
+def test_kid_is_unbiased_and_that_of_the_plain_double_sum():
+    x, y = RANDOM.normal(size=(21, 4)).astype(np.float32), RANDOM.normal(size=(16, 4)).astype(np.float32)
+
+    def k(a, b):
+        return (a.astype(np.float64) @ b.T / 4 + 1) ** 3
+
+    xx, yy = k(x, x), k(y, y)
+    want = (xx.sum() - np.trace(xx)) / (21 * 20) + (yy.sum() - np.trace(yy)) / (16 * 15) - 2 * k(x, y).mean()
+    assert kernel.mmd2(x, y) == pytest.approx(want, rel=1e-4, abs=1e-6)
+    same = RANDOM.normal(size=(400, 4)).astype(np.float32)
+    mean, deviation = kernel.kid(same[:200], same[200:], subsets=40, size=50)
+    assert abs(mean) < 3 * deviation / np.sqrt(4)  # subsets overlap: about four are independent
+    assert kernel.kid(same[:200], same[200:], subsets=3, size=50) == kernel.kid(same[:200], same[200:], subsets=3, size=50)
+
+
+def test_inception_score_is_the_number_of_classes_at_best_and_one_at_worst():
+    sure = np.tile(np.eye(7) * 100, (10, 1))
+    assert inception_score(sure, 5)[0] == pytest.approx(7)
+    assert inception_score(np.ones((50, 7)), 5)[0] == pytest.approx(1)
+    with pytest.raises(UserError, match="3 rows in 10 splits"):
+        inception_score(np.ones((3, 7)))
+
+
+@pytest.mark.parametrize("block", [16, 50, 1024])
+def test_manifolds_in_blocks_equal_the_whole_matrix(block):
+    real, fake = RANDOM.normal(size=(150, 8)).astype(np.float32), 1.3 * RANDOM.normal(size=(130, 8)).astype(np.float32)
+
+    def d(a, b):
+        return np.square(a[:, None].astype(np.float64) - b[None]).sum(-1)
+
+    r, f = (np.sort(d(x, x), 1)[:, 5] for x in (real, fake))
+    found = neighbours.manifold(real, fake, 5, block=block)
+    across = d(fake, real)
+    assert found.precision == pytest.approx((across <= r).any(1).mean())
+    assert found.recall == pytest.approx((f >= across.T).any(1).mean())
+    assert found.density == pytest.approx((across < r).sum() / 5 / 130)
+    assert found.coverage == pytest.approx((across.min(0) < r).mean())
+    with pytest.raises(UserError, match="k=5: 5 generated rows"):
+        neighbours.manifold(real, fake[:5], 5)
+
+
+def test_path_length_of_a_linear_generator_is_that_of_its_matrix():
+    a = RANDOM.normal(size=(4, 12)).astype(np.float32)
+    z0, z1 = RANDOM.normal(size=(2, 9, 4)).astype(np.float32)
+    distances = paths.path_distances(
+        lambda z: z, lambda w: (w @ a).reshape(-1, 2, 2, 3), lambda x: x.reshape(len(x), -1) / 127.5, z0, z1,
+        jnp.linspace(0, 0.9, 9), epsilon=0.1,
+    )  # fmt: skip
+    np.testing.assert_allclose(distances, np.square((z1 - z0) @ a).sum(1), rtol=1e-4)
+    found = paths.path_length(np.append(np.arange(1.0, 100), 1e9))
+    assert (found.low, found.high, found.kept) == (1, 1e9, 100)  # 1 % of a hundred values cuts none of them off
+    found = paths.path_length(np.append(np.arange(1.0, 300), 1e9))
+    assert found.high < 1e9
+    with pytest.raises(UserError, match="space=x"):
+        paths.path_distances(*[lambda x: x] * 3, z0, z1, jnp.zeros(9), space="x")
+
+
+def test_a_latent_that_holds_the_attribute_is_separable_and_noise_is_not():
+    points = RANDOM.normal(size=(300, 4))
+    logits = points[:, :1] * 5
+    found = separability({"w": points, "z": RANDOM.normal(size=(300, 4))}, logits, 200)
+    assert found.scores["w"] == pytest.approx(1, abs=0.1)
+    assert found.scores["z"] > 1.7
+    with pytest.raises(UserError, match="keep=301"):
+        separability({"w": points}, logits, 301)
+
+
+def test_bits_per_dim_names_its_dequantization_and_agrees_between_them():
+    """A uniform law over 256 levels is 8 bits a number, as probabilities and as a density on [-1, 1)."""
+    shape = (4, 4, 3)
+    discrete = bits.bits_per_dim(48 * np.log(256), shape, "discrete")
+    density = bits.bits_per_dim(48 * np.log(2), shape, "uniform", bound=True, scale=2)
+    assert discrete.bits == pytest.approx(8)
+    assert density.bits == pytest.approx(8)
+    assert (discrete.name, density.name) == ("bits_per_dim_discrete", "bits_per_dim_uniform_bound")
+    with pytest.raises(UserError, match="shape"):
+        bits.bits_per_dim(1.0, (0, 4), "discrete")
+
+
+def test_image_quality_of_an_image_and_itself_and_bad_pairs():
+    x = jnp.asarray(images(2, shape=(16, 16, 3)) / np.float32(127.5) - 1)
+    np.testing.assert_allclose(image_quality.ssim(x, x), 1, atol=1e-5)
+    assert np.isinf(image_quality.psnr(x, x)).all()
+    with pytest.raises(UserError, match="smaller than the window"):
+        image_quality.ms_ssim(x, x)
+    with pytest.raises(UserError, match="same shape"):
+        image_quality.ssim(x, x[:1])
+
+
+def test_scores_of_images_do_not_depend_on_batches_or_on_uint8_against_float():
+    extractor, data = linear_extractor(), images(50)
+    source = ArraySource({"image": data})
+    metrics = ("fd", "kid", "is", "pr", "dc")
+    real = scores.collect(scores.image_batches(ArraySource({"image": images(60, 1)}), 60, 60), extractor, MESH, 60, metrics)
+
+    def measured(batches):
+        found = scores.scores(metrics, scores.collect(batches, extractor, MESH, 50, metrics), real, extractor)
+        return {name: value for name, (value, _) in found.items()}
+
+    whole = measured(scores.image_batches(source, 50, 50))
+    parts = measured(scores.image_batches(source, 50, 16))
+    as_float = measured(jnp.asarray(b / np.float32(127.5) - 1) for b in scores.image_batches(source, 50, 16))
+    assert {"fd_toy", "kid_toy", "is_toy", "precision_toy", "recall_toy", "density_toy", "coverage_toy"} <= set(whole)
+    for name, value in whole.items():
+        assert parts[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+        assert as_float[name] == pytest.approx(parts[name], rel=1e-6, abs=1e-9), name
+    assert extract.Extractor("inception_v3", "", "", None, None).short("fd") == "fid"
+
+
+def test_features_that_are_not_finite_are_refused():
+    bad = jnp.zeros((8, 8, 8, 1)).at[3, 0, 0, 0].set(jnp.nan)
+    with pytest.raises(UserError, match="hold NaN or infinity"):
+        scores.collect([bad], linear_extractor(), MESH, 8, ["fd"])
+    with pytest.raises(UserError, match="8 images, 9 were asked for"):
+        scores.collect([jnp.zeros((8, 8, 8, 1))], linear_extractor(), MESH, 9, ["fd"])
+
+
+def test_reference_statistics_are_kept_by_hash_and_used_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("JGEN_CACHE", str(tmp_path))
+    data, extractor = DataConfig("digits"), linear_extractor()
+    reference = scores.make_reference(open_source(data), data, 100)
+    first = scores.collect_reference(reference, extractor, MESH, ["fd", "kid"], 50)
+    monkeypatch.setattr(scores, "collect", lambda *a, **k: pytest.fail("not taken from the cache"))
+    again = scores.collect_reference(reference, extractor, MESH, ["fd", "kid"], 50)
+    np.testing.assert_array_equal(first.moments.scatter, again.moments.scatter)
+    np.testing.assert_array_equal(first.features, again.features)
+    with pytest.raises(pytest.fail.Exception):  # other images: another hash
+        scores.collect_reference(scores.make_reference(open_source(data), data, 101), extractor, MESH, ["fd"], 50)
+
+
+def test_records_compare_like_with_like_only(tmp_path):
+    a = record.Record("fd_toy", 1.0, {"num": 10, "extractor": "toy"}, {"run": "a"})
+    b = record.Record("fd_toy", 2.0, {"num": 10, "extractor": "toy"}, {"run": "b"})
+    record.write([a], tmp_path / "a.json")
+    assert record.read(tmp_path / "a.json") == [a]
+    assert record.compare([a], [b]) == [("fd_toy", 1.0, 2.0)]
+    more = record.Record("fd_toy", 2.0, {"num": 20, "extractor": "toy"}, {})
+    with pytest.raises(UserError, match="num: 10 against 20"):
+        record.compare([a], [more])
+    with pytest.raises(UserError, match="nothing to compare: fd_toy against kid_toy"):
+        record.compare([a], [record.Record("kid_toy", 1.0, {}, {})])
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(UserError, match="not a file of scores"):
+        record.read(tmp_path / "b.json")
+
+
+def test_bad_folders_of_images_get_one_line(tmp_path):
+    for name, shape in (("a", (8, 8, 1)), ("b", (8, 9, 1))):
+        write_images(images(1, shape=shape) / np.float32(127.5) - 1, tmp_path / name)
+        (tmp_path / name / "000000.png").rename(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match="a.png is 8x8x1, b.png is 8x9x1"):
+        scores.read_images(tmp_path)
+    (tmp_path / "b.png").unlink()
+    Image.fromarray(images(1, shape=(8, 8, 3))[0]).save(tmp_path / "c.png")
+    with pytest.raises(UserError, match="a.png is 8x8x1, c.png is 8x8x3"):
+        scores.read_images(tmp_path)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="c.png: truncated or not an image"):
+        scores.read_images(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        scores.read_images(tmp_path / "none")
+
+
+def test_wrong_weight_files_are_named_with_their_checksum(tmp_path):
+    path = tmp_path / "weights.npz"
+    np.savez(path, x=np.zeros(3))
+    digest = extract.sha256(path)
+    for kind, begins in (("inception", "6726825d"), ("vgg16", "397923af"), ("alexnet", "7be5be79")):
+        with pytest.raises(UserError, match=f"sha256 is {digest}.*begins with {begins}"):
+            extract.open_extractor(f"{kind}:{path}")
+    with pytest.raises(UserError, match=f"sha256 {digest}, not a file that"):
+        extract.open_extractor(f"cnn:{path}")
+    with pytest.raises(UserError, match="did you mean digits_cnn"):
+        extract.open_extractor("digits_cn")
+    with pytest.raises(UserError, match="jgen ships none for cifar10"):
+        extract.open_extractor("", "cifar10")
+
+
+@pytest.mark.parametrize("name,least", [("digits_cnn", 0.95), ("fashion_mnist_cnn", 0.92), ("glyphs_cnn", 0.8)])
+def test_shipped_extractors_classify_held_out_images(name, least):
+    """The float16 weights that ship are those of a classifier that works: on images it was not trained on."""
+    set_name = name.removesuffix("_cnn")
+    assert set_name in BUILT_IN
+    extractor = extract.open_extractor("", set_name)
+    size = dict(resolution=32, channels=3) if set_name == "glyphs" else {}
+    try:
+        source = open_source(DataConfig(set_name, split="test", limit=2000, **size))
+    except UserError:
+        pytest.skip(f"no {set_name} on this machine")
+    batch = source[np.arange(min(len(source), 2000))]
+    features, logits = jax.jit(extractor.apply)(extractor.variables, batch["image"].astype(np.float32))
+    assert np.mean(np.argmax(logits, -1) == batch["label"]) >= least
+    assert features.shape[1] in (64, 96)
+
+
+def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
+    """evaluate --metrics equals sample --out FOLDER and evaluate --against FOLDER; and compare takes both."""
+    from experiments import ddpm
+    from jgen.metrics.__main__ import main as command
+
+    monkeypatch.chdir(tmp_path)
+    train("experiments.ddpm", "digits", ddpm.build, tiny.config(train__steps=2), tmp_path / "run", False)
+
+    def evaluate(*args):
+        import jgen
+
+        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["evaluate", "--run", "run", *args])
+
+    evaluate("--metrics", "fd,kid", "--num", "20", "--batch", "8", "--out", "a.json")
+    write_images(jgen_load("run").sample(20), tmp_path / "pictures")
+    evaluate("--metrics", "fd,kid", "--against", "pictures", "--out", "b.json")
+    for row in record.compare(record.read(tmp_path / "a.json"), record.read(tmp_path / "b.json")):
+        assert row[1] == pytest.approx(row[2], rel=1e-4)
+    facts = json.loads((tmp_path / "a.json").read_text())["records"][0]
+    assert facts["subject"]["step"] == 2
+    assert facts["subject"]["sampling"]["steps"] == 4
+    assert len(facts["protocol"]["reference_sha256"]) == 64
+    command(["compare", "a.json", "b.json"])
+    command(["pairs", "pictures", "pictures", "--metrics", "psnr"])
+    evaluate("--metrics", "fd", "--against", "pictures", "--num", "10", "--out", "c.json")
+    with pytest.raises(SystemExit) as stopped:
+        command(["compare", "a.json", "c.json"])
+    assert stopped.value.code == 2
+    for args, match in [
+        (["--metrics", "fid"], "metrics=fid"),
+        (["--metrics", "pr", "--num", "3"], "pr needs at least 4"),
+        (["--against", "pictures"], "name at least one"),
+        (["--metrics", "fd", "--reference-num", "5000"], "has 1500 images"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            evaluate(*args)
+        assert stopped.value.code == 2, match
+
+
+def jgen_load(folder):
+    import jgen
+
+    return jgen.load(folder)
+
+
+def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeypatch):
+    import tyro
+
+    from experiments import classifier
+    from jgen.metrics.__main__ import main as command
+
+    monkeypatch.chdir(tmp_path)
+    config = tyro.cli(classifier.Config, args=[*tiny.FLAGS["classifier"], "--train.steps", "2"])
+    train("experiments.classifier", "digits", classifier.build, config, tmp_path / "run", False)
+    command(["export", "run"])
+    run, extractor = jgen_load("run"), extract.cnn_extractor(tmp_path / "digits_cnn.npz")
+    x = images(5)
+    features, logits = extractor.apply(extractor.variables, x.astype(np.float32))
+    net = classifier.network(run.config)
+    want = net.apply({"params": run.params["net"]}, jnp.asarray(x / np.float32(127.5) - 1))
+    np.testing.assert_allclose(logits, want[1], atol=2e-3)  # float16 weights
+    np.testing.assert_allclose(features, want[0], atol=2e-3)
+    with pytest.raises(UserError, match="takes images of 1 channel"):
+        extractor.apply(extractor.variables, np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(UserError, match="has no sampler"):
+        run.sample(2)
+
+
+def test_grey_images_of_any_size_go_through_a_published_network():
+    """VGG16 with two narrow dense layers: its features are those of the resized, normalised colour image."""
+    random = np.random.default_rng(0)
+    weights, last = {}, 3
+    for index, width in zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), (2, 2, 2, 2, *[3] * 9)):
+        weights[f"features.{index}.weight"] = random.normal(size=(width, last, 3, 3)).astype(np.float32) * 0.4
+        weights[f"features.{index}.bias"] = np.full(width, 0.1, np.float32)
+        last = width
+    for index, shape in ((0, (4, 3 * 49)), (3, (4, 4)), (6, (10, 4))):
+        weights[f"classifier.{index}.weight"] = random.normal(size=shape).astype(np.float32)
+        weights[f"classifier.{index}.bias"] = np.ones(shape[0], np.float32)
+    extractor = extract.published("vgg16", weights, "0")
+    features, logits = extractor.apply(extractor.variables, images(2, shape=(20, 20, 1)).astype(np.float32))
+    assert features.shape == (2, 4)
+    assert logits is None
+    del weights["features.28.bias"]
+    with pytest.raises(UserError, match="missing features_28/bias"):
+        extract.published("vgg16", weights, "0")
+
+
+def test_inception_equals_pytorch_fids_network():
+    """The same random weights in pytorch-fid's own network, where it is installed."""
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("pytorch_fid.inception", exc_type=(ImportError, RuntimeError))
+    network = inception_without_download(reference).eval()
+    with torch.no_grad():
+        for i, (name, value) in enumerate(network.state_dict().items()):
+            if "running_var" in name:
+                value.fill_(1.0 + 0.1 * (i % 5))
+            elif "running_mean" in name or name.endswith("bias"):
+                value.fill_(0.01 * (i % 7))
+        x = torch.rand(1, 3, 299, 299) * 2 - 1
+        features = {}
+        network.avgpool.register_forward_hook(lambda module, given, out: features.update(pool=out.flatten(1)))
+        logits = network(x)
+        logits = logits if torch.is_tensor(logits) else logits.logits
+    weights = {k: v.numpy() for k, v in network.state_dict().items()}
+    net, variables = feature_nets.inception_v3(weights)
+    got, classes = jax.jit(net.apply)(variables, jnp.asarray(x.numpy().transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(got, features["pool"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(classes, logits, rtol=1e-3, atol=1e-3)
+
+
+def inception_without_download(reference):
+    """pytorch-fid's Inception with the weights it draws, rather than those it would fetch."""
+    patched = pytest.MonkeyPatch()
+    with patched.context() as patch:
+        inner = reference._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+        patch.setattr(reference, "_inception_v3", lambda *a, **k: inner)
+        patch.setattr(reference, "load_state_dict_from_url", lambda *a, **k: inner.state_dict())
+        patch.setattr(inner, "load_state_dict", lambda *a, **k: None)
+        return reference.fid_inception_v3()
