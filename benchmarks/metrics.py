@@ -60,9 +60,7 @@ def precision_recall() -> list[Row]:
 
     times = alternate({"jgen": ours, "reference": reference}, 3)
     worst = float(np.abs(np.subtract(values["jgen"], values["reference"])).max())
-    return [
-        _row("precision_recall", times, 3, f"largest difference {worst:.1e}; [1024, 10000] at a time, not [10000, 10000]")
-    ]
+    return [_row("precision_recall", times, 3, f"largest difference {worst:.1e}; [1024, 10000] at a time, not [10000, 10000]")]
 
 
 def kid() -> list[Row]:
