@@ -52,10 +52,13 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=128, flip=True),
-        train=TrainConfig(steps=3300, log_every=10, save_every=660, sample_every=0),
+        train=TrainConfig(steps=4400, log_every=10, save_every=1100, sample_every=0),
         channels=(32, 64, 96),
         stride=2,
         shift=1,
+        dropout=0.2,
+        smoothing=0.05,
+        weight_decay=0.05,
     ),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=128, resolution=32, channels=3),

@@ -78,7 +78,7 @@ def test_mixture_of_logistics_loss(path):
 
         o.check("out/nll_per_dim", per_dim(outputs))
         o.check("out/nll_per_pixel", -law.log_prob(outputs, x))
-        o.check("out/grad/l", jax.grad(lambda l: jnp.sum(per_dim(l)))(outputs))
+        o.check("out/grad/l", jax.grad(lambda p: jnp.sum(per_dim(p)))(outputs))
 
 
 @pytest.mark.parametrize("path", files("pixelcnn", "dmol_sample"))
