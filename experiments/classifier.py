@@ -62,7 +62,7 @@ PRESETS = {
     ),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=128, resolution=32, channels=3),
-        train=TrainConfig(steps=3000, log_every=10, save_every=500, sample_every=0),
+        train=TrainConfig(steps=1600, log_every=10, save_every=400, sample_every=0),
         channels=(32, 64, 96),
         stride=2,
     ),

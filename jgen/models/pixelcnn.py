@@ -11,6 +11,7 @@ together. Both networks take images in [-1, 1], or with `codes` the indices of a
 The last two are what `jgen.samplers.autoregressive` decodes with.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -90,7 +91,7 @@ class PixelCNN(nn.Module):
         return self.above(self.encode(x, place), place)
 
     def pixel(self, x: Array, context: Context, place: Place | None, label: Array | None = None) -> Array:
-        _check_label(self.classes, label)
+        check_label(self.classes, label)
         h = context + self.left(self.encode(x, place), place)
         if label is not None:
             h = h + self.condition(label)[:, None, None]
@@ -159,11 +160,11 @@ class GatedPixelCNN(nn.Module):
 
     def pixel(self, x: Array, context: Context, place: Place | None, label: Array | None = None) -> Array:
         """Outputs of a pixel, given the pixel before it [B, 1, 1, C] and the links at it; or of whole images."""
-        conditions, h, total = self._conditions(label), self.encode(x, place), 0
+        conditions, h, skips = self._conditions(label), self.encode(x, place), []
         for layer, link, (_, condition) in zip(self.stack, context, conditions):
             h, skip = layer.horizontal(h, link, place, condition)
-            total = total + skip
-        return self.head(total)
+            skips.append(skip)
+        return self.head(functools.reduce(jnp.add, skips))
 
     def _links(self, x: Array, place: Place | None, label: Array | None) -> list[Array]:
         v, links = self.encode(x, place), []
@@ -173,13 +174,14 @@ class GatedPixelCNN(nn.Module):
         return links
 
     def _conditions(self, label: Array | None) -> list[tuple[Any, Any]]:
-        _check_label(self.classes, label)
+        check_label(self.classes, label)
         if label is None:
             return [(None, None)] * (1 + self.layers)
         parts = jnp.split(self.condition(label), 2 * (1 + self.layers), -1)
         return list(zip(parts[::2], parts[1::2]))
 
 
-def _check_label(classes: int, label: Array | None) -> None:
+def check_label(classes: int, label: Array | None) -> None:
+    """Raises UserError for a label without classes, or classes without one."""
     if (label is None) == bool(classes):
         raise UserError(f"label={'none' if label is None else 'given'}: this network has {classes} classes")

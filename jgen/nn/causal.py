@@ -34,6 +34,11 @@ class Place(NamedTuple):
         """float32: 1 where there was a pixel (a row) before this one, else 0."""
         return ((self.row if self.column is None else self.column) > 0).astype(jnp.float32)
 
+    def on(self, scale: int) -> Array:
+        """bool: whether a layer with a row to every `scale` rows of the image (and a column likewise) has one here."""
+        here = self.row % scale == 0
+        return here if self.column is None else here & (self.column % scale == 0)
+
 
 class Kernel(nn.Module):
     """Weights [*shape, I, O] and bias of a convolution; weight-normalised with data-dependent scales where `gain` is given.
@@ -96,6 +101,8 @@ class RowConv(nn.Module):
     kernel: tuple[int, int]
     above: bool = False
     stride: int = 1
+    scale: int = 1
+    """Image rows to a row of the input."""
     gain: float | None = None
 
     @nn.compact
@@ -106,7 +113,8 @@ class RowConv(nn.Module):
             x = jnp.pad(x, ((0, 0), (rows - 1 + self.above, 0), (0, 0), (0, 0)))[:, : x.shape[1] + rows - 1]
         else:
             lines = self.variable("lines", "rows", jnp.zeros, (len(x), rows, *x.shape[2:]), x.dtype)
-            x = lines.value = jnp.concatenate([lines.value[:, 1:], x], 1)
+            x = jnp.concatenate([lines.value[:, 1:], x], 1)
+            x = lines.value = x if self.scale == 1 else jnp.where(place.on(self.scale), x, lines.value)
 
         def run(kernel: Array) -> Array:
             strides = (self.stride if place is None else 1, self.stride)
@@ -161,12 +169,16 @@ class CausalConv(nn.Module):
 
             kernel, bias = layer(x.shape[-1], run, masked)
             return run(kernel) + bias[None, None, None]
+        assert place.column is not None
         # The columns come first: a pixel is then one contiguous piece, and is written in place.
         width = place.width // self.scale + self.left + max(right, 0)
         window = self.variable(f"pixels_{self.scale}", "window", jnp.zeros, (width, rows, len(x), x.shape[-1]), x.dtype)
         column = place.column // self.scale
         start = (column + self.left - self.delayed, rows - 1, 0, 0)
-        window.value = lax.dynamic_update_slice(window.value, x[:, 0, 0][None, None], start)
+        new = x[:, 0, 0][None, None]
+        if self.scale > 1:  # between this layer's rows and columns, nothing is written
+            new = jnp.where(place.on(self.scale), new, lax.dynamic_slice(window.value, start, new.shape))
+        window.value = lax.dynamic_update_slice(window.value, new, start)
         seen = lax.dynamic_slice_in_dim(window.value, column, columns, 0)
         kernel, bias = layer(x.shape[-1], None, masked)
         return jnp.einsum("wrbi,rwio->bo", seen, kernel)[:, None, None] + bias[None, None, None]
@@ -180,7 +192,7 @@ def new_row(cache: Mapping[str, Any], row: Array) -> dict[str, Any]:
 
     moved = {}
     for name, tree in cache.items():
-        if name.startswith("pixels_"):
+        if name.startswith("pixels_") and name != "pixels_last":
             scale = int(name.removeprefix("pixels_"))
             up = jax.tree.map(move, tree)
             tree = up if scale == 1 else jax.tree.map(lambda a, b, s=scale: jnp.where(row % s == 0, a, b), up, tree)

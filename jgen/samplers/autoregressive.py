@@ -72,7 +72,7 @@ def _lines(cache: Cache | None) -> list[str]:
 
 
 def _pixels(cache: Cache | None) -> list[str]:
-    return [name for name in (f"pixels_{s}" for s in SCALES) if cache is None or name in cache]
+    return [name for name in (*(f"pixels_{s}" for s in SCALES), "pixels_last") if cache is None or name in cache]
 
 
 def autoregressive(
@@ -94,11 +94,14 @@ def autoregressive(
     """
     height, width, _ = shape
     numbers = jnp.arange(height * width).reshape(height, width)
-    noise = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.uniform(jax.random.fold_in(key, n), (uniforms,))))
-    return raster(
-        decode, draw, lambda row: noise(keys, jnp.broadcast_to(numbers[row], (len(keys), width))),
-        (len(keys), *shape), given, known,
-    )  # fmt: skip
+
+    def noise(row: Array) -> Array:
+        def of(key: Key) -> Array:
+            return jax.vmap(lambda n: jax.random.uniform(jax.random.fold_in(key, n), (uniforms,)))(numbers[row])
+
+        return jax.vmap(of)(keys)
+
+    return raster(decode, draw, noise, (len(keys), *shape), given, known)
 
 
 def raster(
