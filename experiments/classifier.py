@@ -124,6 +124,7 @@ def build(config: Config) -> "Experiment":
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import diffusion
     from jgen.train import Phase
+    from jgen.train.rates import ramped, warmup_cosine
 
     config = replace(config, data=resolve(config.data))
     if not config.data.num_classes:
@@ -158,8 +159,7 @@ def build(config: Config) -> "Experiment":
 
         return fn
 
-    steps = max(config.train.steps, 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, min(200, steps // 2), steps)
+    rate = warmup_cosine(config.learning_rate, config.train.steps, 200)
     stage = Stage(
         name="classifier",
         data=config.data,
@@ -167,7 +167,7 @@ def build(config: Config) -> "Experiment":
         init=init,
         phases=[Phase("net", loss(train=True))],
         optimizers={"net": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=config.weight_decay))},
-        ema={"net": lambda step: jnp.minimum(config.ema, (1 + step) / (10 + step))},
+        ema={"net": ramped(config.ema)},
         validate=loss(train=False),
         evaluate=evaluation(config),
     )

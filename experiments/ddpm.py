@@ -162,7 +162,6 @@ def loss_by_time(config: Config, apply):
 
 
 def build(config: Config) -> "Experiment":
-    import jax
     import jax.numpy as jnp
     import optax
 
@@ -172,6 +171,7 @@ def build(config: Config) -> "Experiment":
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import diffusion
     from jgen.train import Phase
+    from jgen.train.rates import ramped, warmup_cosine
 
     config = replace(config, data=resolve(config.data))
     classes, shape, chain, net = config.data.num_classes, config.data.shape, schedule(config), network(config)
@@ -188,21 +188,15 @@ def build(config: Config) -> "Experiment":
     def sample(params, extra, keys, options: Sampling):
         label = None
         if config.conditional:
-            if not -1 <= options.label < classes:
-                raise UserError(f"label={options.label}: must be from 0 to {classes - 1}, or -1 to draw one")
-            drawn = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1 << 31), (), 0, classes))(keys)
-            label = drawn if options.label < 0 else jnp.full_like(drawn, options.label)
-        elif options.label != -1:
-            raise UserError(f"label={options.label}: this model is not class-conditional")
+            label = samplers.class_labels(keys, options.label, classes)
+        else:
+            samplers.no_label(options.label)
         x, predict = samplers.noise(keys, shape), predictor(config, params, label)
         if options.sampler == "ddim":
             return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
         return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
 
-    steps, rate = max(config.train.steps, 2), config.learning_rate
-    learning_rate = optax.warmup_cosine_decay_schedule(
-        0.0, rate, min(config.warmup, steps // 2), steps, rate * config.final_learning_rate
-    )
+    learning_rate = warmup_cosine(config.learning_rate, config.train.steps, config.warmup, config.final_learning_rate)
     objective = dict(schedule=chain, prediction=config.prediction, conditional=config.conditional)
     stage = Stage(
         name="ddpm",
@@ -211,7 +205,7 @@ def build(config: Config) -> "Experiment":
         init=init,
         phases=[Phase("net", diffusion.simple(apply, **objective))],
         optimizers={"net": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))},
-        ema={"net": lambda step: jnp.minimum(config.ema, (1 + step) / (10 + step))},
+        ema={"net": ramped(config.ema)},
         sample=sample,
         options=config.sampling,
         validate=diffusion.simple(apply, **objective, train=False),
