@@ -107,15 +107,7 @@ def logistic_mixture(mixtures: int = 10, channels: int = 3, *, low_bit: bool = F
 
     def log_prob(outputs: Array, x: Array) -> Array:
         logits, means, log_scales, coefficients = split(outputs)
-        centred = x[..., None] - coupled(means, coefficients, x)
-        inverse = jnp.exp(-log_scales)
-        plus, minus, middle = inverse * (centred + half), inverse * (centred - half), inverse * centred
-        inside = jax.nn.sigmoid(plus) - jax.nn.sigmoid(minus)
-        density = middle - log_scales - 2 * jax.nn.softplus(middle) - log_width
-        between = jnp.where(inside > 1e-5, jnp.log(jnp.maximum(inside, 1e-12)), density)
-        v = x[..., None]
-        tails = jnp.where(v > 0.999, -jax.nn.softplus(minus), between)
-        each = jnp.where(v < -0.999, plus - jax.nn.softplus(plus), tails)
+        each = _discretized_logistic(x[..., None], coupled(means, coefficients, x), log_scales, half, log_width)
         return jax.nn.logsumexp(jnp.sum(each, -2) + jax.nn.log_softmax(logits, -1), -1)
 
     def draw(outputs: Array, uniforms: Array) -> Array:
@@ -147,6 +139,56 @@ def logistic_mixture(mixtures: int = 10, channels: int = 3, *, low_bit: bool = F
         return jnp.clip(jnp.sum(weights * jnp.stack([red, green, blue], -2), -1), -1, 1)
 
     return Likelihood(m + channels * parts * m, log_prob, draw, m + channels, mean)
+
+
+def _discretized_logistic(x: Array, mean: Array, log_scale: Array, half: float, log_width: float) -> Array:
+    """log of the mass that a logistic leaves in the bin x +- half; the first and last bins take the tails.
+
+    Where the mass is too small for a difference of sigmoids it is the density times the bin (log_width: minus its log).
+    """
+    inverse = jnp.exp(-log_scale)
+    centred = x - mean
+    plus, minus, middle = inverse * (centred + half), inverse * (centred - half), inverse * centred
+    inside = jax.nn.sigmoid(plus) - jax.nn.sigmoid(minus)
+    density = middle - log_scale - 2 * jax.nn.softplus(middle) - log_width
+    between = jnp.where(inside > 1e-5, jnp.log(jnp.maximum(inside, 1e-12)), density)
+    tails = jnp.where(x > 0.999, -jax.nn.softplus(minus), between)
+    return jnp.where(x < -0.999, plus - jax.nn.softplus(plus), tails)
+
+
+def logistic(channels: int = 1) -> Likelihood:
+    """A discretised logistic a channel: means, then log scales (floored at -7) (Kingma et al. 2016, arXiv:1606.04934)."""
+
+    def log_prob(outputs: Array, x: Array) -> Array:
+        mean, log_scale = jnp.split(outputs, 2, -1)
+        return jnp.sum(_discretized_logistic(x, mean, jnp.maximum(log_scale, -7.0), 1 / 255, float(np.log(127.5))), -1)
+
+    def draw(outputs: Array, uniforms: Array) -> Array:
+        mean, log_scale = jnp.split(outputs, 2, -1)
+        u = jnp.clip(uniforms, 1e-5, 1 - 1e-5)
+        return jnp.clip(mean + jnp.exp(jnp.maximum(log_scale, -7.0)) * (jnp.log(u) - jnp.log1p(-u)), -1, 1)
+
+    return Likelihood(2 * channels, log_prob, draw, channels, lambda o: jnp.clip(o[..., :channels], -1, 1))
+
+
+def gaussian(channels: int = 1, variance: float = 1.0, *, constant: bool = True) -> Likelihood:
+    """N(outputs, variance) of every channel: |x - f(z)|^2 / 2c, with c the variance that trades it off against the KL.
+
+    constant: with the log(2 pi c) / 2 that makes it a density; without, the loss as it is usually printed. Raises
+    UserError for a variance that is not above 0.
+    """
+    if variance <= 0:
+        raise UserError(f"variance={variance}: must be above 0")
+    norm = 0.5 * float(np.log(2 * np.pi * variance)) if constant else 0.0
+
+    def log_prob(outputs: Array, x: Array) -> Array:
+        return -jnp.sum(0.5 / variance * jnp.square(x - outputs) + norm, -1)
+
+    def draw(outputs: Array, uniforms: Array) -> Array:
+        u = jnp.clip(uniforms, 1e-6, 1 - 1e-6)
+        return outputs + float(np.sqrt(variance)) * jax.scipy.stats.norm.ppf(u)
+
+    return Likelihood(channels, log_prob, draw, channels, lambda outputs: jnp.clip(outputs, -1, 1))
 
 
 def to_level(x: Array, levels: int = 256) -> Array:

@@ -1,0 +1,50 @@
+"""Ways through a latent space: lines, great circles, one coordinate at a time, a map of two."""
+
+import jax
+import jax.numpy as jnp
+
+from jgen.errors import UserError
+from jgen.types import Array
+
+
+def lerp(a: Array, b: Array, t: Array) -> Array:
+    """The points a share t [T] of the way along the line from a to b [D] -> [T, D]."""
+    return a[None] + t[:, None] * (b - a)[None]
+
+
+def slerp(a: Array, b: Array, t: Array) -> Array:
+    """The points a share t [T] along the arc from a to b [D] -> [T, D]; lengths change evenly from one to the other.
+
+    Points of a Gaussian in many dimensions lie near a sphere, which an arc keeps to and a line leaves (Shoemake 1985;
+    White 2016, arXiv:1609.04468).
+    """
+    size_a, size_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
+    cosine = jnp.clip(jnp.dot(a / size_a, b / size_b), -1, 1)
+    angle = jnp.arccos(cosine)
+    safe = jnp.maximum(jnp.sin(angle), 1e-6)
+    arc = (jnp.sin((1 - t) * angle)[:, None] * (a / size_a)[None] + jnp.sin(t * angle)[:, None] * (b / size_b)[None]) / safe
+    direction = jnp.where(angle < 1e-4, lerp(a / size_a, b / size_b, t), arc)
+    return direction * (size_a + t * (size_b - size_a))[:, None]
+
+
+def traversal(z: Array, dims: int, steps: int, reach: float = 3.0) -> Array:
+    """z [D] with one coordinate at a time set to -reach .. reach: [dims * steps, D], a row of `steps` for each."""
+    if not 1 <= dims <= z.shape[0]:
+        raise UserError(f"dims={dims}: must be from 1 to {z.shape[0]}, the size of the latent")
+    values = jnp.linspace(-reach, reach, steps)
+    rows = jnp.broadcast_to(z[None, None], (dims, steps, z.shape[0]))
+    chosen = jnp.arange(z.shape[0])[None, None] == jnp.arange(dims)[:, None, None]
+    return jnp.where(chosen, values[None, :, None], rows).reshape(dims * steps, -1)
+
+
+def gaussian_map(size: int, dims: int = 2) -> Array:
+    """[size * size, dims]: the first two coordinates at even steps of a Gaussian's probability, the others 0.
+
+    The picture of Kingma & Welling 2013 (arXiv:1312.6114, figure 4): each cell holds the same share of the prior.
+    """
+    if dims < 2:
+        raise UserError(f"dims={dims}: a map needs a latent of at least 2")
+    ends = jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size)
+    y, x = jnp.meshgrid(ends[::-1], ends, indexing="ij")
+    flat = jnp.stack([x.reshape(-1), y.reshape(-1)], -1)
+    return jnp.pad(flat, ((0, 0), (0, dims - 2)))
