@@ -1,8 +1,10 @@
 """Scores against the usual numpy and scipy code, value and time."""
 
+import contextlib
+
 import numpy as np
 
-from benchmarks.timing import Row, alternate, ratio, spread
+from benchmarks.timing import Row, alternate, missing, ratio, spread
 
 
 def _row(name: str, times: dict[str, list[float]], aim: float, detail: str) -> Row:
@@ -37,7 +39,7 @@ def frechet() -> list[Row]:
 
 
 def precision_recall() -> list[Row]:
-    """Precision, recall, density and coverage of 10,000 x 512 against numpy with whole distance matrices (prdc's way)."""
+    """Precision, recall, density and coverage of 10,000 x 512 against the authors' package prdc, and against tight numpy."""
     from jgen.metrics.neighbours import manifold
 
     random = np.random.default_rng(0)
@@ -47,20 +49,36 @@ def precision_recall() -> list[Row]:
     def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * a @ b.T, 0)
 
-    def reference() -> None:
+    def tight() -> None:
         r, f = (np.partition(distances(x, x), 3, axis=1)[:, 3] for x in (real, fake))
         d = distances(fake, real)
         inside = d < r[None]
         coverage = (d.min(0) < r).mean()
-        values["reference"] = [inside.any(1).mean(), (d < f[:, None]).any(0).mean(), inside.sum() / 3 / len(d), coverage]
+        values["numpy"] = [inside.any(1).mean(), (d < f[:, None]).any(0).mean(), inside.sum() / 3 / len(d), coverage]
+
+    def prdc() -> None:
+        from prdc import compute_prdc  # pyright: ignore
+
+        with contextlib.redirect_stdout(None):
+            found = compute_prdc(real, fake, 3)
+        values["prdc"] = [found[k] for k in ("precision", "recall", "density", "coverage")]
 
     def ours() -> None:
         found = manifold(real, fake, 3)
         values["jgen"] = [found.precision, found.recall, found.density, found.coverage]
 
-    times = alternate({"jgen": ours, "reference": reference}, 3)
-    worst = float(np.abs(np.subtract(values["jgen"], values["reference"])).max())
-    return [_row("precision_recall", times, 3, f"largest difference {worst:.1e}; [1024, 10000] at a time, not [10000, 10000]")]
+    rows, sides = [], {"numpy": tight}
+    if why := missing("prdc"):
+        rows.append(Row("precision_recall/prdc", float("nan"), "x", ">= 3", None, why))
+    else:
+        sides["prdc"] = prdc
+    times = alternate({"jgen": ours, **sides}, 3)
+    detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items()) + "; [2048, 2048] at a time, not [10000, 10000]"
+    for name in sides:
+        worst = float(np.abs(np.subtract(values["jgen"], values[name])).max())
+        value = ratio(times, name, "jgen")
+        rows.append(Row(f"precision_recall/{name}", value, "x", ">= 3", value >= 3, f"differs by {worst:.0e}; {detail}"))
+    return rows
 
 
 def kid() -> list[Row]:

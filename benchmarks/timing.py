@@ -49,9 +49,9 @@ def ratio(times: dict[str, list[float]], over: str, under: str) -> float:
     return statistics.median(a / b for a, b in zip(times[over], times[under]))
 
 
-def peers(*more: str) -> str:
-    """Why torch or another peer package can't be compared with, or ''."""
-    for name in ("torch", *more):
+def missing(*names: str) -> str:
+    """Why a peer package can't be compared with, or ''."""
+    for name in names:
         try:
             importlib.import_module(name)
         except (ImportError, RuntimeError) as error:

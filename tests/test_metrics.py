@@ -97,7 +97,7 @@ def test_manifolds_in_blocks_equal_the_whole_matrix(block):
         return np.square(a[:, None].astype(np.float64) - b[None]).sum(-1)
 
     r, f = (np.sort(d(x, x), 1)[:, 5] for x in (real, fake))
-    found = neighbours.manifold(real, fake, 5, block=block)
+    found = neighbours.manifold(real, fake, 5, tile=block)
     across = d(fake, real)
     assert found.precision == pytest.approx((across <= r).any(1).mean())
     assert found.recall == pytest.approx((f >= across.T).any(1).mean())

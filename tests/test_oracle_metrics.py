@@ -65,7 +65,7 @@ def test_precision_recall_density_coverage(path, block):
     o = Oracle(path)
     real, fake = o["in/real"].astype(np.float64), o["in/fake"].astype(np.float64)
     for k in o.config["ks"]:
-        found, at = neighbours.manifold(real, fake, k, block=block), f"out/k{k}"
+        found, at = neighbours.manifold(real, fake, k, tile=block), f"out/k{k}"
         for name in ("precision", "recall"):
             o.check(f"{at}/{name}", getattr(found, name))
             o.check(f"{at}/prdc_{name}", getattr(found, name))
@@ -73,14 +73,15 @@ def test_precision_recall_density_coverage(path, block):
         o.check(f"{at}/prdc_coverage", found.coverage)
         o.check(f"{at}/real_radius_sq", found.real_radii)
         o.check(f"{at}/fake_radius_sq", neighbours.radii(fake, k, block))
-        o.check(f"{at}/realism_squared_ratio", found.realism)
+        scores, nearest = neighbours.realism(real, fake, found.real_radii, block)
+        o.check(f"{at}/realism_squared_ratio", scores)
         for name in ("fake_in_real", "real_in_fake"):
             np.testing.assert_array_equal(getattr(found, name), o[f"{at}/{name}_manifold"])
-        np.testing.assert_array_equal(found.nearest_real, o[f"{at}/nearest_real"])
+        np.testing.assert_array_equal(nearest, o[f"{at}/nearest_real"])
     radii = neighbours.radii(real, 3, block)
     pruned = np.where(radii > np.median(radii), 0, radii)
     o.check("out/clamp50/real_radius_sq", pruned)
-    o.check("out/clamp50/precision", neighbours.manifold(real, fake, 3, block=block, real_radii=pruned).precision)
+    o.check("out/clamp50/precision", neighbours.manifold(real, fake, 3, tile=block, real_radii=pruned).precision)
 
 
 @pytest.mark.parametrize("path", files("metrics", "linear_separability"))

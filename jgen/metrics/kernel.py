@@ -20,9 +20,15 @@ def kid(real: np.ndarray, fake: np.ndarray, *, seed: int = 0, subsets: int = 100
     size = min(size, len(real), len(fake))
     if size < 2 or subsets < 1:
         raise UserError(f"kid: {len(real)} real and {len(fake)} generated rows, {subsets} subsets; needs 2, 2 and 1")
-    random = np.random.default_rng(seed)
-    chosen = [[random.choice(len(x), size, replace=False) for x in (real, fake)] for _ in range(subsets)]
-    values = [mmd2(real[i], fake[j]) for i, j in chosen]
+    random, devices = np.random.default_rng(seed), jax.local_devices()
+    waiting, values = [], []
+    for number in range(subsets):
+        i, j = (random.choice(len(x), size, replace=False) for x in (real, fake))
+        pair = jax.device_put((real[i], fake[j]), devices[number % len(devices)])
+        waiting.append(_row_sums(*pair, 3, 1 / real.shape[1], 1.0))
+        if len(waiting) > 2 * len(devices):  # so many are under way before the first is asked for
+            values.append(_estimate(waiting.pop(0), size, size))
+    values += [_estimate(sums, size, size) for sums in waiting]
     return float(np.mean(values)), float(np.std(values))
 
 
@@ -32,8 +38,11 @@ def mmd2(x: np.ndarray, y: np.ndarray, degree: int = 3, gamma: float | None = No
     Rows are summed on the device and the rows' sums in float64, since the result is a small difference of large ones.
     """
     gamma = 1 / x.shape[1] if gamma is None else gamma
-    within_x, within_y, cross = (np.asarray(s, np.float64) for s in _row_sums(x, y, degree, gamma, coef0))
-    n, m = len(x), len(y)
+    return _estimate(_row_sums(x, y, degree, gamma, coef0), len(x), len(y))
+
+
+def _estimate(row_sums: tuple[Array, Array, Array], n: int, m: int) -> float:
+    within_x, within_y, cross = (np.asarray(s, np.float64) for s in row_sums)
     return float(within_x.sum() / (n * (n - 1)) + within_y.sum() / (m * (m - 1)) - 2 * cross.sum() / (n * m))
 
 

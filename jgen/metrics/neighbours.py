@@ -1,10 +1,12 @@
 """Improved precision and recall, density and coverage, realism: by distances to the k-th nearest neighbour.
 
-Distances are made block by block, so that memory is [block, N] and never [N, N].
+Distances are made in square tiles, dealt out over the devices, so that memory is [tile, tile] and never [N, N]; those
+within a set are made once for both of their rows.
 """
 
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,11 @@ from jax import lax
 from jgen.errors import UserError
 from jgen.types import Array
 
+TILE = 2048
+
 
 class Manifold(NamedTuple):
-    """What a comparison of a real and a generated set gives; the last five are per image."""
+    """What a comparison of a real and a generated set gives; the last three are per image."""
 
     precision: float
     """Share of generated images inside the real set's balls (Kynkäänniemi et al. 2019, arXiv:1904.06991)."""
@@ -30,16 +34,12 @@ class Manifold(NamedTuple):
     """bool [M]."""
     real_in_fake: np.ndarray
     """bool [N]."""
-    nearest_real: np.ndarray
-    """int [M]: index of the nearest real image."""
-    realism: np.ndarray
-    """[M]: the largest squared radius over squared distance, as the authors' code has it (the paper: their roots)."""
     real_radii: np.ndarray
     """[N]: squared distance from a real image to its k-th nearest real neighbour."""
 
 
 def manifold(
-    real: np.ndarray, fake: np.ndarray, k: int = 3, *, block: int = 1024, real_radii: np.ndarray | None = None
+    real: np.ndarray, fake: np.ndarray, k: int = 3, *, tile: int = TILE, real_radii: np.ndarray | None = None
 ) -> Manifold:
     """Compares features real [N, D] and fake [M, D] by balls that reach to the k-th nearest neighbour.
 
@@ -53,77 +53,146 @@ def manifold(
     # A shift changes no distance, and small numbers lose less in |a|^2 + |b|^2 - 2 a.b.
     centre = np.mean(real, 0, keepdims=True)
     real, fake = np.asarray(real) - centre, np.asarray(fake) - centre
-    real_radii = radii(real, k, block) if real_radii is None else np.asarray(real_radii, real.dtype)
-    found = _compare(_blocks(fake, block), _blocks(radii(fake, k, block), block), len(fake), real, real_radii)
-    rows, covered, in_fake = jax.tree.map(np.asarray, found)
-    inside, balls, nearest, realism = (np.reshape(x, -1)[: len(fake)] for x in rows)
+    real_radii = radii(real, k, tile) if real_radii is None else np.asarray(real_radii, real.dtype)
+    rows, columns = _Tiles(fake, tile, radii(fake, k, tile)), _Tiles(real, tile, real_radii)
+    found = _deal(_compare, rows, columns, ((i, j) for i in range(rows.count) for j in range(columns.count)))
+    inside, balls = np.zeros(rows.size, bool), np.zeros(rows.size)
+    covered, in_fake = np.zeros(columns.size, bool), np.zeros(columns.size, bool)
+    for (i, j), (any_row, count, any_column, any_ball) in found:
+        inside[rows.at(i)] |= any_row
+        balls[rows.at(i)] += count
+        covered[columns.at(j)] |= any_column
+        in_fake[columns.at(j)] |= any_ball
+    m, n = len(fake), len(real)
     return Manifold(
-        precision=float(inside.mean()),
-        recall=float(in_fake.mean()),
-        density=float(balls.mean(dtype=np.float64) / k),
-        coverage=float(covered.mean()),
-        fake_in_real=inside,
-        real_in_fake=in_fake,
-        nearest_real=nearest,
-        realism=realism,
+        precision=float(inside[:m].mean()),
+        recall=float(in_fake[:n].mean()),
+        density=float(balls[:m].mean() / k),
+        coverage=float(covered[:n].mean()),
+        fake_in_real=inside[:m],
+        real_in_fake=in_fake[:n],
         real_radii=real_radii,
     )
 
 
-def radii(x: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
+def radii(x: np.ndarray, k: int, tile: int = TILE) -> np.ndarray:
     """Squared distance of every row of x [N, D] to its k-th nearest other row [N]."""
-    return np.asarray(_radii(_blocks(x, block), jnp.asarray(x), k)).reshape(-1)[: len(x)]
+    tiles = _Tiles(np.asarray(x), tile)
+    best = np.full((tiles.size, 1), np.inf, tiles.blocks.dtype)
+    parts: list[list[np.ndarray]] = [[] for _ in range(tiles.count)]
+    pairs = ((i, j) for i in range(tiles.count) for j in range(i, tiles.count))
+    for (i, j), (by_row, by_column) in _deal(partial(_within, k=k), tiles, tiles, pairs):
+        parts[i].append(by_row)
+        if j > i:
+            parts[j].append(by_column)
+    best = np.concatenate([np.partition(np.concatenate(p), k - 1, axis=0)[k - 1] for p in parts])
+    return best[: len(x)]
 
 
-def _blocks(x: np.ndarray, block: int) -> np.ndarray:
-    """[N, ...] -> [blocks, block, ...], the last one filled with zeros."""
-    size = min(block, len(x))
-    count = -(-len(x) // size)
-    padded = np.pad(x, [(0, count * size - len(x))] + [(0, 0)] * (x.ndim - 1))
-    return padded.reshape(count, size, *x.shape[1:])
+def realism(real: np.ndarray, fake: np.ndarray, real_radii: np.ndarray, tile: int = TILE) -> tuple[np.ndarray, np.ndarray]:
+    """(realism [M], index of the nearest real image [M]) of generated images, given the real ones' squared radii.
+
+    Realism is the largest squared radius over squared distance, as the authors' code has it (the paper: their roots).
+    """
+    centre = np.mean(real, 0, keepdims=True)
+    rows, columns = _Tiles(np.asarray(fake) - centre, tile), _Tiles(np.asarray(real) - centre, tile, real_radii)
+    best, nearest = np.zeros(rows.size), np.zeros(rows.size, int)
+    distance = np.full(rows.size, np.inf)
+    pairs = ((i, j) for i in range(rows.count) for j in range(columns.count))
+    for (i, j), (ratio, least, index) in _deal(_nearest, rows, columns, pairs):
+        at = rows.at(i)
+        best[at] = np.maximum(best[at], ratio)
+        nearest[at] = np.where(least < distance[at], index + j * columns.tile, nearest[at])
+        distance[at] = np.minimum(distance[at], least)
+    return best[: len(fake)], nearest[: len(fake)]
 
 
-def _distances(a: Array, b: Array, b_squares: Array) -> Array:
-    """Squared distances [rows of a, rows of b]."""
-    dots = jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
-    return jnp.maximum(jnp.sum(a * a, 1)[:, None] + b_squares[None] - 2 * dots, 0)
+class _Tiles:
+    """Rows in blocks of one size, the last filled up with rows that are infinitely far from everything."""
+
+    def __init__(self, x: np.ndarray, tile: int, balls: np.ndarray | None = None):
+        self.tile = min(tile, len(x))
+        self.count = -(-len(x) // self.tile)
+        self.size, more = self.count * self.tile, self.count * self.tile - len(x)
+        self.blocks = np.pad(x, ((0, more), (0, 0))).reshape(self.count, self.tile, -1)
+        self.squares = np.pad(np.square(x).sum(1), (0, more), constant_values=np.inf).reshape(self.count, self.tile)
+        balls = np.zeros(len(x), x.dtype) if balls is None else balls.astype(x.dtype)
+        self.balls = np.pad(balls, (0, more), constant_values=-1).reshape(self.count, self.tile)
+
+    def at(self, i: int) -> slice:
+        return slice(i * self.tile, (i + 1) * self.tile)
 
 
-@partial(jax.jit, static_argnums=2)
-def _radii(blocks: Array, x: Array, k: int) -> Array:
-    squares, size = jnp.sum(x * x, 1), blocks.shape[1]
+def _deal(run: Callable[..., Any], rows: _Tiles, columns: _Tiles, pairs: Iterator[tuple[int, int]]) -> Iterator[Any]:
+    """(pair, run's results on it) for every pair of blocks, by turns on the devices of this process, a few ahead."""
+    devices, waiting = jax.local_devices(), []
+    kept: dict[Any, Any] = {}
 
-    def one(block: tuple[Array, Array]) -> Array:
-        number, rows = block
-        itself = jnp.arange(len(x))[None] == (number * size + jnp.arange(size))[:, None]
-        return _kth_smallest(jnp.where(itself, jnp.inf, _distances(rows, x, squares)), k)
+    def block(side: _Tiles, i: int, device: Any) -> Any:
+        key = (id(side), i, device)
+        if key not in kept:
+            kept[key] = jax.device_put((side.blocks[i], side.squares[i], side.balls[i]), device)
+        return kept[key]
 
-    return lax.map(one, (jnp.arange(len(blocks)), blocks))
+    for number, (i, j) in enumerate(pairs):
+        device = devices[number % len(devices)]
+        waiting.append(((i, j), run(block(rows, i, device), block(columns, j, device), i == j)))
+        if len(waiting) > 2 * len(devices):
+            pair, found = waiting.pop(0)
+            yield pair, jax.device_get(found)
+    for pair, found in waiting:
+        yield pair, jax.device_get(found)
 
 
-def _kth_smallest(x: Array, k: int) -> Array:
-    """The k-th smallest of every row: k - 1 times, the first smallest is crossed out."""
-    columns = jnp.arange(x.shape[1])[None]
-    for _ in range(k - 1):
-        x = jnp.where(columns == jnp.argmin(x, 1)[:, None], jnp.inf, x)
-    return jnp.min(x, 1)
+Block = tuple[Array, Array, Array]
+"""(rows [T, D], their squared norms [T], the squared radii of their balls [T])."""
+
+
+def _distances(a: Block, b: Block) -> Array:
+    """Squared distances [T of a, T of b]."""
+    dots = lax.optimization_barrier(jnp.matmul(a[0], b[0].T, precision=lax.Precision.HIGHEST))
+    return jnp.maximum(a[1][:, None] + b[1][None] - 2 * dots, 0)
+
+
+@partial(jax.jit, static_argnames="k")
+def _within(a: Block, b: Block, same: Array, k: int) -> tuple[Array, Array]:
+    """A few distances of every row, and of every column [few, T], with the k smallest among them; none to itself."""
+    d = _distances(a, b)
+    itself = (jnp.arange(len(d))[:, None] == jnp.arange(d.shape[1])[None]) & same
+    d = lax.optimization_barrier(jnp.where(itself, jnp.inf, d))
+    return _few(_few(d, k, 1), k, 1).T, _few(_few(d, k, 0), k, 0)
+
+
+def _few(x: Array, k: int, axis: int, groups: int = 16) -> Array:
+    """The k smallest of every group of numbers along an axis: far fewer, with the k smallest of all among them.
+
+    A group is made of numbers far apart, so that whole slices are compared at once: each passes through k registers.
+    """
+    size = -(-x.shape[axis] // groups)
+    if size <= 2 * k:
+        return x
+    if more := size * groups - x.shape[axis]:
+        x = jnp.pad(x, [(0, more if i == axis else 0) for i in range(2)], constant_values=jnp.inf)
+    registers: list[Array] = []
+    for g in range(groups):
+        value, passed = lax.slice_in_dim(x, g * size, (g + 1) * size, axis=axis), []
+        for register in registers:
+            passed.append(jnp.minimum(register, value))
+            value = jnp.maximum(register, value)
+        registers = [*passed, value][:k]
+    # Without the barrier XLA would make the registers again for every slice that reads them.
+    return lax.optimization_barrier(jnp.concatenate(registers, axis))
 
 
 @jax.jit
-def _compare(blocks: Array, fake_radii: Array, count: Array, real: Array, real_radii: Array):
-    squares, size = jnp.sum(real * real, 1), blocks.shape[1]
+def _compare(a: Block, b: Block, same: Array) -> tuple[Array, Array, Array, Array]:
+    d = _distances(a, b)
+    inside = d < b[2][None]
+    balls = jnp.sum(inside.astype(jnp.float32), 1)
+    return jnp.any(d <= b[2][None], 1), balls, jnp.any(inside, 0), jnp.any(d <= a[2][:, None], 0)
 
-    def one(carry: tuple[Array, Array], block: tuple[Array, Array, Array]):
-        covered, in_fake = carry
-        number, rows, balls = block
-        there = (number * size + jnp.arange(size) < count)[:, None]
-        d = jnp.where(there, _distances(rows, real, squares), jnp.inf)
-        inside = d < real_radii[None]
-        covered |= jnp.any(inside, 0)
-        in_fake |= jnp.any(d <= balls[:, None], 0)
-        realism = jnp.max(real_radii[None] / (d + 1e-5), 1)
-        return (covered, in_fake), (jnp.any(d <= real_radii[None], 1), jnp.sum(inside, 1), jnp.argmin(d, 1), realism)
 
-    nothing = jnp.zeros(len(real), bool)
-    (covered, in_fake), rows = lax.scan(one, (nothing, nothing), (jnp.arange(len(blocks)), blocks, fake_radii))
-    return rows, covered, in_fake
+@jax.jit
+def _nearest(a: Block, b: Block, same: Array) -> tuple[Array, Array, Array]:
+    d = _distances(a, b)
+    return jnp.max(b[2][None] / (d + 1e-5), 1), jnp.min(d, 1), jnp.argmin(d, 1)
