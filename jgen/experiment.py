@@ -28,6 +28,9 @@ from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 Evaluate = Callable[[Params, Extra, Key, Iterator[Batch], int], Mapping[str, Any]]
 """(params, extra, key, batches of a held-out set, number of images) -> named numbers or lists of numbers."""
 
+Picture = Callable[[Params, Extra, Key, Batch], Array]
+"""(params, extra, key, a batch of held-out images) -> images [N, H, W, C] of a grid."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -44,6 +47,8 @@ class Stage:
     """Draws images; None for a stage that makes none, such as a classifier."""
     options: Any = None
     """What `sample` takes as its options where none are given; a frozen dataclass."""
+    pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
+    """Other pictures by name, such as reconstructions; written beside the sample grids."""
     ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
     validate: LossFn | None = None
     """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""

@@ -18,7 +18,7 @@ def main(out, fsdp, *distributed):
     from jgen.data import Pipeline, open_source
     from jgen.experiment import draw
     from jgen.train.loop import compile_stage
-    from jgen.train.sharding import make_mesh
+    from jgen.train.sharding import batch_sharding, make_mesh
     from tests import tiny
 
     stage = tiny.stage(channels=32, data__flip=True, data__dequantize=True)
@@ -33,8 +33,30 @@ def main(out, fsdp, *distributed):
         losses.append(float(metrics["loss"]))
     split = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     images = draw(stage, state.averaged, state.extra, mesh, num=12, batch=8)
+    book = codebook(batch_sharding(mesh))
     if jax.process_index() == 0:
-        np.savez(out, losses=losses, images=images, noise=noise, split=split, devices=mesh.size)
+        np.savez(out, losses=losses, images=images, noise=noise, split=split, devices=mesh.size, codebook=book)
+
+
+def codebook(sharding):
+    """A codebook after three updates by inputs that lie on all devices."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jgen.models.vqvae import quantize
+    from jgen.objectives import vqvae
+
+    @jax.jit
+    def follow(book, z):
+        q = quantize(z, book.vectors)
+        return vqvae.revive(vqvae.update(book, q), q, jnp.arange(len(book.size)))
+
+    book = vqvae.new_codebook(jax.random.key(0), 12, 3)
+    for i in range(3):
+        z = np.random.default_rng(i).normal(size=(16, 4, 3)).astype(np.float32)
+        book = follow(book, jax.make_array_from_callback(z.shape, sharding, lambda rows, z=z: z[rows]))
+    return np.asarray(book.vectors)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def check(one, out, devices, sharded):
     np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-5)
     np.testing.assert_allclose(found["images"], one["images"], atol=1e-4)
     assert np.std(found["images"]) > 0.1
+    np.testing.assert_allclose(found["codebook"], one["codebook"], atol=1e-5)
 
 
 @pytest.mark.parametrize(

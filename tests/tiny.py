@@ -25,6 +25,19 @@ FLAGS = {
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
+    "pixelcnn": [
+        "--channels", "4", "--layers", "1", "--hidden", "8", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
+    "vae": [
+        "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
+        "--train.scan", "1", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
+    "vqvae": [
+        "--channels", "8", "--block-channels", "4", "--code-size", "4", "--codes", "8", "--prior-channels", "4",
+        "--prior-layers", "1", "--prior-steps", "4", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4",
+        "--train.save-every", "2", "--train.sample-every", "0",
+    ],
 }  # fmt: skip
 
 

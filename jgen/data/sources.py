@@ -55,6 +55,7 @@ class ArraySource:
             raise UserError(f"{self.name}: {sizes}: every array must be of the same length")
         if self.arrays["image"].ndim != 4:
             raise UserError(f"{self.name}: images of shape {self.arrays['image'].shape}: must be [N, H, W, C]")
+        check_pixels(self.arrays["image"], self.name)
         if "label" in self.arrays:
             check_labels(self.arrays["label"], len(self.classes), self.name)
 
@@ -68,6 +69,16 @@ class ArraySource:
     def __getitem__(self, index: Any, /) -> Example:
         """The example at an index, or those at an array of indices."""
         return {key: value[index] for key, value in self.arrays.items()}
+
+
+def check_pixels(images: np.ndarray, name: str) -> None:
+    """Raises UserError unless images are 8-bit, or floats in [-1, 1]."""
+    if images.dtype == np.uint8:
+        return
+    if not np.issubdtype(images.dtype, np.floating):
+        raise UserError(f"{name}: images of {images.dtype}; must be uint8 (8 bits), or floats in [-1, 1]")
+    if images.size and not (np.abs(images) <= 1).all():
+        raise UserError(f"{name}: images from {images.min():g} to {images.max():g}; floats must lie in [-1, 1]")
 
 
 def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from jgen.errors import UserError
 from jgen.nn.causal import CausalConv, Dense, Late, Place, RowConv, gate
@@ -148,15 +149,19 @@ class GatedPixelCNN(nn.Module):
         self.encode = Encoding(self.codes)
         self.stack = [GatedLayer(self.features, 7, True), *(GatedLayer(self.features) for _ in range(self.layers))]
         self.head = Head(self.hidden, self.outputs)
+        self.beneath = [Dense(2 * self.features) for _ in self.stack]
         if self.classes:
             self.condition = nn.Embed(self.classes, 2 * 2 * self.features * (1 + self.layers))
 
-    def __call__(self, x: Array, label: Array | None = None, train: bool = False) -> Array:
-        return self.pixel(x, self._links(x, None, label), None, label)
+    def __call__(self, x: Array, label: Array | None = None, train: bool = False, *, beneath: Array | None = None) -> Array:
+        """beneath [B, H, W, F]: features of every place that are known beforehand, such as those of coarser codes."""
+        return self.pixel(x, self._links(x, None, label, beneath), None, label)
 
-    def row(self, x: Array, place: Place, label: Array | None = None) -> Context:
+    def row(self, x: Array, place: Place, label: Array | None = None, *, beneath: Array | None = None) -> Context:
         """The links of every layer for a row, given the row above [B, 1, W, C]."""
-        return self._links(x, place, label)
+        if beneath is not None:
+            beneath = lax.dynamic_slice_in_dim(beneath, place.row, 1, 1)
+        return self._links(x, place, label, beneath)
 
     def pixel(self, x: Array, context: Context, place: Place | None, label: Array | None = None) -> Array:
         """Outputs of a pixel, given the pixel before it [B, 1, 1, C] and the links at it; or of whole images."""
@@ -166,11 +171,11 @@ class GatedPixelCNN(nn.Module):
             skips.append(skip)
         return self.head(functools.reduce(jnp.add, skips))
 
-    def _links(self, x: Array, place: Place | None, label: Array | None) -> list[Array]:
+    def _links(self, x: Array, place: Place | None, label: Array | None, beneath: Array | None) -> list[Array]:
         v, links = self.encode(x, place), []
-        for layer, (condition, _) in zip(self.stack, self._conditions(label)):
+        for i, (layer, (condition, _)) in enumerate(zip(self.stack, self._conditions(label))):
             v, link = layer.vertical(v, place, condition)
-            links.append(link)
+            links.append(link if beneath is None else link + self.beneath[i](beneath))
         return links
 
     def _conditions(self, label: Array | None) -> list[tuple[Any, Any]]:

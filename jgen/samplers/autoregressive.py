@@ -34,14 +34,19 @@ class Decoder(NamedTuple):
     """(cache, row, column, pixel before [B, 1, 1, C], context at the column) -> (outputs [B, K], cache)."""
 
 
-def decoder(net: nn.Module, variables: Mapping[str, PyTree], shape: tuple[int, int, int, int], label: Any = None) -> Decoder:
-    """The decoder of a PixelCNN for images of `shape` [B, H, W, C]; label int [B] where it is class-conditional."""
+def decoder(
+    net: nn.Module, variables: Mapping[str, PyTree], shape: tuple[int, int, int, int], label: Any = None, **known: Any
+) -> Decoder:
+    """The decoder of a PixelCNN for images of `shape` [B, H, W, C]; label int [B] where it is class-conditional.
+
+    known: what else its method `row` takes, such as `beneath` of GatedPixelCNN.
+    """
     batch, _, width, channels = shape
     zero = jnp.zeros((), jnp.int32)
 
     def row(cache: Cache, r: Array, above: Array) -> tuple[Context, Cache]:
         place = Place(r, None, width)
-        context, lines = net.apply({**variables, **cache}, above, place, label, method="row", mutable=_lines(cache))
+        context, lines = net.apply({**variables, **cache}, above, place, label, method="row", mutable=_lines(cache), **known)
         return context, new_row({**cache, **lines}, r)
 
     def pixel(cache: Cache, r: Array, c: Array, before: Array, context: Context) -> tuple[Array, Cache]:
@@ -54,7 +59,9 @@ def decoder(net: nn.Module, variables: Mapping[str, PyTree], shape: tuple[int, i
     above, before = jnp.zeros((batch, 1, width, channels)), jnp.zeros((batch, 1, 1, channels))
 
     def make() -> Cache:
-        context, lines = net.apply(variables, above, Place(zero, None, width), label, method="row", mutable=_lines(None))
+        context, lines = net.apply(
+            variables, above, Place(zero, None, width), label, method="row", mutable=_lines(None), **known
+        )
         here = jax.tree.map(lambda x: x[:, :, :1], context)
         place = Place(zero, zero, width)
         _, windows = net.apply(variables, before, here, place, label, method="pixel", mutable=_pixels(None))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jgen.config import check_at_least
-from jgen.data import Pipeline, open_source
+from jgen.config import DataConfig, check_at_least
+from jgen.data import Pipeline, Source, open_source
 from jgen.errors import UserError
-from jgen.experiment import Stage, draw
+from jgen.experiment import Picture, Stage, draw
 from jgen.train import pictures
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.log import Log, read
@@ -238,16 +239,22 @@ class Watch:
         return jax.eval_shape(self.stage.create, jax.random.key(0)).params[player]
 
 
+def _held_out_source(stage: Stage, most: int, mesh: Mesh) -> tuple[Source, DataConfig]:
+    """Images that were not trained on, in batches of at most so many; of a set without a test split, the training images."""
+    try:
+        source = open_source(dataclasses.replace(stage.data, split="test", limit=0), stage.train.seed)
+    except UserError:
+        source = open_source(stage.data, stage.train.seed)
+    size = max(min(most, len(source)) // mesh.size, 1) * mesh.size
+    return source, dataclasses.replace(stage.data, batch_size=size, flip=False)
+
+
 def _held_out(stage: Stage, mesh: Mesh) -> Callable[[TrainState], float | None]:
     """state -> its mean validation loss on the same held-out images with the same noise every time."""
     if stage.validate is None:
         return lambda state: None
-    try:
-        source = open_source(dataclasses.replace(stage.data, split="test", limit=0), stage.train.seed)
-    except UserError:  # a set without a test split is ranked on its first training images
-        source = open_source(stage.data, stage.train.seed)
-    size = min(stage.data.batch_size, len(source) // mesh.size * mesh.size)
-    data = dataclasses.replace(stage.data, batch_size=size, flip=False)
+    source, data = _held_out_source(stage, stage.data.batch_size, mesh)
+    size = data.batch_size
     count = min(HELD_OUT, len(source) // size)
     validate = stage.validate
     loss = jax.jit(lambda params, extra, key, batch: validate(params, extra, key, batch)[0])
@@ -287,12 +294,25 @@ def _unwritten(folder: Path, checkpoints: Checkpoints, error: Exception) -> User
 
 
 def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: int) -> None:
-    """Writes the sample grid of a step; of the last one, as samples.png too."""
-    if stage.sample is None:
+    """Writes the grids of a step: samples, and the stage's other pictures; of the last step, as NAME.png too."""
+    grids: dict[str, np.ndarray] = {}
+    if stage.sample is not None:
+        seed = stage.train.seed
+        grids["samples"] = draw(stage, state.averaged, state.extra, mesh, num=PREVIEW, seed=seed, batch=PREVIEW)
+    if stage.pictures:
+        source, data = _held_out_source(stage, PREVIEW, mesh)
+        batch = next(Pipeline(source, data, 0, mesh).batches())
+        for name, make in stage.pictures.items():
+            grids[name] = np.asarray(_picture(make, mesh)(state.averaged, state.extra, jax.random.key(0), batch))
+    if jax.process_index():
         return
-    images = draw(stage, state.averaged, state.extra, mesh, num=PREVIEW, seed=stage.train.seed, batch=PREVIEW)
-    if jax.process_index() == 0:
+    for name, images in grids.items():
         picture = pictures.grid(images)
-        pictures.save(picture, folder / "samples" / f"{step:08d}.png")
+        pictures.save(picture, folder / "samples" / f"{step:08d}{'' if name == 'samples' else '-' + name}.png")
         if step == stage.train.steps:
-            pictures.save(picture, folder / "samples.png")
+            pictures.save(picture, folder / f"{name}.png")
+
+
+@functools.lru_cache(16)
+def _picture(make: Picture, mesh: Mesh) -> Callable[..., Any]:
+    return jax.jit(make, out_shardings=replicated(mesh))

@@ -77,8 +77,10 @@ def report(folder: Path, title: str, config: dict[str, Any], facts: dict[str, st
     """Writes report.html: pictures over time, curves, timings, config, commands. Nothing is loaded from elsewhere."""
     from jgen.train.log import read
 
-    images = [*sorted((folder / "samples").glob("*.png")), *folder.glob("samples.png")]
+    images = [p for p in sorted((folder / "samples").glob("*.png")) if "-" not in p.name]
+    images += [*folder.glob("samples.png")]
     shown = [images[round(i)] for i in np.linspace(0, len(images) - 1, min(len(images), 9))] if images else []
+    shown += [p for p in sorted(folder.glob("*.png")) if p.name not in ("samples.png", "loss.png")]
     records = read(folder / "metrics.jsonl")
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
     figures = "".join(f"<figure>{_image(p)}<figcaption>{html.escape(p.stem)}</figcaption></figure>" for p in shown)
