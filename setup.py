@@ -21,7 +21,7 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "test": TEST,
-        "oracle": ["torch==2.13.0", "diffusers", "prdc", "pytorch-fid"],
+        "oracle": ["torch==2.13.0", "diffusers", "prdc", "pytorch-fid", "pythae", "vector-quantize-pytorch"],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
     },

@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import foundation, metrics
+from benchmarks import foundation, latent, metrics
 from benchmarks.timing import Row
 
-BENCHMARKS = {**foundation.BENCHMARKS, **metrics.BENCHMARKS}
+BENCHMARKS = {**foundation.BENCHMARKS, **metrics.BENCHMARKS, **latent.BENCHMARKS}
 
 
 def isolated(name: str) -> list[Row]:

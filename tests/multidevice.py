@@ -33,9 +33,24 @@ def main(out, fsdp, *distributed):
         losses.append(float(metrics["loss"]))
     split = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     images = draw(stage, state.averaged, state.extra, mesh, num=12, batch=8)
-    book = codebook(batch_sharding(mesh))
+    book, covariance = codebook(batch_sharding(mesh)), moments(batch_sharding(mesh))
     if jax.process_index() == 0:
-        np.savez(out, losses=losses, images=images, noise=noise, split=split, devices=mesh.size, codebook=book)
+        found = dict(losses=losses, images=images, noise=noise, codebook=book, covariance=covariance)
+        np.savez(out, split=split, devices=mesh.size, **found)
+
+
+def moments(sharding):
+    """The covariance of features that come in batches that lie on all devices."""
+    import jax
+    import numpy as np
+
+    from jgen.metrics import frechet
+
+    found, join = frechet.no_moments(5), jax.jit(frechet.add)
+    for i in range(3):
+        x = np.random.default_rng(i).normal(size=(16, 5)).astype(np.float32)
+        found = join(found, jax.make_array_from_callback(x.shape, sharding, lambda rows, x=x: x[rows]))
+    return found.covariance()
 
 
 def codebook(sharding):

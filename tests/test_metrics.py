@@ -329,6 +329,31 @@ def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeyp
         run.sample(2)
 
 
+def test_a_noisy_classifier_learns_at_every_time_and_cannot_be_an_extractor(tmp_path):
+    from dataclasses import replace
+
+    from experiments import classifier
+
+    config = replace(classifier.Config(), noisy=True, channels=(8,), shift=1, smoothing=0.1)
+    (stage,) = classifier.build(config).stages
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    batch = {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
+    loss, _ = jax.eval_shape(stage.phases[0].loss, params, extra, jax.random.key(0), batch)
+    assert loss.shape == ()
+    with pytest.raises(UserError, match="needs their times"):
+        jax.eval_shape(
+            lambda p: classifier.network(classifier_config(config)).apply({"params": p["net"]}, batch["image"]), params
+        )
+
+
+def classifier_config(config):
+    from dataclasses import replace
+
+    from jgen.data import resolve
+
+    return replace(config, data=resolve(config.data))
+
+
 def test_grey_images_of_any_size_go_through_a_published_network():
     """VGG16 with two narrow dense layers: its features are those of the resized, normalised colour image."""
     random = np.random.default_rng(0)

@@ -24,7 +24,7 @@ def test_the_import_lines_of_the_readme_run(tmp_path, monkeypatch):
 
 def test_every_command_of_the_readme_is_understood(tmp_path):
     """Each `python -m` line parses: its flags exist."""
-    lines = re.findall(r"^python -m (experiments\.\w+|jgen\.data|benchmarks)(.*)$", README, re.M)
+    lines = re.findall(r"^python -m (experiments\.\w+|jgen\.data|jgen\.metrics|benchmarks)(.*)$", README, re.M)
     assert len(lines) >= 5
     for module, rest in lines:
         words = rest.split("#")[0].split()
@@ -36,12 +36,17 @@ def test_every_command_of_the_readme_is_understood(tmp_path):
 
 
 def test_readme_names_the_presets_that_exist():
-    from experiments import ddpm
-
-    table = README.split("## What it costs")[1]
-    for name, config in ddpm.PRESETS.items():
-        assert f"`{name}`" in table
-        assert f"{config.train.steps:,} x {config.data.batch_size}" in table
+    """A row of the table for every preset, with its steps and batch."""
+    rows, experiment = {}, ""
+    for line in README.split("## What it costs")[1].splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) > 2 and cells[1].startswith("`"):
+            experiment = cells[0].strip("`") or experiment
+            rows[experiment, cells[1].strip("`")] = cells[2]
+    for experiment in tiny.EXPERIMENTS:
+        for name, config in tiny.module(experiment).PRESETS.items():
+            prior = f" + {config.prior_steps:,}" if hasattr(config, "prior_steps") else ""
+            assert rows[experiment, name] == f"{config.train.steps:,}{prior} x {config.data.batch_size}"
 
 
 def test_benchmarks_print_and_write_their_rows(tmp_path):
