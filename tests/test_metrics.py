@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jgen.config import DataConfig
+import jgen
+from jgen.config import DataConfig, Evaluation
 from jgen.convert import feature_nets
-from jgen.data import ArraySource, open_source
+from jgen.data import ArraySource, open_source, resolve
 from jgen.data.sources import BUILT_IN
 from jgen.errors import UserError
 from jgen.metrics import bits, extract, frechet, image_quality, kernel, neighbours, paths, record, scores
 from jgen.metrics.class_score import inception_score
 from jgen.metrics.linear_separability import separability
-from jgen.runs import train, write_images
+from jgen.runs import evaluate, train, write_images
 from jgen.train.sharding import make_mesh
 from tests import tiny
 
@@ -267,16 +268,17 @@ def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
     from jgen.metrics.__main__ import main as command
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JGEN_CACHE", str(tmp_path / "cache"))
     train("experiments.ddpm", "digits", ddpm.build, tiny.config(train__steps=2), tmp_path / "run", False)
 
-    def evaluate(*args):
-        import jgen
+    run = jgen.load("run")
 
-        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["evaluate", "--run", "run", *args])
+    def scored(**given):
+        return evaluate(run.folder, Evaluation(**given), run.stage.options)
 
-    evaluate("--metrics", "fd,kid", "--num", "20", "--batch", "8", "--out", "a.json")
-    write_images(jgen_load("run").sample(20), tmp_path / "pictures")
-    evaluate("--metrics", "fd,kid", "--against", "pictures", "--out", "b.json")
+    scored(metrics="fd,kid", num=20, batch=8, out="a.json")
+    write_images(run.sample(20), tmp_path / "pictures")
+    scored(metrics="fd,kid", against="pictures", out="b.json")
     for row in record.compare(record.read(tmp_path / "a.json"), record.read(tmp_path / "b.json")):
         assert row[1] == pytest.approx(row[2], rel=1e-4)
     facts = json.loads((tmp_path / "a.json").read_text())["records"][0]
@@ -285,25 +287,19 @@ def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
     assert len(facts["protocol"]["reference_sha256"]) == 64
     command(["compare", "a.json", "b.json"])
     command(["pairs", "pictures", "pictures", "--metrics", "psnr"])
-    evaluate("--metrics", "fd", "--against", "pictures", "--num", "10", "--out", "c.json")
+    scored(metrics="fd", against="pictures", num=10, out="c.json")
     with pytest.raises(SystemExit) as stopped:
         command(["compare", "a.json", "c.json"])
     assert stopped.value.code == 2
-    for args, match in [
-        (["--metrics", "fid"], "metrics=fid"),
-        (["--metrics", "pr", "--num", "3"], "pr needs at least 4"),
-        (["--against", "pictures"], "name at least one"),
-        (["--metrics", "fd", "--reference-num", "5000"], "has 1500 images"),
+    for given, match in [
+        (dict(metrics="fid"), "metrics=fid"),
+        (dict(metrics="pr", num=3), "pr needs at least 4"),
+        (dict(against="pictures"), "name at least one"),
+        (dict(metrics="fd", reference_num=5000), "has 1500 images"),
+        (dict(metrics="fd", num=-1), "num=-1"),
     ]:
-        with pytest.raises(SystemExit) as stopped:
-            evaluate(*args)
-        assert stopped.value.code == 2, match
-
-
-def jgen_load(folder):
-    import jgen
-
-    return jgen.load(folder)
+        with pytest.raises(UserError, match=match):
+            scored(**given)
 
 
 def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeypatch):
@@ -316,7 +312,7 @@ def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeyp
     config = tyro.cli(classifier.Config, args=[*tiny.FLAGS["classifier"], "--train.steps", "2"])
     train("experiments.classifier", "digits", classifier.build, config, tmp_path / "run", False)
     command(["export", "run"])
-    run, extractor = jgen_load("run"), extract.cnn_extractor(tmp_path / "digits_cnn.npz")
+    run, extractor = jgen.load("run"), extract.cnn_extractor(tmp_path / "digits_cnn.npz")
     x = images(5)
     features, logits = extractor.apply(extractor.variables, x.astype(np.float32))
     net = classifier.network(run.config)
@@ -329,7 +325,7 @@ def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeyp
         run.sample(2)
 
 
-def test_a_noisy_classifier_learns_at_every_time_and_cannot_be_an_extractor(tmp_path):
+def test_a_noisy_classifier_learns_at_every_time_and_needs_them():
     from dataclasses import replace
 
     from experiments import classifier
@@ -348,8 +344,6 @@ def test_a_noisy_classifier_learns_at_every_time_and_cannot_be_an_extractor(tmp_
 
 def classifier_config(config):
     from dataclasses import replace
-
-    from jgen.data import resolve
 
     return replace(config, data=resolve(config.data))
 
