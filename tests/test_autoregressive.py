@@ -52,36 +52,46 @@ def test_no_pixel_depends_on_itself_or_on_what_follows(name):
     assert last.reshape(-1).sum() >= 20
 
 
+def walk(net, variables, x, label, **known):
+    """The outputs at every pixel of a cached walk through given images."""
+    decode, rows = decoder(net, variables, x.shape, label, **known), []
+    b, h, w, c = x.shape
+    cache, above = decode.cache, jnp.zeros((b, 1, w, c))
+    for r in range(h):
+        context, cache = decode.row(cache, jnp.asarray(r), above)
+
+        def one(carry, column, r=r):
+            cache, before = carry
+            number, here, pixel = column
+            here = jax.tree.map(lambda v: v[:, None, None], here)
+            outputs, cache = decode.pixel(cache, jnp.asarray(r), number, before, here)
+            return (cache, pixel[:, None, None]), outputs
+
+        columns = (jnp.arange(w), jax.tree.map(lambda v: jnp.moveaxis(v[:, 0], 1, 0), context), jnp.moveaxis(x[:, r], 1, 0))
+        (cache, _), found = jax.lax.scan(one, (cache, jnp.zeros((b, 1, 1, c))), columns)
+        rows.append(jnp.moveaxis(found, 0, 1))
+        above = x[:, r : r + 1]
+    return jnp.stack(rows, 1)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_cached_decode_gives_the_logits_of_the_whole_forward(name):
     net = NETS[name]
     variables, x, label = drawn(net)
     whole = jax.jit(net.apply)(variables, x, label)
-    b, h, w, c = x.shape
-
-    @jax.jit
-    def decode(variables, x):
-        """Walks through given pixels; what is 'drawn' is the network's outputs, kept aside as extra channels."""
-        decode, rows = decoder(net, variables, x.shape, label), []
-        cache, above = decode.cache, jnp.zeros((b, 1, w, c))
-        for r in range(h):
-            context, cache = decode.row(cache, jnp.asarray(r), above)
-
-            def one(carry, column, r=r):
-                cache, before = carry
-                number, here, pixel = column
-                here = jax.tree.map(lambda v: v[:, None, None], here)
-                outputs, cache = decode.pixel(cache, jnp.asarray(r), number, before, here)
-                return (cache, pixel[:, None, None]), outputs
-
-            columns = (jnp.arange(w), jax.tree.map(lambda v: jnp.moveaxis(v[:, 0], 1, 0), context), jnp.moveaxis(x[:, r], 1, 0))
-            (cache, _), found = jax.lax.scan(one, (cache, jnp.zeros((b, 1, 1, c))), columns)
-            rows.append(jnp.moveaxis(found, 0, 1))
-            above = x[:, r : r + 1]
-        return jnp.stack(rows, 1)
-
-    got = decode(variables, jnp.asarray(x))
+    got = jax.jit(lambda v, x: walk(net, v, x, label))(variables, jnp.asarray(x))
     np.testing.assert_allclose(got, whole, atol=1e-5 * float(np.abs(whole).max()))
+
+
+def test_cached_decode_over_features_that_are_known_beforehand():
+    net, random = GatedPixelCNN(3, 4, 1, 8), np.random.default_rng(0)
+    x, beneath = (random.normal(size=(2, 4, 5, c)).astype(np.float32) for c in (1, 6))
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), x, beneath=beneath))
+    variables = jax.tree.map(lambda s: (random.normal(size=s.shape) * 0.3).astype(np.float32), shapes)
+    whole = jax.jit(lambda v, b: net.apply(v, x, beneath=b))(variables, beneath)
+    got = jax.jit(lambda v, x: walk(net, v, x, None, beneath=jnp.asarray(beneath)))(variables, jnp.asarray(x))
+    np.testing.assert_allclose(got, whole, atol=1e-5 * float(np.abs(whole).max()))
+    assert np.abs(whole - net.apply(variables, x, beneath=beneath + 1)).max() > 1e-3
 
 
 def test_image_i_depends_on_its_own_key_alone_and_given_pixels_stay():
