@@ -206,6 +206,7 @@ def build(config: Config) -> "Experiment":
         phases=[Phase("net", diffusion.simple(apply, **objective))],
         optimizers={"net": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))},
         ema={"net": ramped(config.ema)},
+        supports=frozenset(("dtype", "remat")),
         sample=sample,
         options=config.sampling,
         validate=diffusion.simple(apply, **objective, train=False),

@@ -9,6 +9,7 @@ Target of the cifar10 preset: 2.92 bits/dim on the test set (PixelCNN++, table 1
 are of the 8-bit values themselves (discrete), exact, in bits per dimension.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,6 +129,8 @@ def build(config: Config) -> "Experiment":
 
     config = replace(config, data=resolve(config.data))
     classes, shape, net, law = config.data.num_classes, config.data.shape, network(config), likelihood(config)
+    if config.data.dequantize:
+        raise UserError("data.dequantize=True: the likelihood is of the 8-bit values themselves")
     if config.conditional and not classes:
         raise UserError(f"conditional=True: {config.data.name} has no labels")
 
@@ -135,9 +138,13 @@ def build(config: Config) -> "Experiment":
         return net.apply({"params": params}, x, label, **kwargs)
 
     def init(key):
-        # Weight normalisation takes its scales from the first images.
-        source = open_source(config.data, config.train.seed)
-        images = np.stack([source[i]["image"] for i in range(min(len(source), 32))]) / np.float32(127.5) - 1
+        images = np.zeros((1, *shape), np.float32)
+        if config.network == "pixelcnnpp":
+            # Weight normalisation takes its scales from the first images. Where a finished run is only loaded, the set
+            # may be elsewhere, and what is made here is replaced.
+            with contextlib.suppress(UserError):
+                source = open_source(config.data, config.train.seed)
+                images = np.stack([source[i]["image"] for i in range(min(len(source), 32))]) / np.float32(127.5) - 1
         label = jnp.zeros(len(images), jnp.int32) if config.conditional else None
         return {"net": net.init(key, jnp.asarray(images), label)["params"]}, {}
 

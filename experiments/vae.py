@@ -108,8 +108,8 @@ def network(config: Config) -> "VAE":
     return VAE(shape, likelihood(config).outputs, config.latents, config.widths, config.channels)
 
 
-def evaluation(config: Config, encode, decode, law, prepare):
-    """The bound and the importance-weighted bound with 50 draws, in nats and where it is a likelihood in bits/dim."""
+def evaluation(config: Config, encode, decode, code, law, prepare):
+    """The bound and the importance-weighted one with 50 draws, in nats and bits/dim; without a prior, the error alone."""
     import jax
     import jax.numpy as jnp
 
@@ -127,6 +127,8 @@ def evaluation(config: Config, encode, decode, law, prepare):
         def dec(z):
             return decode(params["net"], z)
 
+        if config.kind not in ("vae", "iwae"):
+            return -jnp.mean(jnp.sum(law.log_prob(dec(code(enc(x)[0])), x), (1, 2)))
         terms = vae.elbo_terms(enc, dec, law, x, jax.random.normal(keys[1], (len(x), config.latents)))
         tight = vae.importance_log_likelihood(enc, dec, law, x, keys[2], 50, 10)
         parts = (terms.reconstruction, jnp.sum(terms.kl, 1), -tight)
@@ -134,6 +136,8 @@ def evaluation(config: Config, encode, decode, law, prepare):
 
     def evaluate(params, extra, key, batches, count):
         total = sum(measure(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count
+        if total.ndim == 0:
+            return {"reconstruction_nats": total}
         reconstruction, kl, tight = (float(v) for v in total)
         found = {"bound_nats": reconstruction + kl, "reconstruction_nats": reconstruction, "kl_nats": kl, "iwae_50_nats": tight}
         if config.likelihood == "bernoulli":
@@ -153,6 +157,7 @@ def build(config: Config) -> "Experiment":
     from jgen import samplers
     from jgen.data import resolve
     from jgen.edit import latents
+    from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import vae
     from jgen.train import Phase
@@ -160,6 +165,9 @@ def build(config: Config) -> "Experiment":
 
     config = replace(config, data=resolve(config.data))
     net, law, shape = network(config), likelihood(config), config.data.shape
+    prior = config.kind in ("vae", "iwae")
+    if config.data.dequantize and config.likelihood != "gaussian":
+        raise UserError(f"data.dequantize=True: {config.likelihood} is a likelihood of the 8-bit values themselves")
     prepare = vae.binarize if config.likelihood == "bernoulli" else None
 
     def encode(params, x):
@@ -174,8 +182,12 @@ def build(config: Config) -> "Experiment":
 
     def objective(train):
         if config.kind in ("vae", "iwae"):
-            options = dict(beta=config.beta, free_bits=config.free_bits, warmup=config.kl_warmup) if train else {}
-            options = {"samples": config.importance_samples} if config.kind == "iwae" else options
+            options = (
+                dict(beta=config.beta, free_bits=config.free_bits, warmup=config.kl_warmup * config.train.accumulate)
+                if train
+                else {}
+            )
+            options |= {"samples": config.importance_samples} if config.kind == "iwae" else {}
             return vae.vae(encode, decode, law, prepare=prepare, **options)
         sparsity = config.kind.removeprefix("sparse_") if config.kind.startswith("sparse") else "none"
         noise = config.noise if config.kind == "denoising" and train else 0.0
@@ -189,6 +201,10 @@ def build(config: Config) -> "Experiment":
         uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1), (*shape[:2], law.uniforms)))(keys)
         return law.draw(outputs, uniforms)
 
+    def code(mean):
+        """What the decoder is given: of the sparse kind with KL, activations between 0 and 1."""
+        return jax.nn.sigmoid(mean) if config.kind == "sparse_kl" else mean
+
     def show(params, z):
         return law.mean(decode(params["net"], z))
 
@@ -196,23 +212,21 @@ def build(config: Config) -> "Experiment":
         """Held-out images and, right of each, what the decoder makes of its code."""
         x = batch["image"][:32]
         x = prepare(key, x) if prepare else x
-        code, _ = encode(params["net"], x)
-        code = jax.nn.sigmoid(code) if config.kind == "sparse_kl" else code
-        return jnp.stack([x, show(params, code)], 1).reshape(-1, *shape)
+        return jnp.stack([x, show(params, code(encode(params["net"], x)[0]))], 1).reshape(-1, *shape)
 
     def traversals(params, extra, key, batch):
         """A latent a row, from -3 to 3, about the code of a held-out image; those that vary most over the batch."""
         means, _ = encode(params["net"], batch["image"])
         order = jnp.argsort(-jnp.var(means, 0))
         z = latents.traversal(means[0][order], min(8, config.latents), 8)
-        return show(params, z[:, jnp.argsort(order)])
+        return show(params, code(z[:, jnp.argsort(order)]))
 
     def interpolations(params, extra, key, batch):
         """From one held-out image's code to another's: rows by turns on a line and on an arc."""
         means, _ = encode(params["net"], batch["image"][:8])
         t = jnp.linspace(0, 1, 8)
         rows = [path(means[2 * i], means[2 * i + 1], t) for i in range(4) for path in (latents.lerp, latents.slerp)]
-        return show(params, jnp.concatenate(rows))
+        return show(params, code(jnp.concatenate(rows)))
 
     def latent_map(params, extra, key, batch):
         """The first two latents over the prior."""
@@ -228,11 +242,11 @@ def build(config: Config) -> "Experiment":
         phases=[Phase("net", objective(train=True))],
         optimizers={"net": optax.adam(rate)},
         ema={"net": ramped(config.ema)},
-        sample=sample,
+        sample=sample if prior else None,
         options=config.sampling,
-        pictures=pictures | ({"map": latent_map} if config.latents >= 2 else {}),
+        pictures=pictures | ({"map": latent_map} if prior and config.latents >= 2 else {}),
         validate=objective(train=False),
-        evaluate=evaluation(config, encode, decode, law, prepare),
+        evaluate=evaluation(config, encode, decode, code, law, prepare),
     )
     return Experiment([stage])
 

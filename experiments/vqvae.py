@@ -134,6 +134,8 @@ def build(config: Config) -> "Experiment":
     classes, shape, net = config.data.num_classes, config.data.shape, network(config)
     if config.conditional and not classes:
         raise UserError(f"conditional=True: {config.data.name} has no labels")
+    if config.ema and config.train.accumulate > 1:
+        raise UserError(f"train.accumulate={config.train.accumulate}: a codebook that follows its inputs needs the whole batch")
     height, width, _ = shape
     grids = net.grids(height, width)
 
@@ -161,8 +163,15 @@ def build(config: Config) -> "Experiment":
     def objective(train):
         return vqvae.vqvae(apply, beta=config.beta, ema=config.ema, decay=config.decay, train=train)
 
-    def measured(loss):
-        run = jax.jit(lambda params, extra, key, batch: loss(params, extra, key, batch)[1][1])
+    def measured(*losses):
+        """All that these losses report, on held-out images."""
+
+        @jax.jit
+        def run(params, extra, key, batch):
+            found = {}
+            for loss in losses:
+                found |= loss(params, extra, key, batch)[1][1]
+            return found
 
         def evaluate(params, extra, key, batches, count):
             found = [run(params, extra, jax.random.fold_in(key, i), next(batches)) for i in range(count)]
@@ -250,7 +259,7 @@ def build(config: Config) -> "Experiment":
         sample=sample,
         options=config.sampling,
         validate=prior_loss,
-        evaluate=measured(prior_loss),
+        evaluate=measured(prior_loss, objective(train=False)),
         begin=begin,
     )
     return Experiment([first, second])

@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -85,9 +84,9 @@ def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any],
     from jgen.train.distributed import start
 
     start(config.mesh, config.data.batch_size)
-    from jgen.runs import train
+    from jgen.runs import began, train
 
-    folder = Path(options.run or f"runs/{module.split('.')[-1]}/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = Path(options.run or f"runs/{module.split('.')[-1]}/{name}-{began()}")
     if stored:
         stored_data = stored["config"]["data"]
         if config.data.name == stored_data["name"]:

@@ -50,6 +50,8 @@ class Stage:
     pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
     """Other pictures by name, such as reconstructions; written beside the sample grids."""
     ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
+    supports: frozenset[str] = frozenset()
+    """Which of train.dtype and train.remat its networks heed."""
     validate: LossFn | None = None
     """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""
     evaluate: Evaluate | None = None
@@ -61,7 +63,10 @@ class Stage:
         params, extra = self.init(key)
         if earlier is not None:
             take_over = self.begin or (lambda params, extra, *fresh: (params, extra))
-            params, extra = take_over(*earlier, params, extra)
+            taken, extra = take_over(*earlier, params, extra)
+            if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, params):
+                raise UserError(f"{self.name}: the run it begins from has weights of other sizes; give it the same settings")
+            params = taken
         return init_state(params, extra, self.optimizers, self.ema)
 
 

@@ -1,6 +1,7 @@
 """What the three commands of an experiment do, once their arguments are understood."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -40,10 +41,10 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry
             show_cost(stage, mesh)
         return
     main = jax.process_index() == 0
-    if main:
-        write_config(folder, module, preset, config)
     again = f"python -m {module} train --run {folder}"
     stages, earlier = _begin(experiment, config, mesh)
+    if main:
+        write_config(folder, module, preset, config)
     for stage in stages:
         place = experiment.folder(folder, stage)
         if main:
@@ -63,6 +64,16 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry
         print(f"report:  {last / 'report.html'}\nnext:")
         for command in _commands(module, folder, experiment.stages[-1]):
             print(f"  {command}")
+
+
+def began() -> str:
+    """The time of day for the name of a run's folder; that of process 0 on all of several."""
+    now = int(time.time())
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        now = int(multihost_utils.broadcast_one_to_all(np.int32(now)))
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
 
 
 def write_config(folder: Path, module: str, preset: str, config: Any) -> None:
@@ -117,6 +128,8 @@ def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, fo
 def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str) -> None:
     """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
     check_at_least(1, num=num, batch=batch)
+    if Path(out).suffix not in ("", ".png", ".npz"):
+        raise UserError(f"out={out}: must be a .png, a .npz, or a folder")
     run = load(folder)
     began = time.monotonic()
     images = draw(run.stage, run.params, run.extra, run.mesh, num=num, seed=seed, options=options, batch=batch)
@@ -152,7 +165,10 @@ def evaluate(folder: Path, given: Evaluation, options: Any) -> None:
         raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")
     run = load(folder)
     data = dataclasses.replace(run.stage.data, split=given.split or ("train" if metrics else "test"), limit=0, flip=False)
-    source = open_source(data, given.seed)
+    if data.name.startswith("folder:") and data.split != "train":
+        print(f"{data.name}: a folder has no held-out split; these are the images it was trained on")
+        data = dataclasses.replace(data, split="train")
+    source = open_source(data, run.stage.train.seed)
     if tuple(source.shape) != tuple(run.stage.data.shape):
         raise UserError(f"data: {data.name} is {source.shape} now, the run was trained on {run.stage.data.shape}")
     if metrics:
@@ -169,7 +185,9 @@ def evaluate(folder: Path, given: Evaluation, options: Any) -> None:
     for row in records:
         table.add_row(row.metric, f"{row.value:.5f}")
     Console(soft_wrap=True).print(table)
-    path = Path(given.out) if given.out else folder / f"{name}-{p['num']}-seed{given.seed}.json"
+    facts = json.dumps([p, records[0].subject], sort_keys=True, default=str)
+    tag = hashlib.sha256(facts.encode()).hexdigest()[:8]  # another protocol or subject is another file
+    path = Path(given.out) if given.out else folder / f"{name}-{p['num']}-seed{given.seed}-{tag}.json"
     record.write(records, path)
     print(f"written: {path}")
 

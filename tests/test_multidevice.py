@@ -48,7 +48,7 @@ def check(one, out, devices, sharded):
 
 
 @pytest.mark.parametrize(
-    "devices,fsdp", [(2, 1), (8, 4), pytest.param(8, 1, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)]
+    "devices,fsdp", [(8, 4), *(pytest.param(*p, marks=pytest.mark.slow) for p in ((2, 1), (8, 1), (2, 2)))]
 )
 def test_devices_change_nothing(one, tmp_path, devices, fsdp):
     finish(start(tmp_path / "x.npz", devices, fsdp))

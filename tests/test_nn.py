@@ -84,6 +84,7 @@ def unet(**changes):
     return net, variables, x, t, label
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_nothing_but_memory():
     net, variables, x, t, _ = unet()
     again = UNet(**TINY, remat=True)

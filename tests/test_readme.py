@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 import jgen
 from tests import tiny
@@ -11,6 +12,7 @@ from tests import tiny
 README = (tiny.ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_import_lines_of_the_readme_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.run("-m", "experiments.ddpm", "--run", "runs/ddpm/readme", *tiny.FLAGS["ddpm"], cwd=tmp_path)

@@ -243,7 +243,9 @@ def test_changed_settings_are_refused_on_resume_with_their_names(runs):
 
 def test_sample_and_evaluate(runs):
     out = ("--out", "a.npz")
-    done = tiny.run("-m", "experiments.ddpm", "sample", "--num", "5", "--seed", "3", "--steps", "3", *out, cwd=runs)
+    done = tiny.run(
+        "-m", "experiments.ddpm", "sample", "--run", "runs/ddpm/whole", *"--num 5 --seed 3 --steps 3".split(), *out, cwd=runs
+    )
     assert "5 images from step 6" in done.stdout
     images = np.load(runs / "a.npz")["images"]
     assert images.shape == (5, 8, 8, 1)
@@ -252,13 +254,15 @@ def test_sample_and_evaluate(runs):
     assert np.abs((again + 1) * 127.5 - images.astype(float)).max() <= 1
     with pytest.raises(ValueError, match="stps: no such sampling option"):
         run.sample(stps=3)
-    tiny.run("-m", "experiments.ddpm", "evaluate", "--num", "64", cwd=runs)
-    record = json.loads((run.folder if run.folder.is_absolute() else runs / run.folder).joinpath("evaluate.json").read_text())
-    assert record["step"] == 6
-    assert record["num"] == 64
-    values = record["values"]
-    assert len(values) == 11
-    assert all(0 < v < 10 for v in values.values())
+    tiny.run("-m", "experiments.ddpm", "evaluate", "--run", "runs/ddpm/whole", "--num", "64", cwd=runs)
+    (path,) = (runs / run.folder).glob("evaluate-64-seed0-*.json")
+    records = json.loads(path.read_text())["records"]
+    assert len(records) == 11
+    for record in records:
+        assert record["subject"]["step"] == 6
+        assert record["protocol"]["num"] == 64
+        assert record["protocol"]["reference_split"] == "test"
+        assert 0 < record["value"] < 10
 
 
 def test_report_holds_everything_and_loads_nothing(runs):

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -18,6 +20,9 @@ from jgen.metrics.resize import resize
 from jgen.models.cnn import CNN
 from jgen.models.perceptual import IMAGENET
 from jgen.types import Array, PyTree
+
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for an .npz that is cut short, empty or another file."""
 
 SHIPPED = ("digits_cnn", "fashion_mnist_cnn", "glyphs_cnn")
 
@@ -116,10 +121,10 @@ def cnn_extractor(path: Path) -> Extractor:
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
             flat = {tuple(k.split("/")): file[k].astype(np.float32) for k in file.files if k != "meta"}
-    except (OSError, ValueError, KeyError) as error:
+        net = CNN(meta["classes"], tuple(meta["channels"]), meta["stride"])
+        height, width, channels = meta["shape"]
+    except DAMAGED as error:
         raise UserError(f"extractor={path}: sha256 {digest}, not a file that `python -m jgen.metrics export` wrote") from error
-    net = CNN(meta["classes"], tuple(meta["channels"]), meta["stride"])
-    height, width, channels = meta["shape"]
 
     def apply(variables: PyTree, levels: Array) -> tuple[Array, Array]:
         if channels == 3:

@@ -41,7 +41,7 @@ def add(moments: Moments, features: Array, weights: Array | None = None) -> Mome
     weights = jnp.ones(len(x), x.dtype) if weights is None else weights.astype(x.dtype)
     size = jnp.sum(weights)
     x = jnp.where(weights[:, None] > 0, x, 0)
-    mean = weights @ x / jnp.maximum(size, 1)
+    mean = jnp.matmul(weights, x, precision=lax.Precision.HIGHEST) / jnp.maximum(size, 1)
     centred = (x - mean[None]) * weights[:, None]
     scatter = jnp.matmul(centred.T, centred, precision=lax.Precision.HIGHEST)
     total = moments.count + size

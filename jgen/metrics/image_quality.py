@@ -1,6 +1,5 @@
 """SSIM, MS-SSIM and PSNR of pairs of images; pure, differentiable, per image."""
 
-import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -108,10 +107,13 @@ def _maps(
         if border == "reflect":
             rim = (size - 1) // 2
             x = jnp.pad(x, ((0, 0), (rim, rim), (rim, rim), (0, 0)), mode="reflect")
-        for axis in (1, 2):
-            count = x.shape[axis] - size + 1
-            parts = [float(w) * lax.slice_in_dim(x, i, i + count, axis=axis) for i, w in enumerate(window)]
-            x = functools.reduce(jnp.add, parts)
+        channels = x.shape[-1]
+        taps = jnp.broadcast_to(jnp.asarray(window, x.dtype)[:, None, None, None], (size, 1, 1, channels))
+        for kernel in (taps, jnp.swapaxes(taps, 0, 1)):
+            x = lax.conv_general_dilated(
+                x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels,
+                precision=lax.Precision.HIGHEST,
+            )  # fmt: skip
         return x
 
     mean_a, mean_b = blur(a), blur(b)

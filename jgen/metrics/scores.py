@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 from PIL import Image
 from rich.console import Console
@@ -22,7 +23,7 @@ from jgen.data.sources import IN_MEMORY, ArraySource, Source
 from jgen.errors import UserError, nearest
 from jgen.metrics import frechet
 from jgen.metrics.class_score import inception_score
-from jgen.metrics.extract import Extractor
+from jgen.metrics.extract import DAMAGED, Extractor
 from jgen.metrics.kernel import kid
 from jgen.metrics.neighbours import manifold
 from jgen.metrics.record import Record
@@ -122,11 +123,12 @@ def collect(
 
 def _runner(extractor: Extractor, mesh: Mesh) -> Callable[..., Any]:
     def run(variables: Any, moments: frechet.Moments, images: Array, weights: Array) -> Any:
-        x = images.astype(jnp.float32)
+        x = lax.with_sharding_constraint(images, batch_sharding(mesh)).astype(jnp.float32)
         if jnp.issubdtype(images.dtype, jnp.floating):
             # NaN stays NaN through clip and round, and is found in the features.
             x = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255)
-        features, logits = extractor.apply(variables, x)
+        with jax.default_matmul_precision("highest"):  # or a score would depend on the accelerator
+            features, logits = extractor.apply(variables, x)
         return frechet.add(moments, features, weights), features, logits
 
     return jax.jit(run, donate_argnums=1, out_shardings=replicated(mesh))
@@ -224,12 +226,13 @@ def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, me
     key = hashlib.sha256(f"1 {reference.sha256} {reference.num} {extractor.sha256} {extractor.resize}".encode()).hexdigest()
     folder = _cache()
     paths = (folder / f"{key}.moments.npz", folder / f"{key}.features.npy") if folder else None
-    if paths and paths[0].is_file() and (not keep or paths[1].is_file()):
+    # Several processes must all compute, or all not: their folders may differ.
+    if paths and jax.process_count() == 1 and paths[0].is_file() and (not keep or paths[1].is_file()):
         try:
             with np.load(paths[0]) as file:
                 moments = frechet.Moments(*(file[name] for name in frechet.Moments._fields))  # pyright: ignore
             return Collected(moments, np.load(paths[1], mmap_mode="r") if keep else None, None)
-        except (OSError, ValueError, KeyError):
+        except DAMAGED:
             pass  # a file cut short: made again below
     wanted = [m for m in metrics if m != "is"]
     found = collect(reference.batches(batch), extractor, mesh, reference.num, wanted, f"{reference.name} {reference.split}")
@@ -279,7 +282,7 @@ def read_images(path: Path) -> ArraySource:
         try:
             with np.load(path, allow_pickle=False) as file:
                 images = file["images"]
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGED as error:
             raise UserError(f"against={path}: not an .npz with uint8 images under the name images ({error})") from error
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"against={path}: images are {images.dtype} {images.shape}; must be uint8 [N, H, W, C]")

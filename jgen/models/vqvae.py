@@ -29,7 +29,8 @@ class Quantized(NamedTuple):
 
 def quantize(z: Array, codebook: Array) -> Quantized:
     """The nearest code [codes, D] of every vector of z [..., D], by Euclidean distance; ties go to the first."""
-    distances = jnp.sum(jnp.square(codebook), 1).reshape(*[1] * (z.ndim - 1), -1) - 2 * z @ codebook.T
+    dots = jnp.matmul(z, codebook.T, precision=lax.Precision.HIGHEST)
+    distances = jnp.sum(jnp.square(codebook), 1).reshape(*[1] * (z.ndim - 1), -1) - 2 * dots
     codes = jnp.argmin(distances, -1).astype(jnp.int32)
     return Quantized(z, codes, codebook[codes])
 

@@ -111,8 +111,9 @@ def vae(
             updates = extra["updates"]
             weight = beta * jnp.minimum(1.0, updates / warmup)
             extra = {**extra, "updates": updates + 1}
-        value = jnp.mean(terms.reconstruction) + weight * jnp.sum(jnp.maximum(each, free_bits))
-        return value, (extra, {"reconstruction": jnp.mean(terms.reconstruction), "kl": kl, "bound": value - weight * kl + kl})
+        reconstruction = jnp.mean(terms.reconstruction)
+        value = reconstruction + weight * jnp.sum(jnp.maximum(each, free_bits))
+        return value, (extra, {"reconstruction": reconstruction, "kl": kl, "bound": reconstruction + kl})
 
     return loss
 

@@ -81,6 +81,9 @@ def check(stage: Stage, mesh: Mesh) -> None:
     check_at_least(1, train__scan=t.scan, train__accumulate=t.accumulate, train__max_bad_steps=t.max_bad_steps)
     check_at_least(0, train__sample_every=t.sample_every, train__keep_best=t.keep_best, train__seed=t.seed)
     check_batch(stage.data.batch_size, mesh, t.accumulate)
+    for name, plain in (("dtype", "float32"), ("remat", False)):
+        if getattr(t, name) != plain and name not in stage.supports:
+            raise UserError(f"train.{name}={getattr(t, name)}: {stage.name} takes only {plain}")
     for name in ("steps", "save_every", "sample_every"):
         if getattr(t, name) % t.scan:
             raise UserError(f"train.{name}={getattr(t, name)}: must be a multiple of train.scan={t.scan}")
