@@ -242,10 +242,8 @@ def test_changed_settings_are_refused_on_resume_with_their_names(runs):
 
 
 def test_sample_and_evaluate(runs):
-    out = ("--out", "a.npz")
-    done = tiny.run(
-        "-m", "experiments.ddpm", "sample", "--run", "runs/ddpm/whole", *"--num 5 --seed 3 --steps 3".split(), *out, cwd=runs
-    )
+    flags = ("--run", "runs/ddpm/whole", "--num", "5", "--seed", "3", "--steps", "3", "--out", "a.npz")
+    done = tiny.run("-m", "experiments.ddpm", "sample", *flags, cwd=runs)
     assert "5 images from step 6" in done.stdout
     images = np.load(runs / "a.npz")["images"]
     assert images.shape == (5, 8, 8, 1)
