@@ -104,6 +104,7 @@ def network(config: Config) -> "UNet":
     """The U-Net, unconditional unless `config.conditional`."""
     import jax.numpy as jnp
 
+    from jgen.data import classes_of
     from jgen.models.unet import UNet
 
     return UNet(
@@ -112,7 +113,7 @@ def network(config: Config) -> "UNet":
         num_res_blocks=config.num_res_blocks,
         channel_mult=config.channel_mult,
         attention_resolutions=config.attention,
-        num_classes=config.data.num_classes if config.conditional else 0,
+        num_classes=classes_of(config.data, config.conditional),
         head_channels=config.head_channels or None,
         dropout=config.dropout,
         # With a group a channel, normalisation would cancel what the time embedding adds.
@@ -166,17 +167,15 @@ def build(config: Config) -> "Experiment":
     import optax
 
     from jgen import samplers
-    from jgen.data import resolve
-    from jgen.errors import UserError
+    from jgen.data import classes_of, resolve
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import diffusion
     from jgen.train import Phase
     from jgen.train.rates import ramped, warmup_cosine
 
     config = replace(config, data=resolve(config.data))
-    classes, shape, chain, net = config.data.num_classes, config.data.shape, schedule(config), network(config)
-    if config.conditional and not classes:
-        raise UserError(f"conditional=True: {config.data.name} has no labels")
+    classes, shape = classes_of(config.data, config.conditional), config.data.shape
+    chain, net = schedule(config), network(config)
 
     def apply(params, x, t, label, **kwargs):
         return net.apply({"params": params}, x, t, label, **kwargs)
@@ -186,11 +185,7 @@ def build(config: Config) -> "Experiment":
         return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, {}
 
     def sample(params, extra, keys, options: Sampling):
-        label = None
-        if config.conditional:
-            label = samplers.class_labels(keys, options.label, classes)
-        else:
-            samplers.no_label(options.label)
+        label = samplers.class_labels(keys, options.label, classes)
         x, predict = samplers.noise(keys, shape), predictor(config, params, label)
         if options.sampler == "ddim":
             return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)

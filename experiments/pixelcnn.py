@@ -103,10 +103,11 @@ def likelihood(config: Config, sampling: Sampling | None = None) -> "Likelihood"
 
 def network(config: Config) -> Any:
     """The chosen network, unconditional unless `config.conditional`."""
+    from jgen.data import classes_of
     from jgen.models.pixelcnn import GatedPixelCNN, PixelCNN
     from jgen.models.pixelcnnpp import PixelCNNPP
 
-    outputs, classes = likelihood(config).outputs, config.data.num_classes if config.conditional else 0
+    outputs, classes = likelihood(config).outputs, classes_of(config.data, config.conditional)
     if config.network == "pixelcnnpp":
         return PixelCNNPP(outputs, config.channels, config.layers, config.levels, config.dropout, classes)
     kind = {"pixelcnn": PixelCNN, "gated": GatedPixelCNN}[config.network]
@@ -119,7 +120,7 @@ def build(config: Config) -> "Experiment":
     import optax
 
     from jgen import samplers
-    from jgen.data import open_source, resolve
+    from jgen.data import classes_of, open_source, resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
     from jgen.objectives.autoregressive import bits_on, nll
@@ -128,11 +129,10 @@ def build(config: Config) -> "Experiment":
     from jgen.train.rates import ramped, warmup_cosine
 
     config = replace(config, data=resolve(config.data))
-    classes, shape, net, law = config.data.num_classes, config.data.shape, network(config), likelihood(config)
+    classes, shape = classes_of(config.data, config.conditional), config.data.shape
+    net, law = network(config), likelihood(config)
     if config.data.dequantize:
         raise UserError("data.dequantize=True: the likelihood is of the 8-bit values themselves")
-    if config.conditional and not classes:
-        raise UserError(f"conditional=True: {config.data.name} has no labels")
 
     def apply(params, x, label, **kwargs):
         return net.apply({"params": params}, x, label, **kwargs)
@@ -151,10 +151,7 @@ def build(config: Config) -> "Experiment":
     def sample(params, extra, keys, options: Sampling):
         if options.top_k and config.output == "mixture":
             raise UserError(f"top_k={options.top_k}: is for the softmax output")
-        if config.conditional:
-            label = samplers.class_labels(keys, options.label, classes)
-        else:
-            label = samplers.no_label(options.label)
+        label = samplers.class_labels(keys, options.label, classes)
         chosen = likelihood(config, options)
         decode = samplers.decoder(net, {"params": params["net"]}, (len(keys), *shape), label)
 

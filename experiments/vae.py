@@ -108,7 +108,52 @@ def network(config: Config) -> "VAE":
     return VAE(shape, likelihood(config).outputs, config.latents, config.widths, config.channels)
 
 
-def evaluation(config: Config, encode, decode, code, law, prepare):
+def code(config: Config, mean):
+    """What the decoder is given: of the sparse kind with KL, activations between 0 and 1."""
+    import jax
+
+    return jax.nn.sigmoid(mean) if config.kind == "sparse_kl" else mean
+
+
+def pictures(config: Config, encode, decode, law, prepare):
+    """Reconstructions, traversals, interpolations, and with a prior the map of its first two latents."""
+    import jax.numpy as jnp
+
+    from jgen.edit import latents
+
+    def show(params, z):
+        return law.mean(decode(params["net"], z))
+
+    def reconstructions(params, extra, key, batch):
+        """Held-out images and, right of each, what the decoder makes of its code."""
+        x = batch["image"][:32]
+        x = prepare(key, x) if prepare else x
+        return jnp.stack([x, show(params, code(config, encode(params["net"], x)[0]))], 1).reshape(-1, *config.data.shape)
+
+    def traversals(params, extra, key, batch):
+        """A latent a row, from -3 to 3, about the code of a held-out image; those that vary most over the batch."""
+        means, _ = encode(params["net"], batch["image"])
+        order = jnp.argsort(-jnp.var(means, 0))
+        z = latents.traversal(means[0][order], min(8, config.latents), 8)
+        return show(params, code(config, z[:, jnp.argsort(order)]))
+
+    def interpolations(params, extra, key, batch):
+        """From one held-out image's code to another's: rows by turns on a line and on an arc."""
+        means, _ = encode(params["net"], batch["image"][:8])
+        t = jnp.linspace(0, 1, 8)
+        rows = [path(means[2 * i], means[2 * i + 1], t) for i in range(4) for path in (latents.lerp, latents.slerp)]
+        return show(params, code(config, jnp.concatenate(rows)))
+
+    def latent_map(params, extra, key, batch):
+        """The first two latents over the prior."""
+        return show(params, latents.gaussian_map(8, config.latents))
+
+    found = {"reconstructions": reconstructions, "traversals": traversals, "interpolations": interpolations}
+    with_map = config.kind in ("vae", "iwae") and config.latents >= 2
+    return found | ({"map": latent_map} if with_map else {})
+
+
+def evaluation(config: Config, encode, decode, law, prepare):
     """The bound and the importance-weighted one with 50 draws, in nats and bits/dim; without a prior, the error alone."""
     import jax
     import jax.numpy as jnp
@@ -128,7 +173,7 @@ def evaluation(config: Config, encode, decode, code, law, prepare):
             return decode(params["net"], z)
 
         if config.kind not in ("vae", "iwae"):
-            return -jnp.mean(jnp.sum(law.log_prob(dec(code(enc(x)[0])), x), (1, 2)))
+            return -jnp.mean(jnp.sum(law.log_prob(dec(code(config, enc(x)[0])), x), (1, 2)))
         terms = vae.elbo_terms(enc, dec, law, x, jax.random.normal(keys[1], (len(x), config.latents)))
         tight = vae.importance_log_likelihood(enc, dec, law, x, keys[2], 50, 10)
         parts = (terms.reconstruction, jnp.sum(terms.kl, 1), -tight)
@@ -156,7 +201,6 @@ def build(config: Config) -> "Experiment":
 
     from jgen import samplers
     from jgen.data import resolve
-    from jgen.edit import latents
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import vae
@@ -201,38 +245,6 @@ def build(config: Config) -> "Experiment":
         uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1), (*shape[:2], law.uniforms)))(keys)
         return law.draw(outputs, uniforms)
 
-    def code(mean):
-        """What the decoder is given: of the sparse kind with KL, activations between 0 and 1."""
-        return jax.nn.sigmoid(mean) if config.kind == "sparse_kl" else mean
-
-    def show(params, z):
-        return law.mean(decode(params["net"], z))
-
-    def reconstructions(params, extra, key, batch):
-        """Held-out images and, right of each, what the decoder makes of its code."""
-        x = batch["image"][:32]
-        x = prepare(key, x) if prepare else x
-        return jnp.stack([x, show(params, code(encode(params["net"], x)[0]))], 1).reshape(-1, *shape)
-
-    def traversals(params, extra, key, batch):
-        """A latent a row, from -3 to 3, about the code of a held-out image; those that vary most over the batch."""
-        means, _ = encode(params["net"], batch["image"])
-        order = jnp.argsort(-jnp.var(means, 0))
-        z = latents.traversal(means[0][order], min(8, config.latents), 8)
-        return show(params, code(z[:, jnp.argsort(order)]))
-
-    def interpolations(params, extra, key, batch):
-        """From one held-out image's code to another's: rows by turns on a line and on an arc."""
-        means, _ = encode(params["net"], batch["image"][:8])
-        t = jnp.linspace(0, 1, 8)
-        rows = [path(means[2 * i], means[2 * i + 1], t) for i in range(4) for path in (latents.lerp, latents.slerp)]
-        return show(params, code(jnp.concatenate(rows)))
-
-    def latent_map(params, extra, key, batch):
-        """The first two latents over the prior."""
-        return show(params, latents.gaussian_map(8, config.latents))
-
-    pictures = {"reconstructions": reconstructions, "traversals": traversals, "interpolations": interpolations}
     rate = warmup_cosine(config.learning_rate, config.train.steps, 200, config.final_learning_rate)
     stage = Stage(
         name="vae",
@@ -244,9 +256,9 @@ def build(config: Config) -> "Experiment":
         ema={"net": ramped(config.ema)},
         sample=sample if prior else None,
         options=config.sampling,
-        pictures=pictures | ({"map": latent_map} if prior and config.latents >= 2 else {}),
+        pictures=pictures(config, encode, decode, law, prepare),
         validate=objective(train=False),
-        evaluate=evaluation(config, encode, decode, code, law, prepare),
+        evaluate=evaluation(config, encode, decode, law, prepare),
     )
     return Experiment([stage])
 

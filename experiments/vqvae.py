@@ -10,6 +10,7 @@ of the priors, decoded. Target of the cifar10 preset: a mean squared error that 
 al. 2017 (their figure for the whole model); VQ-VAE-2 does not report CIFAR-10.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +108,36 @@ def network(config: Config) -> "VQVAE":
 
 def priors(config: Config) -> list[Any]:
     """A gated PixelCNN for each level, coarse to fine."""
+    from jgen.data import classes_of
     from jgen.models.pixelcnn import GatedPixelCNN
 
-    classes = config.data.num_classes if config.conditional else 0
-    width = config.prior_channels
+    classes, width = classes_of(config.data, config.conditional), config.prior_channels
     return [
         GatedPixelCNN(config.codes, width, config.prior_layers, 2 * width, classes, config.codes) for _ in range(config.levels)
     ]
+
+
+def measured(*losses):
+    """All that these losses report, on held-out images."""
+    import jax
+
+    @jax.jit
+    def run(params, extra, key, batch):
+        found = {}
+        for loss in losses:
+            found |= loss(params, extra, key, batch)[1][1]
+        return found
+
+    def evaluate(params, extra, key, batches, count):
+        found = [run(params, extra, jax.random.fold_in(key, i), next(batches)) for i in range(count)]
+        return {name: sum(f[name] for f in found) / count for name in found[0]}
+
+    return evaluate
+
+
+def apply_prior(net, params, codes, label, **known):
+    """A prior's outputs, as the objective calls it."""
+    return net.apply({"params": params}, codes, label, **known)
 
 
 def build(config: Config) -> "Experiment":
@@ -122,7 +146,7 @@ def build(config: Config) -> "Experiment":
     import optax
 
     from jgen import samplers
-    from jgen.data import resolve
+    from jgen.data import classes_of, resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import vqvae
@@ -131,9 +155,7 @@ def build(config: Config) -> "Experiment":
     from jgen.train.rates import ramped, warmup_cosine
 
     config = replace(config, data=resolve(config.data))
-    classes, shape, net = config.data.num_classes, config.data.shape, network(config)
-    if config.conditional and not classes:
-        raise UserError(f"conditional=True: {config.data.name} has no labels")
+    classes, shape, net = classes_of(config.data, config.conditional), config.data.shape, network(config)
     if config.ema and config.train.accumulate > 1:
         raise UserError(f"train.accumulate={config.train.accumulate}: a codebook that follows its inputs needs the whole batch")
     height, width, _ = shape
@@ -162,22 +184,6 @@ def build(config: Config) -> "Experiment":
 
     def objective(train):
         return vqvae.vqvae(apply, beta=config.beta, ema=config.ema, decay=config.decay, train=train)
-
-    def measured(*losses):
-        """All that these losses report, on held-out images."""
-
-        @jax.jit
-        def run(params, extra, key, batch):
-            found = {}
-            for loss in losses:
-                found |= loss(params, extra, key, batch)[1][1]
-            return found
-
-        def evaluate(params, extra, key, batches, count):
-            found = [run(params, extra, jax.random.fold_in(key, i), next(batches)) for i in range(count)]
-            return {name: sum(f[name] for f in found) / count for name in found[0]}
-
-        return evaluate
 
     first = Stage(
         name="autoencoder",
@@ -221,20 +227,12 @@ def build(config: Config) -> "Experiment":
         ]
         return {**params, "prior": made}, extra
 
-    def prior_loss(params, extra, key, batch):
-        codes = jax.lax.stop_gradient(codes_of(params, extra, batch["image"]))
-        label, total, metrics = batch["label"] if config.conditional else None, 0.0, {}
-        for i, (n, p, c) in enumerate(zip(nets, params["prior"], codes)):
-            known = beneath_of(params, extra, codes, i)
-            value = -jnp.mean(law.log_prob(n.apply({"params": p}, c[..., None], label, **known), c[..., None]))
-            total, metrics[f"nats_per_code_{i}"] = total + value, value
-        return total, (extra, metrics)
+    prior_loss = vqvae.prior(
+        [functools.partial(apply_prior, n) for n in nets], codes_of, beneath_of, law, conditional=config.conditional
+    )
 
     def sample(params, extra, keys, options: Sampling):
-        if config.conditional:
-            label = samplers.class_labels(keys, options.label, classes)
-        else:
-            label = samplers.no_label(options.label)
+        label = samplers.class_labels(keys, options.label, classes)
         chosen = categorical(config.codes, codes=True, temperature=options.temperature, top_k=options.top_k)
         codes = []
         for i, (n, p, grid) in enumerate(zip(nets, params["prior"], grids)):

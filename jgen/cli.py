@@ -113,15 +113,16 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
             Annotated[str, tyro.conf.arg(help="A .png for a grid, .npz for uint8 arrays, or a folder of PNGs.")],
             "",
         ),
+        ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = _parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args)  # pyright: ignore
 
     from jgen.train.distributed import start
 
-    start(config.mesh, options.batch)
+    start(options.mesh, options.batch)
     from jgen.runs import sample
 
-    sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out)
+    sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
 
 def _evaluate(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
@@ -129,15 +130,16 @@ def _evaluate(module: str, build: Callable[[Any], Any], presets: Mapping[str, An
     fields = [
         ("given", Annotated[Evaluation, tyro.conf.arg(name="")], Evaluation(str(folder))),
         *_sampling(module, config, must=False),
+        ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = _parse(dataclasses.make_dataclass("Evaluate", fields), f"{module} evaluate", args)  # pyright: ignore
 
     from jgen.train.distributed import start
 
-    start(config.mesh, options.given.batch)
+    start(options.mesh, options.given.batch)
     from jgen.runs import evaluate
 
-    evaluate(Path(options.given.run), options.given, getattr(options, "options", None))
+    evaluate(Path(options.given.run), options.given, getattr(options, "options", None), options.mesh)
 
 
 def _run(module: str, presets: Mapping[str, Any], args: list[str]) -> tuple[Path | str, Any]:

@@ -21,7 +21,7 @@ from jgen.config import DataConfig, TrainConfig, check_at_least, from_dict
 from jgen.errors import UserError
 from jgen.samplers import image_keys
 from jgen.train.checkpoint import Checkpoints
-from jgen.train.sharding import batch_sharding, make_mesh, replicated, state_shardings
+from jgen.train.sharding import batch_sharding, make_mesh, replicated, rounded_up, state_shardings
 from jgen.train.step import Decay, Phase, TrainState, init_state
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
@@ -86,24 +86,9 @@ class Experiment:
         return run if len(self.stages) == 1 else run / stage.name
 
 
-def draw(
-    stage: Stage,
-    params: Params,
-    extra: Extra,
-    mesh: Mesh,
-    *,
-    num: int,
-    seed: int = 0,
-    options: Any = None,
-    batch: int = 64,
-) -> np.ndarray:
-    """`num` images [num, H, W, C] float32, `batch` at a time; image i depends on (seed, i) alone.
-
-    Every batch has the same shape (the last is padded), so the sampler compiles once.
-    """
-    return np.concatenate(
-        [np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, seed=seed, options=options, batch=batch)]
-    )[:num]
+def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, **how: Any) -> np.ndarray:
+    """`num` images [num, H, W, C] float32; image i depends on (seed, i) alone. how: seed, options, batch as of `drawn`."""
+    return np.concatenate([np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, **how)])[:num]
 
 
 def drawn(
@@ -117,11 +102,14 @@ def drawn(
     options: Any = None,
     batch: int = 64,
 ) -> Iterator[Array]:
-    """The batches of `draw` as they are made, on the devices; the last one is not cut to `num`."""
+    """The images of `draw` as they are made, on the devices, `batch` at a time.
+
+    Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once.
+    """
     check_at_least(1, num=num, batch=batch)
     if stage.sample is None:
         raise UserError(f"{stage.name}: has no sampler")
-    size = -(-min(batch, num) // mesh.size) * mesh.size
+    size = rounded_up(min(batch, num), mesh)
     sampler = _compiled(stage.sample, mesh, stage.options if options is None else options, size)
     return (sampler(params, extra, seed, start) for start in range(0, num, size))
 

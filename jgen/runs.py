@@ -3,11 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +14,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from jgen.config import DataConfig, Evaluation, check_at_least, to_dict
+from jgen.config import DataConfig, Evaluation, MeshConfig, check_at_least, to_dict
 from jgen.data import Pipeline, Source, open_source, resolve
 from jgen.errors import UserError
 from jgen.experiment import Experiment, Run, Stage, draw, drawn, load
+from jgen.files import replacing, versions
 from jgen.metrics.record import Record
 from jgen.train import pictures
 from jgen.train.loop import Fitted, check, fit
-from jgen.train.sharding import make_mesh
+from jgen.train.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train.summary import dry_run as show_cost
 
 Build = Callable[[Any], Experiment]
@@ -78,13 +76,10 @@ def began() -> str:
 
 def write_config(folder: Path, module: str, preset: str, config: Any) -> None:
     """config.json of a run: what `load` and a resumed run read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {"python": platform.python_version(), "jgen": version("jgen"), **{n: version(n) for n in names}}
-    content = {"module": module, "preset": preset, "config": to_dict(config), "versions": versions}
-    temporary = folder / "config.tmp"
-    temporary.write_text(json.dumps(content, indent=2))
-    os.replace(temporary, folder / "config.json")
+    found = versions("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    content = {"module": module, "preset": preset, "config": to_dict(config), "versions": found}
+    with replacing(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
 
 
 def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage], Any]:
@@ -125,36 +120,39 @@ def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, fo
     pictures.report(place, f"{module} {preset}", to_dict(config), facts, [again, *_commands(module, folder, stage)])
 
 
-def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str) -> None:
+def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str, mesh: MeshConfig | None = None) -> None:
     """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
     check_at_least(1, num=num, batch=batch)
-    if Path(out).suffix not in ("", ".png", ".npz"):
-        raise UserError(f"out={out}: must be a .png, a .npz, or a folder")
-    run = load(folder)
+    path = Path(out) if out else folder / f"samples-seed{seed}.png"
+    _check_out(path)
+    run = load(folder, make_mesh(mesh))
     began = time.monotonic()
     images = draw(run.stage, run.params, run.extra, run.mesh, num=num, seed=seed, options=options, batch=batch)
     seconds = time.monotonic() - began
-    path = Path(out) if out else folder / f"samples-seed{seed}.png"
     write_images(images, path)
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
 
 
+def _check_out(path: Path) -> None:
+    if path.suffix not in ("", ".png", ".npz"):
+        raise UserError(f"out={path}: must be a .png, a .npz, or a folder")
+
+
 def write_images(images: np.ndarray, path: Path) -> None:
     """A .png grid, an .npz of uint8 under "images", or a folder with one PNG an image."""
+    _check_out(path)
     if path.suffix == ".png":
         return pictures.save(pictures.grid(images), path)
     if path.suffix == ".npz":
         path.parent.mkdir(parents=True, exist_ok=True)
         return np.savez_compressed(path, images=pictures.to_bytes(images))
-    if path.suffix:
-        raise UserError(f"out={path}: must be a .png, a .npz, or a folder")
     path.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pictures.to_bytes(images)):
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path / f"{i:06d}.png")
     return None
 
 
-def evaluate(folder: Path, given: Evaluation, options: Any) -> None:
+def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | None = None) -> None:
     """Measures a run and prints a table; writes the records, each with what it took to get there."""
     from jgen.metrics import record, scores
 
@@ -163,7 +161,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any) -> None:
     metrics = scores.parse(given.metrics) if given.metrics else ()
     if not metrics and (given.against or given.extractor or given.reference_num):
         raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")
-    run = load(folder)
+    run = load(folder, make_mesh(mesh))
     data = dataclasses.replace(run.stage.data, split=given.split or ("train" if metrics else "test"), limit=0, flip=False)
     if data.name.startswith("folder:") and data.split != "train":
         print(f"{data.name}: a folder has no held-out split; these are the images it was trained on")
@@ -199,7 +197,7 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source) -> list[
     if run.stage.evaluate is None:
         raise UserError(f"run={run.folder}: {run.stage.name} has no evaluation of its own; name --metrics")
     num = min(given.num or 256, len(source))
-    size = max(min(given.batch, num) // run.mesh.size, 1) * run.mesh.size
+    size = rounded_down(min(given.batch, num), run.mesh)
     pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), given.seed, run.mesh)
     count = max(num // size, 1)
     values = run.stage.evaluate(run.params, run.extra, jax.random.key(given.seed), pipeline.batches(), count)
@@ -221,7 +219,7 @@ def _scores(
             num=given.num, reference_num=given.reference_num, batch=given.batch,
         )  # fmt: skip
     num = given.num or 1000
-    size = scores.batch_size(given.batch, num, run.mesh)
+    size = rounded_up(min(given.batch, num), run.mesh)
     reference = scores.make_reference(source, data, given.reference_num)
     subject = _subject(run, seed=given.seed, sampling=dataclasses.asdict(options) if options else {})
     batches = drawn(run.stage, run.params, run.extra, run.mesh, num=num, seed=given.seed, options=options, batch=size)

@@ -1,6 +1,8 @@
 """A folder of PNG, JPEG or WebP images, decoded one at a time; the class of an image is its subfolder."""
 
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from jgen.data.sources import Example
 from jgen.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for a damaged file, by its format and by where the damage is."""
 
 
 class FolderSource:
@@ -63,6 +67,6 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image).convert("RGB" if shape[2] == 3 else "L")
             fitted = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BICUBIC)
-    except Exception as error:  # PIL raises half a dozen kinds for a damaged file
+    except UNREADABLE as error:
         raise UserError(f"{path}: truncated or not an image; --data.skip-bad passes over it ({error})") from error
     return np.asarray(fitted).reshape(shape)

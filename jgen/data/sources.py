@@ -210,6 +210,13 @@ class Limited:
         return self.source[index]
 
 
+def classes_of(config: DataConfig, conditional: bool) -> int:
+    """How many classes a model of a (resolved) set is told: 0 where it is unconditional. Raises UserError without labels."""
+    if conditional and not config.num_classes:
+        raise UserError(f"conditional=True: {config.name} has no labels")
+    return config.num_classes if conditional else 0
+
+
 def resolve(config: DataConfig) -> DataConfig:
     """The config with the set's shape and number of classes filled in; opens the set only where they are missing."""
     if config.shape:

@@ -78,7 +78,6 @@ def manifold(
 def radii(x: np.ndarray, k: int, tile: int = TILE) -> np.ndarray:
     """Squared distance of every row of x [N, D] to its k-th nearest other row [N]."""
     tiles = _Tiles(np.asarray(x), tile)
-    best = np.full((tiles.size, 1), np.inf, tiles.blocks.dtype)
     parts: list[list[np.ndarray]] = [[] for _ in range(tiles.count)]
     pairs = ((i, j) for i in range(tiles.count) for j in range(i, tiles.count))
     for (i, j), (by_row, by_column) in _deal(partial(_within, k=k), tiles, tiles, pairs):

@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jgen.errors import UserError
+from jgen.files import replacing, versions
+
+CHANGE_NUMBERS = ("jax", "flax", "numpy", "pillow")
+"""Packages whose versions could change a score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,20 +24,13 @@ class Record:
     """How it was measured: scores compare only where all of this is equal."""
     subject: Mapping[str, Any]
     """What was measured: the run, its checkpoint's step, sampler, steps and seed; or a folder."""
-    versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: versions())
-
-
-def versions() -> dict[str, str]:
-    """Of all that could change a number."""
-    return {"python": platform.python_version(), **{n: version(n) for n in ("jgen", "jax", "flax", "numpy", "pillow")}}
+    versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: versions(*CHANGE_NUMBERS))
 
 
 def write(records: Sequence[Record], path: Path) -> None:
     """Writes records as JSON, so that a reader never sees half of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"records": [dataclasses.asdict(r) for r in records]}, indent=2, default=str))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"records": [dataclasses.asdict(r) for r in records]}, indent=2, default=str))
 
 
 def read(path: Path) -> list[Record]:

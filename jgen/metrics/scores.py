@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,19 +14,20 @@ from jax import lax
 from jax.sharding import Mesh
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jgen.config import DataConfig, check_at_least
-from jgen.data.folder import SUFFIXES
+from jgen.data.folder import SUFFIXES, UNREADABLE
 from jgen.data.sources import IN_MEMORY, ArraySource, Source
 from jgen.errors import UserError, nearest
+from jgen.files import cache_folder, replacing
 from jgen.metrics import frechet
 from jgen.metrics.class_score import inception_score
 from jgen.metrics.extract import DAMAGED, Extractor
 from jgen.metrics.kernel import kid
 from jgen.metrics.neighbours import manifold
 from jgen.metrics.record import Record
-from jgen.train.sharding import batch_sharding, replicated
+from jgen.train.log import progress_bar
+from jgen.train.sharding import batch_sharding, replicated, rounded_up
 from jgen.types import Array
 
 METRICS = {
@@ -143,8 +143,7 @@ def _spread(images: Array | np.ndarray, mesh: Mesh) -> Array:
 def tracked(batches: Iterable[Any], num: int, title: str) -> Iterator[Any]:
     """The batches, with a progress bar on a terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal or jax.process_index() > 0) as bar:
+    with progress_bar(console, jax.process_index() == 0) as bar:
         task = bar.add_task(title, total=num)
         for batch in batches:
             yield batch
@@ -224,7 +223,7 @@ def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, me
     """
     keep = bool(set(metrics) & {"kid", "pr", "dc"})
     key = hashlib.sha256(f"1 {reference.sha256} {reference.num} {extractor.sha256} {extractor.resize}".encode()).hexdigest()
-    folder = _cache()
+    folder = cache_folder("references")
     paths = (folder / f"{key}.moments.npz", folder / f"{key}.features.npy") if folder else None
     # Several processes must all compute, or all not: their folders may differ.
     if paths and jax.process_count() == 1 and paths[0].is_file() and (not keep or paths[1].is_file()):
@@ -245,18 +244,10 @@ def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, me
     return found
 
 
-def _cache() -> Path | None:
-    root = os.environ.get("JGEN_CACHE", str(Path.home() / ".cache" / "jgen"))
-    return Path(root) / "references" if root else None
-
-
 def _write(path: Path, save: Callable[[Any], None]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             save(file)
-        os.replace(temporary, path)
     except OSError as error:
         print(f"{path}: the reference's statistics could not be kept ({error.strerror}); the score is not affected")
 
@@ -308,7 +299,7 @@ def _read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             grey = image.mode in ("1", "L", "I;16", "I", "F", "LA")
             pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except Exception as error:
+    except UNREADABLE as error:
         raise UserError(f"against: {path}: truncated or not an image ({error})") from error
     return pixels[..., None] if grey else pixels
 
@@ -353,16 +344,11 @@ def of_images(
     if tuple(images.shape) != tuple(source.shape):
         shapes = ["x".join(map(str, s)) for s in (images.shape, source.shape)]
         raise UserError(f"{path}: its images are {shapes[0]}, those of {data.name} are {shapes[1]}")
+    check_at_least(1, batch=batch)
     num = num or len(images)
     if num > len(images):
         raise UserError(f"num={num}: {path} holds {len(images)} images")
-    size = batch_size(batch, num, mesh)
+    size = rounded_up(min(batch, num), mesh)
     reference = make_reference(source, data, reference_num)
     batches = image_batches(images, num, size)
     return measure(batches, num, reference, extractor, mesh, metrics, {"images": str(path)}, size, str(path))
-
-
-def batch_size(batch: int, num: int, mesh: Mesh) -> int:
-    """At most `batch` and about `num`, divisible by the devices."""
-    check_at_least(1, batch=batch, num=num)
-    return -(-min(batch, num) // mesh.size) * mesh.size

@@ -15,7 +15,8 @@ from jax import lax
 
 from jgen.errors import UserError
 from jgen.models.pixelcnn import Context, Encoding, check_label
-from jgen.nn.causal import DIMENSIONS, CausalConv, Dense, Kernel, Place, RowConv
+from jgen.nn.causal import CausalConv, Dense, Kernel, Place, RowConv
+from jgen.nn.conv import convolve_transposed
 from jgen.types import Array
 
 
@@ -73,9 +74,7 @@ class Upsample(nn.Module):
         columns = 3 if self.rows else 2
 
         def spread(kernel: Array) -> Array:
-            return lax.conv_general_dilated(
-                x, kernel[::-1, ::-1], (1, 1), ((1, 1), (1, columns - 1)), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS
-            )
+            return convolve_transposed(x, kernel, ((1, 1), (1, columns - 1)))
 
         if place is not None:
             x = self._kept(x, place)

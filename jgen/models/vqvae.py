@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.nn.causal import DIMENSIONS
+from jgen.nn.conv import convolve_transposed
 from jgen.types import Array
 
 
@@ -50,9 +50,7 @@ class Transposed(nn.Module):
         init = nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (4, 4, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        pads = ((2, 2), (2, 2))
-        x = lax.conv_general_dilated(x, kernel[::-1, ::-1], (1, 1), pads, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
-        return x + bias[None, None, None]
+        return convolve_transposed(x, kernel, ((2, 2), (2, 2))) + bias[None, None, None]
 
 
 class ResBlock(nn.Module):

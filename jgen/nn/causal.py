@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jgen.nn.conv import convolve
 from jgen.types import Array
-
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 class Place(NamedTuple):
@@ -117,8 +116,7 @@ class RowConv(nn.Module):
             x = lines.value = x if self.scale == 1 else jnp.where(place.on(self.scale), x, lines.value)
 
         def run(kernel: Array) -> Array:
-            strides = (self.stride if place is None else 1, self.stride)
-            return lax.conv_general_dilated(x, kernel, strides, ((0, 0), (side, side)), dimension_numbers=DIMENSIONS)
+            return convolve(x, kernel, (self.stride if place is None else 1, self.stride), ((0, 0), (side, side)))
 
         kernel, bias = Kernel(self.kernel, self.features, self.gain, name="own")(x.shape[-1], run)
         return run(kernel) + bias[None, None, None]
@@ -164,8 +162,7 @@ class CausalConv(nn.Module):
         if place is None:
 
             def run(kernel: Array) -> Array:
-                pads, strides = ((rows - 1, 0), (self.left, right)), (self.stride, self.stride)
-                return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=DIMENSIONS)
+                return convolve(x, kernel, self.stride, ((rows - 1, 0), (self.left, right)))
 
             kernel, bias = layer(x.shape[-1], run, masked)
             return run(kernel) + bias[None, None, None]

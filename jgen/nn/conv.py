@@ -6,6 +6,7 @@ of a large image at a tenth of that: it is a convolution with a kernel as large 
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,9 +23,23 @@ SMALLEST = 14
 """Sides below this are not tiled."""
 
 
+def convolve(x: Array, kernel: Array, stride: int | tuple[int, int], padding: Any) -> Array:
+    """x [B, H, W, I] * kernel [h, w, I, O] -> [B, H', W', O]; padding: "SAME", "VALID" or ((top, bottom), (left, right))."""
+    strides = (stride, stride) if isinstance(stride, int) else stride
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+
+
+def convolve_transposed(x: Array, kernel: Array, padding: Any) -> Array:
+    """The transposed convolution of stride 2: every pixel of x [B, H, W, I] spreads kernel [h, w, I, O].
+
+    padding is of x with a zero between its pixels, before the flipped kernel passes over it.
+    """
+    return lax.conv_general_dilated(x, kernel[::-1, ::-1], (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+
+
 def plain(x: Array, kernel: Array, padding: str = "SAME") -> Array:
     """x [B, H, W, I] * kernel [3, 3, I, O] -> [B, H, W, O], one pixel of zeros around where padding is SAME."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
+    return convolve(x, kernel, 1, padding)
 
 
 @jax.custom_vjp
@@ -84,6 +99,4 @@ class Conv3x3(nn.Module):
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.stride == 1:
             return conv3x3(x, kernel) + bias[None, None, None]
-        pad, strides = [(1, 1), (1, 1)], (self.stride, self.stride)
-        y = lax.conv_general_dilated(x, kernel, strides, pad, dimension_numbers=DIMENSIONS)
-        return y + bias[None, None, None]
+        return convolve(x, kernel, self.stride, ((1, 1), (1, 1))) + bias[None, None, None]

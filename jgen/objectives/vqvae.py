@@ -4,8 +4,7 @@ van den Oord et al. 2017 (arXiv:1711.00937), eq. 3 and appendix A.1. The moving 
 taken out; `debias=False` gives those of rosinality's code, in which codes that are not used run away.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from jax import lax
 
 from jgen.errors import UserError
 from jgen.models.vqvae import Quantized
+from jgen.objectives.likelihood import Likelihood
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params
 
 
@@ -131,17 +131,29 @@ def vqvae(
 
 
 def prior(
-    apply: Callable[..., Array], codes: Callable[[Params, Extra, Array], Array], law: Any, *, player: str = "prior",
-    conditional: bool = False, train: bool = True,
-) -> LossFn:  # fmt: skip
-    """-log p(codes), mean over the batch, in nats a code, of a frozen autoencoder's codes(params, extra, images)."""
+    applies: Sequence[Callable[..., Array]],
+    codes: Callable[[Params, Extra, Array], Sequence[Array]],
+    known: Callable[[Params, Extra, Sequence[Array], int], Mapping[str, Array]],
+    law: Likelihood,
+    *,
+    player: str = "prior",
+    conditional: bool = False,
+) -> LossFn:
+    """-log p of a frozen autoencoder's codes, the mean over a level's codes, summed over the levels, in nats.
+
+    codes(params, extra, images) -> int32 [B, h, w] a level, coarse to fine; known(params, extra, codes, level) -> what
+    level's network is given of the coarser ones; applies: (params[player][level], codes [B, h, w, 1], label, **known)
+    -> outputs of `law`, a network a level. Metrics: nats_per_code_I of each level.
+    """
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
-        label = batch["label"] if conditional else None
-        given = lax.stop_gradient(codes(params, extra, batch["image"]))
-        outputs = apply(params[player], given, label, rngs={"dropout": key}, train=train)
-        value = -jnp.mean(law.log_prob(outputs, given))
-        return value, (extra, {"bits_per_code": value / math.log(2)})
+        found = lax.stop_gradient(codes(params, extra, batch["image"]))
+        label, metrics = batch["label"] if conditional else None, {}
+        for i, (apply, own, level) in enumerate(zip(applies, params[player], found)):
+            given = level[..., None]
+            outputs = apply(own, given, label, **known(params, extra, found, i))
+            metrics[f"nats_per_code_{i}"] = -jnp.mean(law.log_prob(outputs, given))
+        return sum(metrics.values(), jnp.zeros(())), (extra, metrics)
 
     return loss
 

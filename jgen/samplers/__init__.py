@@ -6,10 +6,10 @@ how many devices there are. Call one under `jax.jit` with the weights as an argu
 
 from jgen.samplers.ancestral import ancestral, ancestral_step
 from jgen.samplers.autoregressive import autoregressive, decoder
-from jgen.samplers.common import class_labels, clip, image_keys, no_label, noise
+from jgen.samplers.common import class_labels, clip, image_keys, noise
 from jgen.samplers.ddim import ddim, ddim_step
 
 __all__ = [
     "ancestral", "ancestral_step", "autoregressive", "class_labels", "clip", "ddim", "ddim_step", "decoder", "image_keys",
-    "no_label", "noise",
+    "noise",
 ]  # fmt: skip

@@ -137,7 +137,8 @@ def raster(
             value = jnp.where(keep[:, None], fixed, draw(outputs, u))
             return (cache, value), value
 
-        columns = [context_columns(context), jnp.moveaxis(noise(r), 1, 0), jnp.moveaxis(fixed, 1, 0), keep.T]
+        context = jax.tree.map(lambda x: x[:, 0], context)
+        columns = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (context, noise(r), fixed, keep))
         start = (cache, jnp.zeros((batch, channels)))
         (cache, _), values = lax.scan(one_pixel, start, (jnp.arange(width), *columns))
         row = jnp.moveaxis(values, 0, 1)
@@ -146,8 +147,3 @@ def raster(
     rows = (jnp.arange(height), jnp.moveaxis(fixed, 1, 0), jnp.moveaxis(keep, 1, 0))
     _, image = lax.scan(one_row, (decode.cache, jnp.zeros((batch, width, channels))), rows)
     return jnp.moveaxis(image, 0, 1)
-
-
-def context_columns(context: Context) -> Context:
-    """[B, 1, w, ...] -> [w, B, ...], for a scan over columns."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x[:, 0], 1, 0), context)

@@ -30,18 +30,19 @@ def noise(keys: Key, shape: Sequence[int], step: Any = -1) -> Array:
     return jax.vmap(one)(keys)
 
 
-def class_labels(keys: Key, label: int, classes: int) -> Array:
-    """int32 [B]: `label` for every image, or with -1 one drawn for each from its key. Raises UserError out of range."""
+def class_labels(keys: Key, label: int, classes: int) -> Array | None:
+    """int32 [B]: `label` for every image, or with -1 one drawn for each from its key; None for a model of 0 classes.
+
+    Raises UserError for a label out of range, or one given to a model that takes none.
+    """
+    if not classes:
+        if label != -1:
+            raise UserError(f"label={label}: this model is not class-conditional")
+        return None
     if not -1 <= label < classes:
         raise UserError(f"label={label}: must be from 0 to {classes - 1}, or -1 to draw one")
     drawn = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1 << 31), (), 0, classes))(keys)
     return drawn if label < 0 else jnp.full_like(drawn, label)
-
-
-def no_label(label: int) -> None:
-    """Raises UserError for a label given to a model that takes none."""
-    if label != -1:
-        raise UserError(f"label={label}: this model is not class-conditional")
 
 
 def clip(predict: Predict, low: float = -1.0, high: float = 1.0) -> Predict:

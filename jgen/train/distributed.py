@@ -2,10 +2,10 @@
 
 import logging
 import os
-from pathlib import Path
 
 from jgen.config import MeshConfig
 from jgen.errors import UserError
+from jgen.files import cache_folder
 
 
 def cores() -> int:
@@ -25,9 +25,8 @@ def start(mesh: MeshConfig, batch_size: int = 0) -> None:
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         count = mesh.devices or (cores() if batch_size % cores() == 0 else 1)
         jax.config.update("jax_num_cpu_devices", max(count // max(mesh.num_processes, 1), 1))
-    cache = os.environ.get("JGEN_CACHE", str(Path.home() / ".cache" / "jgen"))
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "xla"))
+    if cache := cache_folder("xla"):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if not (mesh.distributed or mesh.coordinator):
         return

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from typing import Any
 
 import rich.progress
 from rich.console import Console
+
+from jgen.files import replacing
 
 EVERY_SECONDS = 10.0
 """Between lines where there is no terminal to draw a bar on."""
@@ -21,9 +22,8 @@ def rewind(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if (record := _parse(line)) and record["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -36,6 +36,13 @@ def _parse(line: str) -> dict[str, Any] | None:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
+
+
+def progress_bar(console: Console, shown: bool, *more: rich.progress.ProgressColumn) -> rich.progress.Progress:
+    """A bar with counts, time left and what `more` shows; drawn on a terminal only."""
+    columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn())
+    end = rich.progress.TimeRemainingColumn()
+    return rich.progress.Progress(*columns, *more, end, console=console, disable=not (shown and console.is_terminal))
 
 
 class Log:
@@ -53,14 +60,7 @@ class Log:
         rewind(folder / "metrics.jsonl", step)
         self.file = open(folder / "metrics.jsonl", "a", buffering=1)
         self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
-        columns = [
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-            rich.progress.TimeRemainingColumn(),
-        ]
-        self.bar = rich.progress.Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.bar = progress_bar(self.console, True, rich.progress.TextColumn("{task.fields[note]}"))
 
     def __enter__(self) -> "Log":
         if self.active:

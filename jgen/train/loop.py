@@ -22,7 +22,7 @@ from jgen.experiment import Picture, Stage, draw
 from jgen.train import pictures
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.log import Log, read
-from jgen.train.sharding import batch_sharding, check_batch, jit_once, replicated, state_shardings
+from jgen.train.sharding import batch_sharding, check_batch, jit_once, replicated, rounded_down, state_shardings
 from jgen.train.step import TrainState, make_step, nonfinite_name, scan_steps
 from jgen.types import Extra, Metrics, Params
 
@@ -172,7 +172,8 @@ def fit(
                 _save(checkpoints, folder, step, state, held_out, log)
             if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
                 _preview(stage, state, mesh, folder, step)
-        if found and found[0] == config.steps and not (folder / "samples.png").exists():  # killed after its last save
+        last = [folder / f"{name}.png" for name in _grids(stage)]
+        if found and found[0] == config.steps and not all(path.exists() for path in last):  # killed after its last save
             _preview(stage, state, mesh, folder, step)
         watch.catch_up()
         _wait(checkpoints, folder)
@@ -248,7 +249,7 @@ def _held_out_source(stage: Stage, most: int, mesh: Mesh) -> tuple[Source, DataC
         source = open_source(dataclasses.replace(stage.data, split="test", limit=0), stage.train.seed)
     except UserError:
         source = open_source(stage.data, stage.train.seed)
-    size = max(min(most, len(source)) // mesh.size, 1) * mesh.size
+    size = rounded_down(min(most, len(source)), mesh)
     return source, dataclasses.replace(stage.data, batch_size=size, flip=False)
 
 
@@ -294,6 +295,11 @@ def _unwritten(folder: Path, checkpoints: Checkpoints, error: Exception) -> User
         last = "there is none before it"
     reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
     return UserError(f"{folder}: a checkpoint could not be written, {last} ({reason})")
+
+
+def _grids(stage: Stage) -> list[str]:
+    """The names of a stage's pictures."""
+    return [*(["samples"] if stage.sample is not None else []), *stage.pictures]
 
 
 def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: int) -> None:

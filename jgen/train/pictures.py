@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jgen.files import replacing
+
 CURVE_COLOUR = "#1f5fbf"
 
 
@@ -35,10 +37,8 @@ def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:
 
 def save(picture: Image.Image, path: Path) -> None:
     """Writes a PNG so that a reader never sees half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    picture.save(temporary, "png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        picture.save(temporary, "png")
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -95,9 +95,8 @@ th{{text-align:left;padding-right:1rem}}pre{{background:#f4f4f4;padding:1rem;ove
 <h2>Commands</h2><pre>{html.escape(chr(10).join(commands))}</pre>
 <h2>Config</h2><pre>{html.escape(json.dumps(config, indent=2))}</pre></html>"""
     path = folder / "report.html"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(page)
     return path
 
 

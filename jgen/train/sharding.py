@@ -64,6 +64,16 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
         raise UserError(f"data.batch_size={batch_size}: must be divisible by {mesh.size} devices{parts}")
 
 
+def rounded_up(size: int, mesh: Mesh) -> int:
+    """The least multiple of the devices that is no less than `size`."""
+    return -(-size // mesh.size) * mesh.size
+
+
+def rounded_down(size: int, mesh: Mesh) -> int:
+    """The largest multiple of the devices that is no more than `size`; but at least a row a device."""
+    return max(size // mesh.size, 1) * mesh.size
+
+
 def jit_once(function: Callable[..., Any], **kwargs: Any) -> Any:
     """`jax.jit` for a program that runs once, such as initialisation: on a CPU it is compiled quickly, not tightly.
 

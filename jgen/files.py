@@ -1,0 +1,28 @@
+"""What jgen writes and where it keeps it: files that a reader never sees half of, the cache, and the versions in them."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which takes the place of `path` at once when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    yield temporary
+    os.replace(temporary, path)
+
+
+def cache_folder(name: str) -> Path | None:
+    """A folder of the cache: below $JGEN_CACHE, else ~/.cache/jgen; None where $JGEN_CACHE is empty."""
+    root = os.environ.get("JGEN_CACHE", str(Path.home() / ".cache" / "jgen"))
+    return Path(root) / name if root else None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python, jgen and the packages named."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("jgen", *packages)}}
