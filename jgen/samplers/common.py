@@ -10,7 +10,7 @@ from jax import lax
 
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
-from jgen.types import Array, Key, Predict, Prediction
+from jgen.types import Array, Denoise, Key, Predict, Prediction
 
 Trace = Callable[[Array, Array], Any]
 """(x, x0) after a step -> what to keep of it; stacked over the steps and returned beside the images."""
@@ -53,6 +53,24 @@ def clip(predict: Predict, low: float = -1.0, high: float = 1.0) -> Predict:
         return prediction._replace(x0=jnp.clip(prediction.x0, low, high))
 
     return clipped
+
+
+def clip_denoised(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
+    """`clip` for the continuous coordinates."""
+    return lambda x, sigma: jnp.clip(denoise(x, sigma), low, high)
+
+
+def dynamic_threshold(denoise: Denoise, ratio: float = 0.995, least: float = 1.0) -> Denoise:
+    """Clean images clipped at the `ratio` quantile of their own absolute pixels and divided by it, where it is above `least`
+    (Saharia et al. 2022, arXiv:2205.11487, section 2.3)."""
+
+    def thresholded(x: Array, sigma: Array) -> Array:
+        clean = denoise(x, sigma)
+        size = jnp.quantile(jnp.abs(clean).reshape(len(clean), -1), ratio, axis=1)
+        size = jnp.maximum(size, least).reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.clip(clean, -size, size) / size
+
+    return thresholded
 
 
 class Step(NamedTuple):

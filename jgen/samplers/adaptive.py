@@ -1,0 +1,129 @@
+"""DPM-Solver with error control (Lu et al. 2022, arXiv:2206.00927, appendix C): steps as long as a tolerance allows.
+
+Each image has steps of its own, so that it does not depend on the others of its batch; `together=True` is the authors'
+way, one step length for the batch. A compiled while loop; its number of evaluations is not known beforehand.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jgen.errors import UserError
+from jgen.samplers.linear import Of
+from jgen.sigmas import Curve
+from jgen.types import Array, Denoise
+
+MOST = 10_000
+"""Attempted steps after which the loop gives up."""
+
+
+class _State(NamedTuple):
+    x: Array
+    before: Array
+    """The lower-order result of the last accepted step: the scale of the relative tolerance."""
+    lam: Array
+    """[B]: lambda = -log sigma reached so far."""
+    h: Array
+    """[B]: length of the next attempt."""
+    attempts: Array
+
+
+def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) -> tuple[Array, Array]:
+    """The steps of order - 1 and of `order` from lambda to lambda + h; r_1 = 1/2 for order 2, else 1/3 and r_2 = 2/3."""
+    ratios = (0.5,) if order == 2 else (1 / 3, 2 / 3)
+    s = -1.0 if of == "data" else 1.0
+
+    def wide(v: Array) -> Array:
+        return v.reshape(-1, *[1] * (x.ndim - 1))
+
+    def evaluate(point: Array, lam: Array) -> Array:
+        sigma = jnp.exp(-lam)
+        clean = denoise(point, sigma)
+        return clean if of == "data" else (point - clean) / wide(sigma)
+
+    def step(length: Array, one: Array, two: Array | float = 0.0) -> Array:
+        """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm_solver.phis`."""
+        phi_1 = jnp.expm1(s * length)
+        phi_2 = phi_1 / length - s
+        keep, factor = (jnp.exp(-length), 1.0) if of == "data" else (1.0, jnp.exp(-(lam + length)))
+        return wide(keep * jnp.ones_like(lam)) * x - wide(factor * phi_1) * one - wide(s * factor * phi_2) * two
+
+    def second(length: Array, d: Array) -> Array:
+        """The second-order step, whose derivative term is half of phi_1 rather than phi_2."""
+        phi_1 = jnp.expm1(s * length)
+        factor = 1.0 if of == "data" else jnp.exp(-(lam + length))
+        return step(length, m0) - 0.5 * wide(factor * phi_1) * d
+
+    m0 = evaluate(x, lam)
+    m1 = evaluate(step(ratios[0] * h, m0), lam + ratios[0] * h)
+    slope = (m1 - m0) / ratios[0]
+    if order == 2:
+        return step(h, m0), second(h, slope)
+    r1, r2 = ratios
+    m2 = evaluate(step(r2 * h, m0, r2 / r1 * (m1 - m0)), lam + r2 * h)
+    return second(h, slope), step(h, m0, (m2 - m0) / r2)
+
+
+def _solve(
+    denoise: Denoise, x: Array, start: float, end: float, order: int, of: Of, rtol: float, atol: float, h: float,
+    together: bool, scaled: bool, limited: bool,
+) -> Array:  # fmt: skip
+    """From lambda `start` to `end`. scaled: errors are those of alpha x; limited: k-diffusion's step control."""
+    if order not in (2, 3):
+        raise UserError(f"order={order}: must be 2 or 3")
+
+    def wide(v: Array) -> Array:
+        return v.reshape(-1, *[1] * (x.ndim - 1))
+
+    def alpha(lam: Array) -> Array:
+        return wide(1 / jnp.sqrt(1 + jnp.exp(-2 * lam))) if scaled else jnp.ones((1,) * x.ndim)
+
+    def attempt(state: _State) -> _State:
+        active = end - state.lam > 1e-5
+        h = jnp.where(active, jnp.minimum(state.h, end - state.lam), 1.0)
+        low, high = _pair(denoise, state.x, state.lam, h, order, of)
+        a = alpha(state.lam + h)
+        scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(a * low), jnp.abs(state.before)))
+        squares = jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim)))
+        if together:
+            squares = jnp.full_like(squares, jnp.mean(squares) if limited else jnp.max(squares))
+        error = jnp.sqrt(squares)
+        if limited:
+            factor = 1 + jnp.arctan((error + 1e-8) ** (-1 / order) - 1)
+            good = active & (factor >= 0.81)
+            longer = state.h * factor
+        else:
+            good, longer = active & (error <= 1), 0.9 * h * error ** (-1 / order)
+        return _State(
+            jnp.where(wide(good), high, state.x),
+            jnp.where(wide(good), a * low, state.before),
+            jnp.where(good, state.lam + h, state.lam),
+            jnp.where(active, longer, state.h),
+            state.attempts + 1,
+        )
+
+    def going_on(state: _State) -> Array:
+        return jnp.any(end - state.lam > 1e-5) & (state.attempts < MOST)
+
+    ones = jnp.ones(len(x), x.dtype)
+    first = _State(x, alpha(start * ones) * x, start * ones, h * ones, jnp.zeros((), jnp.int32))
+    return lax.while_loop(going_on, attempt, first).x
+
+
+def dpm_adaptive(
+    denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, order: int = 3, of: Of = "noise", rtol: float = 0.05,
+    atol: float = 0.0078, h_init: float = 0.05, together: bool = False,
+) -> Any:  # fmt: skip
+    """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently."""
+    start, end = (-float(jnp.log(s)) for s in (sigma_max, sigma_min))
+    return _solve(denoise, x, start, end, order, of, rtol, atol, h_init, together, scaled=False, limited=True)
+
+
+def dpm_solver_adaptive(
+    denoise: Denoise, x: Array, curve: Curve, *, order: int = 3, of: Of = "data", rtol: float = 0.05, atol: float = 0.0078,
+    h_init: float = 0.05, together: bool = False,
+) -> Any:  # fmt: skip
+    """The authors': x in the coordinates x / alpha from time 1 of a curve to its end, errors those of alpha x."""
+    start, end = float(curve.log_snr(1.0)), float(curve.log_snr(curve.end))
+    return _solve(denoise, x, start, end, order, of, rtol, atol, h_init, together, scaled=True, limited=False)

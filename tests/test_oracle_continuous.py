@@ -1,0 +1,302 @@
+"""Continuous coordinates against EDM, k-diffusion and DPM-Solver: grids, preconditioners, losses, trajectories."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen import schedules, sigmas
+from jgen.objectives import edm
+from jgen.samplers import ablation, dpm_solver, euler_heun, image_keys, linear
+from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive
+from jgen.samplers.common import dynamic_threshold
+from tests.oracle import Oracle, files
+
+pytestmark = pytest.mark.oracle
+
+
+@pytest.mark.parametrize("path", files("diffusion", "sigma_grids"))
+def test_level_grids_and_the_maps_between_levels_and_times(path):
+    o = Oracle(path)
+    functions = {
+        "karras": sigmas.karras,
+        "exponential": sigmas.exponential,
+        "polyexponential": sigmas.polyexponential,
+        "vp": sigmas.vp,
+    }
+    for name, (kind, options) in o.config.items():
+        if kind.startswith("get_sigmas_"):
+            options = {"steps" if k == "n" else k: v for k, v in options.items()}
+            o.check(f"out/{name}", functions[kind.removeprefix("get_sigmas_")](**options))
+        elif kind == "discrete":
+            chain = schedules.scaled_linear(options["T"], options["b0"], options["b1"])
+            o.check(f"out/{name}/sigma_range", [chain.sigma[0], chain.sigma[-1]])
+            o.check(f"out/{name}/sigmas_n", sigmas.of_schedule(chain, options["n"]))
+            o.check(f"out/{name}/sigma_to_t", sigmas.time_at(chain, o[f"in/{name}/query_sigma"]))
+            o.check(f"out/{name}/t_to_sigma", sigmas.sigma_at(chain, o[f"in/{name}/query_t"]))
+            heard = []
+            predict = lambda x, t: heard.append(t) or type("P", (), {"x0": x})()  # noqa: E731, B023
+            query = o[f"in/{name}/query_sigma"]
+            schedules.denoiser(predict, chain)(jnp.zeros((len(query), 1, 1, 1)), jnp.asarray(query))
+            np.testing.assert_array_equal(heard[0], o[f"out/{name}/sigma_to_t_quantized"])
+        elif kind.startswith("precond:"):
+            check_precondition_levels(o, name, kind)
+        else:  # k-diffusion's v: a cosine chain in continuous time, sigma = tan(pi t / 2)
+            query, form = jnp.asarray(o["in/v/query_sigma"]), edm.cosine_v()
+            o.check("out/v/sigma_to_t", form.noise(query))
+            for ours, theirs in (("skip", "c_skip"), ("out", "c_out"), ("scale", "c_in")):
+                o.check(f"out/v/{theirs}", getattr(form, ours)(query))
+            o.check("out/v/t_to_sigma", np.tan(o["in/v/query_t"] * np.pi / 2))
+
+
+def check_precondition_levels(o, name, kind):
+    query = jnp.asarray(o[f"in/{name}/query_sigma"])
+    if kind.endswith("VPPrecond"):
+        form = edm.vp()
+        o.check(f"out/{name}/sigma_inv", form.noise(query) / 999, 1e-5)
+        o.check(f"out/{name}/sigma_of_t", [ablation.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
+        o.check(f"out/{name}/round_sigma", query)
+    else:
+        form, table = edm.iddpm(), edm.iddpm_levels()
+        o.check(f"out/{name}/u", table[::10])
+        index = 999 - np.asarray(form.noise(query)).astype(int)
+        np.testing.assert_array_equal(index, o[f"out/{name}/round_index"])
+        o.check(f"out/{name}/round_sigma", table[index])
+    o.check(f"out/{name}/sigma_min_max", [form.sigma_min, form.sigma_max])
+
+
+FORMS = {"vp": edm.vp, "ve": edm.ve, "iddpm": edm.iddpm, "edm": edm.edm}
+LEVELS = {"loss_vp": edm.vp_levels, "loss_ve": edm.ve_levels, "loss_edm": edm.edm_levels}
+
+
+def stand_in(weights, label, augment=None, heard=None):
+    a, b, c, l, g = weights  # noqa: E741
+
+    def network(x, noise):
+        if heard is not None:
+            heard.extend([x, noise])
+        waves = jnp.sin(noise / 50)[:, None] * b[None, :, 0] + jnp.cos(noise)[:, None] * b[None, :, 1]
+        known = label @ l.T + (augment @ g.T if augment is not None else 0)
+        return jnp.einsum("oc,bhwc->bhwo", a, x) + (waves + known)[:, None, None] + jnp.moveaxis(c, 0, -1)[None]
+
+    return network
+
+
+@pytest.mark.parametrize("path", files("edm", "precond_loss"))
+def test_preconditioners_and_losses(path):
+    with jax.enable_x64(True):
+        o = Oracle(path)
+        x, images, noise = (jnp.asarray(o.nhwc(f"in/{k}"), jnp.float64) for k in ("x", "images", "noise"))
+        sigma, label = jnp.asarray(o["in/sigma"], jnp.float32), jnp.asarray(o["in/class_labels"])
+        augment, y = jnp.asarray(o["in/augment_labels"]), 0.9 * images + 0.05
+        for name, make in FORMS.items():
+            form, heard = make(), []
+            weights = [jnp.asarray(o[f"w/{name}/{k}"]) for k in "ABCLG"]
+            found = edm.denoiser(stand_in(weights, label, heard=heard), form)(x, sigma)
+            o.check(f"out/{name}/denoised", found, image=True)
+            o.check(f"out/{name}/network_input", heard[0], image=True)
+            o.check(f"out/{name}/c_noise", heard[1])
+            o.check(f"out/{name}/sigma_min_max", np.minimum([form.sigma_min, form.sigma_max], 3e38))  # inf, as stored
+            bare = edm.denoiser(stand_in(weights, jnp.zeros_like(label)), form)
+            o.check(f"out/{name}/denoised_no_label", bare(x, sigma), image=True)
+            pull = jax.grad(lambda x: jnp.sum(edm.denoiser(stand_in(weights, label), form)(x, sigma) * noise))  # noqa: B023
+            o.check(f"out/grad/{name}/denoised_x", pull(x), image=True)
+            for loss, levels in LEVELS.items():
+                levels = levels()
+                level = levels.sigma(jnp.asarray(o["in/rnd_normal" if levels.normal else "in/rnd_uniform"])[:, 0, 0, 0])
+                o.check(f"out/{name}/{loss}_sigma", level[:, None, None, None])
+
+                def total(weights):
+                    denoise = edm.denoiser(stand_in(weights, label, augment), form)  # noqa: B023
+                    terms = edm.loss_terms(denoise, y, level, noise, levels.weight)  # noqa: B023
+                    return jnp.sum(terms) / len(y), terms
+
+                grads, terms = jax.grad(total, has_aux=True)(weights)
+                o.check(f"out/{name}/{loss}", terms, image=True)
+                for k, grad in zip("ABCLG", grads):
+                    o.check(f"out/grad/{name}/{loss}/{k}", grad)
+
+
+def mixture(o):
+    """The exact denoiser of two Gaussians an element."""
+    mean1, mean2 = (jnp.asarray(np.moveaxis(o[f"w/{k}"], 0, -1)) for k in ("mean1", "mean2"))
+    std = jnp.asarray(o["w/std"])
+
+    def denoise(x, sigma):
+        s2 = sigma[:, None, None, None] ** 2
+        v, d1, d2 = std[None, None, None] ** 2 + s2, x - mean1[None], x - mean2[None]
+        r = jax.nn.sigmoid(d2**2 / (2 * v) - d1**2 / (2 * v))
+        return (std[None, None, None] ** 2 * x + s2 * (r * mean1[None] + (1 - r) * mean2[None])) / v
+
+    return denoise
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Puts the given draws in place of the samplers' noise."""
+
+    def place(draws):
+        draws = jnp.asarray(draws)
+        monkeypatch.setattr(sys.modules[linear.__name__], "noise", lambda keys, shape, index: draws[index])
+
+    return place
+
+
+RANGES = {"ve": (0.02, 100), "iddpm": (0.002, 81), "edm": (0.002, 80)}
+CHURN = {"S_churn": 0, "S_min": 0, "S_max": np.inf, "S_noise": 1}
+
+
+@pytest.mark.parametrize("path", files("edm", "sampler"))
+def test_edm_sampler_and_its_ablations(path, drawn):
+    o = Oracle(path)
+    denoise, keys = mixture(o), image_keys(0, 2)
+    latents = jnp.asarray(o.nhwc("in/latents"))
+    drawn(o.nhwc("in/noise"))
+    for name, options in o.config["edm_sampler"].items():
+        grid = sigmas.karras(
+            options["num_steps"], options.get("sigma_min", 0.002), options.get("sigma_max", 80), options.get("rho", 7)
+        )
+        churn = euler_heun.Churn(
+            *(options.get(k, d) for k, d in (("S_churn", 0), ("S_min", 0), ("S_max", np.inf), ("S_noise", 1)))
+        )
+        o.check(f"out/{name}/x", euler_heun.heun(denoise, latents * grid[0], grid, keys, churn=churn), image=True)
+    for name, options in o.config["ablation_sampler"].items():
+        kind, steps = options.get("discretization", "edm"), options["num_steps"]
+        standard = ablation.vp_time()
+        low, high = {
+            "vp": (standard.sigma(1e-3), standard.sigma(1.0)),
+            "ve": (0.02, 100),
+            "iddpm": (0.002, 81),
+            "edm": (0.002, 80),
+        }[kind]
+        own = ablation.vp_time(*ablation.vp_betas(low, high))
+        grid = {
+            "vp": lambda: np.append([own.sigma(1 + i / (steps - 1) * (1e-3 - 1)) for i in range(steps)], 0.0),  # noqa: B023
+            "ve": lambda: ablation.ve_levels(steps, low, high),  # noqa: B023
+            "iddpm": lambda: ablation.indexed_levels(edm.iddpm_levels(), steps, low, high),  # noqa: B023
+            "edm": lambda: sigmas.karras(steps, low, high),  # noqa: B023
+        }[kind]()
+        time = {"vp": own, "ve": ablation.VE_TIME, "linear": ablation.LINEAR_TIME}[options.get("schedule", "linear")]
+        churn = euler_heun.Churn(options.get("S_churn", 0), s_noise=options.get("S_noise", 1))
+        found = ablation.ablation(
+            denoise, latents * grid[0], grid, keys, time=time, scaling=options.get("scaling", "none"), churn=churn,
+            order=1 if options.get("solver") == "euler" else 2, alpha=options.get("alpha", 1.0),
+        )  # fmt: skip
+        o.check(f"out/{name}/x", found, image=True)
+
+
+K_SAMPLERS = {
+    "sample_euler": euler_heun.euler,
+    "sample_heun": euler_heun.heun,
+    "sample_euler_ancestral": euler_heun.euler_ancestral,
+    "sample_dpm_2": euler_heun.dpm_2,
+    "sample_dpm_2_ancestral": euler_heun.dpm_2_ancestral,
+    "sample_lms": lambda denoise, x, grid, keys, **o: euler_heun.lms(denoise, x, grid, **o),
+    "sample_dpmpp_2s_ancestral": dpm_solver.dpmpp_2s_ancestral,
+    "sample_dpmpp_sde": dpm_solver.dpmpp_sde,
+    "sample_dpmpp_2m": dpm_solver.dpm_solver,
+    "sample_dpmpp_2m_sde": dpm_solver.dpmpp_multistep_sde,
+    "sample_dpmpp_3m_sde": lambda *a, **o: dpm_solver.dpmpp_multistep_sde(*a, order=3, **o),
+}
+
+
+@pytest.mark.parametrize("path", files("diffusion", "k_samplers"))
+def test_samplers_of_k_diffusion(path, drawn):
+    o = Oracle(path)
+    denoise, keys, latents = mixture(o), image_keys(0, 2), jnp.asarray(o.nhwc("in/unit_latents"))
+    grid_options = o.config["grid"][1]
+    grid = sigmas.karras(grid_options["n"], *(grid_options[k] for k in ("sigma_min", "sigma_max", "rho")))
+    o.check("out/sigmas", grid)
+    drawn(o.nhwc("in/noise"))
+    for name, options in o.config["runs"].items():
+        options = dict(options)
+        kind = options.pop("fn")
+        if kind == "sample_dpm_fast":
+            orders = fast_orders(options["n"])
+            levels = dpm_solver.even_steps(orders, options["sigma_max"], options["sigma_min"])
+            x = latents * levels[0]
+            found = dpm_solver.dpm_solver(denoise, x, levels, method="singlestep", of="noise", orders=orders)
+        elif kind == "sample_dpm_adaptive":
+            with jax.enable_x64(True):  # the first errors are of the size of float32's, and decide how long steps are
+                double = latents.astype(jnp.float64) * options["sigma_max"]
+                found = dpm_adaptive(denoise, double, **options, together=True)
+        else:
+            if churn := [options.pop(k, d) for k, d in (("s_churn", 0), ("s_tmin", 0), ("s_tmax", np.inf), ("s_noise", 1))]:
+                options |= {"churn": euler_heun.Churn(*churn)} if churn[0] else {}
+            if "solver_type" in options:
+                options["form"] = "taylor" if options.pop("solver_type") == "heun" else "midpoint"
+            if kind == "sample_dpmpp_2m":
+                options["lower_order_final"] = False
+            found, states = K_SAMPLERS[kind](denoise, latents * grid[0], grid, keys, **options, trace=lambda x, d: x)
+            if "churn" not in options:
+                o.check(f"out/{name}/states", np.concatenate([latents[None] * grid[0], states[:-1]]), image=True)
+        o.check(f"out/{name}/x", found, image=True)
+
+
+def fast_orders(n):
+    """k-diffusion's: 3, ..., 3 and then 2, 1, or what is left."""
+    return [3] * (n // 3 - 1) + [2, 1] if n % 3 == 0 else [3] * (n // 3) + [n % 3]
+
+
+def curve(config, end):
+    if config["kind"] == "linear":
+        return sigmas.vp_linear(config["beta_0"], config["beta_1"], end)
+    return sigmas.discrete({"linear": schedules.linear, "cosine": schedules.cosine}[config["schedule"]](config["T"]), end)
+
+
+@pytest.mark.parametrize("path", files("diffusion", "dpm_solver"))
+def test_dpm_solver_and_its_schedules(path):
+    o = Oracle(path)
+    mean, std = jnp.asarray(np.moveaxis(o["w/mean"], 0, -1)), jnp.asarray(o["w/std"])
+    curves = {name: curve(config, o.config["t_end"]) for name, config in o.config["schedules"].items()}
+    for name, c in curves.items():
+        t = o[f"in/schedule/{name}/t"].astype(np.float64)
+        at = f"out/schedule/{name}"
+        o.check(f"{at}/marginal_log_mean_coeff", c.log_alpha(t))
+        o.check(f"{at}/marginal_alpha", c.alpha(t))
+        o.check(f"{at}/marginal_lambda", c.log_snr(t))
+        o.check(f"{at}/marginal_std", c.alpha(t) * c.sigma(t))
+        o.check(f"{at}/inverse_lambda", c.time(c.log_snr(t)))
+        o.check(f"{at}/total_N", c.knots)
+        for theirs, ours in (("time_uniform", "time"), ("logSNR", "log_snr"), ("time_quadratic", "quadratic")):
+            o.check(f"{at}/steps8_{theirs}", c.times(8, ours))
+
+    def denoise(x, sigma):  # the posterior mean of a Gaussian, in the coordinates x / alpha
+        s2 = sigma[:, None, None, None] ** 2
+        return (std[None, None, None] ** 2 * x + s2 * mean[None]) / (std[None, None, None] ** 2 + s2)
+
+    start = jnp.asarray(o.nhwc("in/x_T"))
+    for name, run in o.config["runs"].items():
+        c = curves[run["schedule"]]
+        x, of = start / c.alpha(1.0), "data" if run["algorithm"].endswith("++") else "noise"
+        spacing = {"time_uniform": "time", "logSNR": "log_snr", "time_quadratic": "quadratic"}[run["skip"]]
+        used = dynamic_threshold(denoise, run["ratio"], run["max_val"]) if "correcting_x0" in run else denoise
+        if run["method"] == "adaptive":
+            control = {k: run[k] for k in ("order", "atol", "rtol")}
+            with jax.enable_x64(True):
+                found = dpm_solver_adaptive(used, x.astype(jnp.float64), c, of=of, together=True, **control)
+            found = np.asarray(found, np.float32)
+        else:
+            options = dict(of=of, form="taylor" if run.get("solver_type") == "taylor" else "midpoint", order=run["order"])
+            if run["method"] == "multistep":
+                grid = c.sigma(c.times(run["steps"], spacing))
+                options["lower_order_final"] = run.get("lower_order_final", True)
+            else:
+                fixed = run["method"] == "singlestep_fixed"
+                orders = (
+                    [run["order"]] * (run["steps"] // run["order"])
+                    if fixed
+                    else dpm_solver.orders_of(run["steps"], run["order"])
+                )
+                options |= {"orders": orders, "method": "singlestep"}
+                grid = c.sigma(c.times(sum(orders), spacing))
+                if spacing == "log_snr":
+                    grid = dpm_solver.even_steps(orders, grid[0], grid[-1])
+            found = dpm_solver.dpm_solver(used, x, grid, **options)
+        if run.get("denoise_to_zero"):
+            found = used(found, jnp.full(len(found), c.sigma(c.end))) * c.alpha(c.end) ** 0
+        else:
+            found = found * c.alpha(c.end)
+        o.check(f"out/{name}/x_end", found, image=True)
