@@ -8,12 +8,13 @@ tables of their reference implementations.
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
-from jgen.types import Array, Denoise, Predict
+from jgen.types import Array, Denoise, Predict, Prediction
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +64,12 @@ class Schedule:
     @cached_property
     def large_log_variance(self) -> np.ndarray:
         """log beta ("large"), with the posterior's entry 1 at t = 0, as the reference code has it."""
-        return np.log(np.append(self.posterior_variance[1], self.betas[1:]))
+        return np.log(self.large_variance)
+
+    @cached_property
+    def large_variance(self) -> np.ndarray:
+        """beta, with the posterior's entry 1 at t = 0."""
+        return np.append(self.posterior_variance[1], self.betas[1:])
 
     @cached_property
     def posterior_mean_x0(self) -> np.ndarray:
@@ -163,9 +169,29 @@ def strided(total: int, count: int) -> np.ndarray:
     raise UserError(f"steps={count}: no whole stride takes exactly so many of {total} steps")
 
 
+def shifted(total: int, count: int, spacing: Literal["uniform", "quad"] = "uniform") -> np.ndarray:
+    """Latent diffusion's subset: whole strides from 0 (there may be more than `count`), or squares, all moved up by one.
+
+    >>> shifted(1000, 4).tolist()
+    [1, 251, 501, 751]
+    """
+    if not 1 <= count <= total:
+        raise UserError(f"steps={count}: must be from 1 to the schedule's {total}")
+    uniform = np.arange(0, total, total // count)
+    steps = 1 + (uniform if spacing == "uniform" else (np.linspace(0, np.sqrt(total * 0.8), count) ** 2).astype(int))
+    return np.unique(steps[steps < total])
+
+
 def at(table: np.ndarray, t: Array, ndim: int) -> Array:
-    """table[t] as float32, shaped [B, 1, ...] to multiply an array of `ndim` dimensions."""
-    return jnp.asarray(table, jnp.float32)[t].reshape(t.shape + (1,) * (ndim - t.ndim))
+    """table[t] as float32 (float64 where that is on), shaped [B, 1, ...] to multiply an array of `ndim` dimensions."""
+    return jnp.asarray(table, float)[t].reshape(t.shape + (1,) * (ndim - t.ndim))
+
+
+def guided_x0(prediction: Prediction, xt: Array, alpha_bar: Array) -> Array:
+    """The clean image that follows from the guided score: eps - sqrt(1 - alpha_bar) guide, put back into x_0."""
+    if prediction.guide is None:
+        return prediction.x0
+    return prediction.x0 + (1 - alpha_bar) / jnp.sqrt(alpha_bar) * prediction.guide
 
 
 def denoiser(predict: Predict, schedule: Schedule) -> Denoise:
@@ -178,7 +204,9 @@ def denoiser(predict: Predict, schedule: Schedule) -> Denoise:
     def denoise(x: Array, sigma: Array) -> Array:
         level = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
         t = jnp.argmin(jnp.abs(jnp.log(jnp.maximum(level, 1e-20))[:, None] - log_sigma[None]), axis=-1)
-        return predict(x * at(np.sqrt(schedule.alpha_bar), t, x.ndim), jnp.asarray(schedule.timesteps)[t]).x0
+        xt = x * at(np.sqrt(schedule.alpha_bar), t, x.ndim)
+        prediction = predict(xt, jnp.asarray(schedule.timesteps)[t])
+        return guided_x0(prediction, xt, at(schedule.alpha_bar, t, x.ndim))
 
     return denoise
 

@@ -38,6 +38,10 @@ class Prediction(NamedTuple):
     """[B, H, W, C]: the expected clean image."""
     v: Array | None = None
     """[B, H, W, C]: the raw variance output of a network that learns it; None where the sampler fixes it."""
+    mean: Array | None = None
+    """[B, H, W, C]: the mean of the step back, of a network that predicts it; None where it follows from x0."""
+    guide: Array | None = None
+    """[B, H, W, C]: the gradient at x_t of what the sample is steered to, scaled; samplers add it to the score."""
 
 
 Predict = Callable[[Array, Array], Prediction]

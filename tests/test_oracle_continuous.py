@@ -9,9 +9,10 @@ import pytest
 
 from jgen import schedules, sigmas
 from jgen.objectives import edm
-from jgen.samplers import ablation, dpm_solver, euler_heun, image_keys, linear
+from jgen.samplers import dpm, euler_heun, generalized, image_keys, linear
 from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive
 from jgen.samplers.common import dynamic_threshold
+from jgen.types import Prediction
 from tests.oracle import Oracle, files
 
 pytestmark = pytest.mark.oracle
@@ -37,7 +38,7 @@ def test_level_grids_and_the_maps_between_levels_and_times(path):
             o.check(f"out/{name}/sigma_to_t", sigmas.time_at(chain, o[f"in/{name}/query_sigma"]))
             o.check(f"out/{name}/t_to_sigma", sigmas.sigma_at(chain, o[f"in/{name}/query_t"]))
             heard = []
-            predict = lambda x, t: heard.append(t) or type("P", (), {"x0": x})()  # noqa: E731, B023
+            predict = lambda x, t: heard.append(t) or Prediction(x)  # noqa: E731, B023
             query = o[f"in/{name}/query_sigma"]
             schedules.denoiser(predict, chain)(jnp.zeros((len(query), 1, 1, 1)), jnp.asarray(query))
             np.testing.assert_array_equal(heard[0], o[f"out/{name}/sigma_to_t_quantized"])
@@ -56,7 +57,7 @@ def check_precondition_levels(o, name, kind):
     if kind.endswith("VPPrecond"):
         form = edm.vp()
         o.check(f"out/{name}/sigma_inv", form.noise(query) / 999, 1e-5)
-        o.check(f"out/{name}/sigma_of_t", [ablation.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
+        o.check(f"out/{name}/sigma_of_t", [generalized.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
         o.check(f"out/{name}/round_sigma", query)
     else:
         form, table = edm.iddpm(), edm.iddpm_levels()
@@ -164,23 +165,23 @@ def test_edm_sampler_and_its_ablations(path, drawn):
         o.check(f"out/{name}/x", euler_heun.heun(denoise, latents * grid[0], grid, keys, churn=churn), image=True)
     for name, options in o.config["ablation_sampler"].items():
         kind, steps = options.get("discretization", "edm"), options["num_steps"]
-        standard = ablation.vp_time()
+        standard = generalized.vp_time()
         low, high = {
             "vp": (standard.sigma(1e-3), standard.sigma(1.0)),
             "ve": (0.02, 100),
             "iddpm": (0.002, 81),
             "edm": (0.002, 80),
         }[kind]
-        own = ablation.vp_time(*ablation.vp_betas(low, high))
+        own = generalized.vp_time(*generalized.vp_betas(low, high))
         grid = {
             "vp": lambda: np.append([own.sigma(1 + i / (steps - 1) * (1e-3 - 1)) for i in range(steps)], 0.0),  # noqa: B023
-            "ve": lambda: ablation.ve_levels(steps, low, high),  # noqa: B023
-            "iddpm": lambda: ablation.indexed_levels(edm.iddpm_levels(), steps, low, high),  # noqa: B023
+            "ve": lambda: generalized.ve_levels(steps, low, high),  # noqa: B023
+            "iddpm": lambda: generalized.indexed_levels(edm.iddpm_levels(), steps, low, high),  # noqa: B023
             "edm": lambda: sigmas.karras(steps, low, high),  # noqa: B023
         }[kind]()
-        time = {"vp": own, "ve": ablation.VE_TIME, "linear": ablation.LINEAR_TIME}[options.get("schedule", "linear")]
+        time = {"vp": own, "ve": generalized.VE_TIME, "linear": generalized.LINEAR_TIME}[options.get("schedule", "linear")]
         churn = euler_heun.Churn(options.get("S_churn", 0), s_noise=options.get("S_noise", 1))
-        found = ablation.ablation(
+        found = generalized.ablation(
             denoise, latents * grid[0], grid, keys, time=time, scaling=options.get("scaling", "none"), churn=churn,
             order=1 if options.get("solver") == "euler" else 2, alpha=options.get("alpha", 1.0),
         )  # fmt: skip
@@ -194,11 +195,11 @@ K_SAMPLERS = {
     "sample_dpm_2": euler_heun.dpm_2,
     "sample_dpm_2_ancestral": euler_heun.dpm_2_ancestral,
     "sample_lms": lambda denoise, x, grid, keys, **o: euler_heun.lms(denoise, x, grid, **o),
-    "sample_dpmpp_2s_ancestral": dpm_solver.dpmpp_2s_ancestral,
-    "sample_dpmpp_sde": dpm_solver.dpmpp_sde,
-    "sample_dpmpp_2m": dpm_solver.dpm_solver,
-    "sample_dpmpp_2m_sde": dpm_solver.dpmpp_multistep_sde,
-    "sample_dpmpp_3m_sde": lambda *a, **o: dpm_solver.dpmpp_multistep_sde(*a, order=3, **o),
+    "sample_dpmpp_2s_ancestral": dpm.dpmpp_2s_ancestral,
+    "sample_dpmpp_sde": dpm.dpmpp_sde,
+    "sample_dpmpp_2m": dpm.dpm_solver,
+    "sample_dpmpp_2m_sde": dpm.dpmpp_multistep_sde,
+    "sample_dpmpp_3m_sde": lambda *a, **o: dpm.dpmpp_multistep_sde(*a, order=3, **o),
 }
 
 
@@ -215,9 +216,9 @@ def test_samplers_of_k_diffusion(path, drawn):
         kind = options.pop("fn")
         if kind == "sample_dpm_fast":
             orders = fast_orders(options["n"])
-            levels = dpm_solver.even_steps(orders, options["sigma_max"], options["sigma_min"])
+            levels = dpm.even_steps(orders, options["sigma_max"], options["sigma_min"])
             x = latents * levels[0]
-            found = dpm_solver.dpm_solver(denoise, x, levels, method="singlestep", of="noise", orders=orders)
+            found = dpm.dpm_solver(denoise, x, levels, method="singlestep", of="noise", orders=orders)
         elif kind == "sample_dpm_adaptive":
             with jax.enable_x64(True):  # the first errors are of the size of float32's, and decide how long steps are
                 double = latents.astype(jnp.float64) * options["sigma_max"]
@@ -285,16 +286,12 @@ def test_dpm_solver_and_its_schedules(path):
                 options["lower_order_final"] = run.get("lower_order_final", True)
             else:
                 fixed = run["method"] == "singlestep_fixed"
-                orders = (
-                    [run["order"]] * (run["steps"] // run["order"])
-                    if fixed
-                    else dpm_solver.orders_of(run["steps"], run["order"])
-                )
+                orders = [run["order"]] * (run["steps"] // run["order"]) if fixed else dpm.orders_of(run["steps"], run["order"])
                 options |= {"orders": orders, "method": "singlestep"}
                 grid = c.sigma(c.times(sum(orders), spacing))
                 if spacing == "log_snr":
-                    grid = dpm_solver.even_steps(orders, grid[0], grid[-1])
-            found = dpm_solver.dpm_solver(used, x, grid, **options)
+                    grid = dpm.even_steps(orders, grid[0], grid[-1])
+            found = dpm.dpm_solver(used, x, grid, **options)
         if run.get("denoise_to_zero"):
             found = used(found, jnp.full(len(found), c.sigma(c.end))) * c.alpha(c.end) ** 0
         else:

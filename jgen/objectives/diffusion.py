@@ -1,21 +1,23 @@
 """Objectives of discrete-time diffusion: the forward process, posteriors, and DDPM's simple loss.
 
 Ho et al. 2020 (DDPM): q(x_t | x_0) eq. 4, posterior eq. 6-7, L_simple eq. 14. The network's output is read as the
-noise ("eps"), the clean image ("x0") or the velocity v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 ("v",
-Salimans & Ho 2022). Every function that needs noise has a core that takes it as an argument.
+noise ("eps"), the clean image ("x0"), the velocity v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 ("v", Salimans & Ho
+2022) or the mean of the step back ("xprev"). Every function that needs noise has a core that takes it as an argument.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.errors import UserError
+from jgen.objectives import importance as times
 from jgen.schedules import Schedule, at
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, Predict, Prediction
 
-PredictionType = Literal["eps", "x0", "v"]
+PredictionType = Literal["eps", "x0", "v", "xprev"]
 Network = Callable[[Array, Array], Array]
 """(x_t [B, H, W, C], t [B]) -> raw output [B, H, W, C], or [B, H, W, 2C] where the variance is learned too."""
 
@@ -53,12 +55,20 @@ def x0_from_v(schedule: Schedule, xt: Array, t: Array, v: Array) -> Array:
     return at(np.sqrt(a), t, xt.ndim) * xt - at(np.sqrt(1 - a), t, xt.ndim) * v
 
 
+def x0_from_xprev(schedule: Schedule, xt: Array, t: Array, xprev: Array) -> Array:
+    """The clean image if xprev is the posterior mean of the step back from x_t."""
+    rest = at(schedule.posterior_mean_xt / schedule.posterior_mean_x0, t, xt.ndim)
+    return at(1 / schedule.posterior_mean_x0, t, xt.ndim) * xprev - rest * xt
+
+
 def target(schedule: Schedule, x0: Array, t: Array, noise: Array, prediction: PredictionType) -> Array:
     """What the network should put out at x_t."""
     if prediction == "eps":
         return noise
     if prediction == "x0":
         return x0
+    if prediction == "xprev":
+        return q_posterior(schedule, x0, q_sample(schedule, x0, t, noise), t)[0]
     a = schedule.alpha_bar
     return at(np.sqrt(a), t, x0.ndim) * noise - at(np.sqrt(1 - a), t, x0.ndim) * x0
 
@@ -66,13 +76,18 @@ def target(schedule: Schedule, x0: Array, t: Array, noise: Array, prediction: Pr
 def predictor(network: Network, schedule: Schedule, prediction: PredictionType = "eps") -> Predict:
     """The function that samplers take, from a network's raw output.
 
-    `schedule` is the whole chain the network was trained on; t counts in it. An output with twice the channels of x
-    carries the learned variance in its second half, which `Prediction.v` hands on untouched.
+    `schedule` is the whole chain the network was trained on, or, as "xprev" must have it, the shortened one that is
+    sampled; t is one of its timesteps. An output with twice the channels of x carries the learned variance in its second
+    half, which `Prediction.v` hands on untouched.
     """
+    whole = np.array_equal(schedule.timesteps, np.arange(len(schedule)))
 
     def predict(xt: Array, t: Array) -> Prediction:
         out = network(xt, t)
         mean, v = (out, None) if out.shape[-1] == xt.shape[-1] else jnp.split(out, 2, axis=-1)
+        t = t if whole else jnp.searchsorted(jnp.asarray(schedule.timesteps), t)
+        if prediction == "xprev":
+            return Prediction(x0_from_xprev(schedule, xt, t, mean), v, mean)
         if prediction == "eps":
             return Prediction(x0_from_eps(schedule, xt, t, mean), v)
         return Prediction(mean if prediction == "x0" else x0_from_v(schedule, xt, t, mean), v)
@@ -92,33 +107,77 @@ def simple_terms(
     return jnp.mean(jnp.square(error), axis=tuple(range(1, x0.ndim)))
 
 
+Terms = Callable[[Network, Array, Array, Array], tuple[Array, Metrics]]
+"""(network, x0, t [B], noise) -> (loss of every image [B], metrics)."""
+
+
+def sampled(
+    apply: Apply,
+    schedule: Schedule,
+    terms: Terms,
+    *,
+    player: str = "net",
+    conditional: bool = False,
+    train: bool = True,
+    drop_label: float = 0.0,
+    null_label: int = 0,
+    importance: bool = False,
+) -> LossFn:
+    """The mean of `terms` as a training loss: t uniform over the chain, noise normal, both drawn from the key.
+
+    `apply` takes params[player]; with `conditional` it is given batch["label"], which in training becomes `null_label` with
+    probability `drop_label` (classifier-free guidance). train=False turns dropout off. importance: t is drawn, and its loss
+    weighed, by `jgen.objectives.importance`, whose state is extra["importance"].
+    """
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
+        x0 = batch["image"]
+        time_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
+        noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        weight = jnp.ones(x0.shape[:1])
+        if importance:
+            t, weight = times.draw(extra["importance"], time_key, x0.shape[:1])
+        else:
+            t = jax.random.randint(time_key, x0.shape[:1], 0, len(schedule))
+        label = batch["label"] if conditional else None
+        if label is not None and drop_label and train:
+            label = jnp.where(jax.random.bernoulli(label_key, drop_label, label.shape), null_label, label)
+
+        def network(x: Array, time: Array) -> Array:
+            return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train)
+
+        values, metrics = terms(network, x0, t, noise)
+        if importance and train:
+            extra = {**extra, "importance": times.update(extra["importance"], t, jax.lax.stop_gradient(values))}
+        return jnp.mean(weight * values), (extra, metrics)
+
+    return loss
+
+
 def simple(
     apply: Apply,
     schedule: Schedule,
     prediction: PredictionType = "eps",
     *,
-    player: str = "net",
-    conditional: bool = False,
-    train: bool = True,
+    weights: np.ndarray | None = None,
+    **how: Any,
 ) -> LossFn:
-    """L_simple as a training loss: t uniform over the chain, noise normal, both drawn from the key.
+    """L_simple as a training loss, each step of the chain weighed by `weights` [T] if given; how: as of `sampled`."""
 
-    `apply` takes params[player]; with `conditional` it is given batch["label"]. train=False turns dropout off.
-    """
+    def terms(network: Network, x0: Array, t: Array, noise: Array) -> tuple[Array, Metrics]:
+        values = simple_terms(network, schedule, x0, t, noise, prediction)
+        return values if weights is None else at(weights, t, 1) * values, {}
 
-    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
-        x0 = batch["image"]
-        time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        t = jax.random.randint(time_key, x0.shape[:1], 0, len(schedule))
-        noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
-        label = batch["label"] if conditional else None
+    return sampled(apply, schedule, terms, **how)
 
-        def network(x: Array, time: Array) -> Array:
-            return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train)
 
-        return jnp.mean(simple_terms(network, schedule, x0, t, noise, prediction)), (extra, {})
-
-    return loss
+def min_snr(schedule: Schedule, prediction: PredictionType = "eps", gamma: float = 5.0) -> np.ndarray:
+    """Weights [T] of min-SNR-gamma (Hang et al. 2023, arXiv:2303.09556, section 3.4): min(SNR, gamma) of the clean image."""
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    per = {"x0": 1.0, "eps": snr, "v": snr + 1}
+    if prediction not in per or gamma <= 0:
+        raise UserError(f"prediction={prediction}, gamma={gamma}: must be among {', '.join(per)}, and above 0")
+    return np.minimum(snr, gamma) / per[prediction]
 
 
 def loss_by_time(

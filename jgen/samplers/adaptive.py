@@ -43,7 +43,7 @@ def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) 
         return clean if of == "data" else (point - clean) / wide(sigma)
 
     def step(length: Array, one: Array, two: Array | float = 0.0) -> Array:
-        """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm_solver.phis`."""
+        """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm.phis`."""
         phi_1 = jnp.expm1(s * length)
         phi_2 = phi_1 / length - s
         keep, factor = (jnp.exp(-length), 1.0) if of == "data" else (1.0, jnp.exp(-(lam + length)))
@@ -60,7 +60,7 @@ def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) 
     slope = (m1 - m0) / ratios[0]
     if order == 2:
         return step(h, m0), second(h, slope)
-    r1, r2 = ratios
+    r1, r2 = ratios[0], ratios[-1]
     m2 = evaluate(step(r2 * h, m0, r2 / r1 * (m1 - m0)), lam + r2 * h)
     return second(h, slope), step(h, m0, (m2 - m0) / r2)
 

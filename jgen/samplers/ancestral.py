@@ -15,24 +15,43 @@ Variance = Literal["small", "large", "learned_range", "learned"]
 
 
 def reverse_log_variance(chain: Schedule, index: Array, v: Array | None, variance: Variance) -> Array:
-    """Log variance of the step back.
+    """Log variance of the step back; index int [] of all images, or [B].
 
     "small" is the posterior's beta-tilde and "large" is beta (DDPM section 3.2); "learned_range" interpolates their
     logarithms by the network's v in [-1, 1] (Nichol & Dhariwal 2021, eq. 15); "learned" is v itself.
     """
-    small, large = at(chain.posterior_log_variance, index, 0), at(np.log(chain.betas), index, 0)
+    ndim = 4 if index.ndim else 0
+    small, large = at(chain.posterior_log_variance, index, ndim), at(np.log(chain.betas), index, ndim)
     if variance == "small":
         return small
     if variance == "large":
-        return at(chain.large_log_variance, index, 0)
+        return at(chain.large_log_variance, index, ndim)
     if v is None:
         raise UserError(f"variance={variance}: the network has no variance output; use small or large")
     return v if variance == "learned" else small + (v + 1) / 2 * (large - small)
 
 
-def ancestral_step(x: Array, x0: Array, chain: Schedule, index: Array, log_variance: Array, z: Array) -> Array:
-    """x_{t-1} ~ N(posterior mean of (x_0, x_t), exp(log_variance)), with z standard normal; no noise at index 0."""
-    mean = at(chain.posterior_mean_x0, index, 0) * x0 + at(chain.posterior_mean_xt, index, 0) * x
+def reverse_mean(chain: Schedule, x: Array, prediction: Prediction, index: Array) -> Array:
+    """Mean of the step back: the posterior's of (x_0, x_t), unless the network predicts it itself; index as above."""
+    if prediction.mean is not None:
+        return prediction.mean
+    ndim = 4 if index.ndim else 0
+    return at(chain.posterior_mean_x0, index, ndim) * prediction.x0 + at(chain.posterior_mean_xt, index, ndim) * x
+
+
+def ancestral_step(
+    x: Array, prediction: Prediction, chain: Schedule, index: Array, z: Array, variance: Variance = "small"
+) -> Array:
+    """x_{t-1} ~ N(mean, variance), with z standard normal; no noise at index 0.
+
+    A guide g moves the mean by variance * g (Dhariwal & Nichol 2021, algorithm 1).
+    """
+    log_variance = reverse_log_variance(chain, index, prediction.v, variance)
+    mean = reverse_mean(chain, x, prediction, index)
+    if prediction.guide is not None:
+        tables = {"small": chain.posterior_variance, "large": chain.large_variance}
+        fixed = at(tables[variance], index, 0) if variance in tables else jnp.exp(log_variance)
+        mean = mean + fixed * prediction.guide
     return mean + jnp.where(index > 0, jnp.exp(0.5 * log_variance), 0.0) * z
 
 
@@ -55,9 +74,8 @@ def ancestral(
     if len(chain) == 1:
         raise UserError("timesteps=1: ancestral sampling needs at least 2 steps; ddim can do with 1")
 
-    def update(x: Array, prediction: Prediction, step: Step) -> Array:
-        log_variance = reverse_log_variance(chain, step.index, prediction.v, variance)
+    def update(x: Array, prediction: Prediction, step: Step) -> tuple[Array, Array]:
         z = noise(keys, x.shape[1:], step.index)
-        return ancestral_step(x, prediction.x0, chain, step.index, log_variance, z)
+        return ancestral_step(x, prediction, chain, step.index, z, variance), prediction.x0
 
     return walk(update, predict, chain, x, trace)

@@ -90,13 +90,13 @@ def shorten(schedule: Schedule, timesteps: int | Sequence[int] | np.ndarray | No
 
 
 def walk(
-    update: Callable[[Array, Prediction, Step], Array],
+    update: Callable[[Array, Prediction, Step], tuple[Array, Array]],
     predict: Predict,
     chain: Schedule,
     x: Array,
     trace: Trace | None,
 ) -> Any:
-    """Scans `x = update(x, predict(x, time), step)` from the noisy end of the chain to its start.
+    """Scans `x, x0 = update(x, predict(x, time), step)` from the noisy end of the chain to its start.
 
     Returns x, or (x, traces) where a trace is asked for. Memory does not grow with the number of steps.
     """
@@ -105,8 +105,9 @@ def walk(
 
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         prediction = predict(x, jnp.broadcast_to(step.time, x.shape[:1]))
-        x = update(x, prediction, step).astype(x.dtype)
-        return x, None if trace is None else trace(x, prediction.x0)
+        new, x0 = update(x, prediction, step)
+        x = new.astype(x.dtype)
+        return x, None if trace is None else trace(x, x0)
 
     x, traces = lax.scan(body, x, steps)
     return x if trace is None else (x, traces)

@@ -1,0 +1,128 @@
+"""Guidance as transforms of functions: of the predictor of the discrete coordinates, or the denoiser of the continuous ones.
+
+Whatever sampler takes the function is then guided. Classifier guidance: Dhariwal & Nichol 2021 (arXiv:2105.05233).
+Classifier-free guidance: Ho & Salimans 2022 (arXiv:2207.12598). Interval: Kynkäänniemi et al. 2024 (arXiv:2404.07724).
+Inpainting by replacement: Lugmayr et al. 2022 (RePaint, arXiv:2201.09865) and Song et al. 2021 (arXiv:2011.13456).
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jgen.errors import UserError
+from jgen.types import Array, Denoise, Predict, Prediction
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LogProbability = Callable[[Array, Array], Array]
+"""(x_t [B, H, W, C], t or sigma [B]) -> log p(wanted | x_t) [B]."""
+
+
+def classifier(predict: Predict, log_probability: LogProbability, scale: float = 1.0) -> Predict:
+    """Steers to what a noisy classifier finds likely: its gradient, times scale, is added to the score.
+
+    The ancestral sampler moves its mean by scale * variance * gradient, DDIM its noise (the paper's algorithms 1 and 2).
+    log_probability's gradient is taken at x_t. Clip the predictor before it is guided, as the authors do.
+    """
+
+    def guided(x: Array, t: Array) -> Prediction:
+        prediction = predict(x, t)
+        own = scale * log_gradient(log_probability, x, t)
+        return prediction._replace(guide=own if prediction.guide is None else prediction.guide + own)
+
+    return guided
+
+
+def classifier_denoiser(denoise: Denoise, log_probability: LogProbability, scale: float = 1.0) -> Denoise:
+    """The same in continuous coordinates: D + scale * sigma^2 * gradient at x."""
+
+    def guided(x: Array, sigma: Array) -> Array:
+        level = jnp.square(sigma).reshape(-1, *[1] * (x.ndim - 1))
+        return denoise(x, sigma) + scale * level * log_gradient(log_probability, x, sigma)
+
+    return guided
+
+
+def log_gradient(log_probability: LogProbability, x: Array, t: Array) -> Array:
+    """The gradient of log p(wanted | x) at every image of x."""
+    return jax.grad(lambda x: jnp.sum(log_probability(x, t)))(x)
+
+
+def mix(conditional: Array, unconditional: Array, scale: float | Array) -> Array:
+    """unconditional + scale * (conditional - unconditional)."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def scale_of(w: float) -> float:
+    """The `scale` of `cfg` that is Ho & Salimans' weight w, by which (1 + w) conditional - w unconditional are mixed.
+
+    >>> scale_of(0.0)
+    1.0
+    """
+    return 1.0 + w
+
+
+def cfg(conditional: F, unconditional: F, scale: float) -> F:
+    """Classifier-free guidance: u + scale * (c - u) of two functions (predictors, denoisers, velocity fields, raw networks).
+
+    scale 1 is the conditional function alone, 0 the unconditional one; the paper's weight w is scale - 1 (`scale_of`). To mix
+    clean images is to mix the noise, the score or v, since each is an affine function of the clean image at a given x_t.
+    Two calls; `cfg_batched` makes one of twice the batch.
+    """
+
+    def guided(x: Array, t: Array) -> Any:
+        return _mixed(conditional(x, t), unconditional(x, t), scale)
+
+    return guided  # pyright: ignore[reportReturnType]
+
+
+def cfg_batched(call: Callable[[Array, Array, Array], Any], label: Array, null: int, scale: float) -> Any:
+    """The same with one call of twice the batch: call(x [2B], t [2B], label [2B]) -> function of (x, t)."""
+
+    def guided(x: Array, t: Array) -> Any:
+        twice = lambda v: jnp.concatenate([v, v])  # noqa: E731
+        labels = jnp.concatenate([label, jnp.full_like(label, null)])
+        found = call(twice(x), twice(t), labels)
+        first, second = (jax.tree.map(lambda v, i=i: v[i * len(x) : (i + 1) * len(x)], found) for i in range(2))
+        return _mixed(first, second, scale)
+
+    return guided
+
+
+def _mixed(c: Any, u: Any, scale: float) -> Any:
+    if isinstance(c, Prediction):
+        return c._replace(
+            x0=mix(c.x0, u.x0, scale), mean=None if c.mean is None or u.mean is None else mix(c.mean, u.mean, scale)
+        )
+    return mix(c, u, scale)
+
+
+def interval(guided: F, plain: F, low: float, high: float) -> F:
+    """`guided` where low <= t (or sigma) <= high, else `plain`: guidance only at the levels where it helps.
+
+    t is the same for all images, as in every sampler here; only one of the two is called. Raises UserError unless low < high.
+    """
+    if not low < high:
+        raise UserError(f"interval: low={low} must be below high={high}")
+
+    def between(x: Array, t: Array) -> Any:
+        return jax.lax.cond((t[0] >= low) & (t[0] <= high), guided, plain, x, t)
+
+    return between  # pyright: ignore[reportReturnType]
+
+
+def replace_known(denoise: F, known: Array, mask: Array) -> F:
+    """Inpainting: the clean image is taken from `known` [B, H, W, C] where mask (bool [B or 1, H, W, 1]) says so.
+
+    Every step then pulls those pixels to their values, noised to the level at hand by the sampler itself.
+    """
+
+    def replaced(x: Array, t: Array) -> Any:
+        found = denoise(x, t)
+        if isinstance(found, Prediction):
+            return found._replace(x0=jnp.where(mask, known, found.x0))
+        return jnp.where(mask, known, found)
+
+    return replaced  # pyright: ignore[reportReturnType]
