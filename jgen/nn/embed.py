@@ -5,13 +5,14 @@ import jax.numpy as jnp
 from jgen.types import Array
 
 
-def timestep_embedding(t: Array, width: int, max_period: float = 10000.0) -> Array:
+def timestep_embedding(t: Array, width: int, max_period: float = 10000.0, endpoint: bool = False) -> Array:
     """Sinusoidal embedding [B, width] of times t [B]: cosines first, then sines, frequencies max_period^(-k / half).
 
-    The layout of guided-diffusion; an odd width ends in a zero. Vaswani et al. 2017, section 3.5.
+    With `endpoint` the exponent is k / (half - 1), so that the longest period is max_period itself. The layout of
+    guided-diffusion; an odd width ends in a zero. Vaswani et al. 2017, section 3.5.
     """
     half = width // 2
-    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / half)
+    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / (half - endpoint))
     angles = t.astype(jnp.float32)[:, None] * frequencies[None]
     parts = [jnp.cos(angles), jnp.sin(angles)]
     return jnp.concatenate(parts + [jnp.zeros_like(angles[:, :1])] * (width % 2), axis=-1)

@@ -1,0 +1,89 @@
+"""Weights of DiT (facebookresearch) and of diffusers' port of it -> `jgen.models.dit`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
+from jgen.models.dit import DiT
+
+
+def dit(
+    weights: Mapping[str, np.ndarray], *, in_channels: int = 4, hidden_size: int = 1152, depth: int = 28, num_heads: int = 16,
+    input_size: int = 32, patch_size: int = 2, num_classes: int = 1000, learn_sigma: bool = True, mlp_ratio: float = 4.0,
+    **_: Any,
+) -> tuple[DiT, dict[str, Any]]:  # fmt: skip
+    """The network and its {"params": ...} from the reference's names and constructor arguments."""
+    outputs = in_channels * (2 if learn_sigma else 1)
+    net = DiT(outputs, hidden_size, depth, num_heads, patch_size, num_classes, mlp_ratio)
+
+    def path(name: str) -> Path:
+        if name.startswith("y_embedder."):
+            return ("embedder", "y_embedder", "embedding")
+        flat = linen_path(name)
+        if name.startswith("t_embedder."):
+            return ("embedder", "_".join(flat[:-1]), flat[-1])
+        if name.startswith("blocks."):
+            return (flat[0], "_".join(flat[1:-1]), flat[-1])
+        return ("_".join(flat[:-1]), flat[-1])
+
+    used = {k: v for k, v in weights.items() if k != "pos_embed"}  # made here
+    return net, _variables(net, used, path, in_channels, input_size)
+
+
+def diffusers(
+    weights: Mapping[str, np.ndarray], *, in_channels: int = 4, out_channels: int = 8, num_attention_heads: int = 16,
+    attention_head_dim: int = 72, num_layers: int = 28, sample_size: int = 32, patch_size: int = 2,
+    num_embeds_ada_norm: int = 1000, **_: Any,
+) -> tuple[DiT, dict[str, Any]]:  # fmt: skip
+    """As `dit`, of diffusers' DiTTransformer2DModel."""
+    width = num_attention_heads * attention_head_dim
+    net = DiT(out_channels, width, num_layers, num_attention_heads, patch_size, num_embeds_ada_norm, own_embedders=True)
+    joined = {}
+    for name, array in weights.items():
+        if name.endswith("pos_embed.pos_embed"):
+            continue
+        if ".to_q." in name:
+            parts = [weights[name.replace("to_q", k)] for k in ("to_q", "to_k", "to_v")]
+            joined[name.replace("to_q", "qkv")] = np.concatenate(parts)
+        elif ".to_k." not in name and ".to_v." not in name:
+            joined[name] = array
+    names = {
+        "attn1.qkv": "attn_qkv",
+        "attn1.to_out.0": "attn_proj",
+        "ff.net.0.proj": "mlp_fc1",
+        "ff.net.2": "mlp_fc2",
+        "norm1.linear": "adaLN_modulation_1",
+    }
+    embedders = {"timestep_embedder.linear_1": "t_embedder_mlp_0", "timestep_embedder.linear_2": "t_embedder_mlp_2"}
+    embedders |= {"class_embedder.embedding_table": "y_embedder"}
+    outer = {
+        "pos_embed.proj": "x_embedder_proj",
+        "proj_out_1": "final_layer_adaLN_modulation_1",
+        "proj_out_2": "final_layer_linear",
+    }
+
+    def path(name: str) -> Path:
+        stem, kind = name.rsplit(".", 1)
+        if stem in outer:
+            return (outer[stem], kind)
+        if not stem.startswith("transformer_blocks."):
+            return tuple(name.split("."))
+        _, number, rest = stem.split(".", 2)
+        if rest.startswith("norm1.emb."):
+            return (f"embedder_{number}", embedders.get(rest.removeprefix("norm1.emb."), rest), kind)
+        return (f"blocks_{number}", names.get(rest, rest), kind)
+
+    return net, _variables(net, joined, path, in_channels, sample_size)
+
+
+def _variables(net: DiT, weights: Mapping[str, np.ndarray], path: Any, channels: int, size: int) -> dict[str, Any]:
+    label = jnp.zeros(1, jnp.int32) if net.classes else None
+    shapes = param_shapes(net.init, jnp.zeros((1, size, size, channels)), jnp.zeros(1), label)
+
+    def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return array if "embedding_table" in name else to_linen(array, shape)
+
+    return {"params": fill(shapes, weights, path, layout)}

@@ -1,0 +1,60 @@
+"""Twice and half the size with a FIR filter: low-pass and resample in one, an axis at a time (Zhang 2019, Karras et al.).
+
+Filters are separable and given as taps, which are normalised to sum 1. Each output is a few shifted and strided views of
+the input added up, which XLA fuses; no convolution with zeros between pixels is run.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+
+from jgen.errors import UserError
+from jgen.types import Array
+
+
+def _normalised(taps: Sequence[float]) -> list[float]:
+    total = sum(taps)
+    if not taps or total == 0:
+        raise UserError(f"taps={list(taps)}: a filter needs taps that do not add up to 0")
+    return [t / total for t in taps]
+
+
+def downsample(x: Array, taps: Sequence[float] = (1, 1), pad: int | None = None) -> Array:
+    """[B, H, W, C] -> [B, H/2, W/2, C]: output i is the sum of taps_k x[2 i + k - pad]; zeros beyond the image.
+
+    pad: (len(taps) - 1) // 2 unless given. (1, 1) is the mean of each 2x2 square.
+    """
+    f = _normalised(taps)
+    pad = (len(f) - 1) // 2 if pad is None else pad
+    for axis in (1, 2):
+        size = (x.shape[axis] + 2 * pad - len(f)) // 2 + 1
+        padded = jnp.pad(x, [(pad, pad + 1) if a == axis else (0, 0) for a in range(4)])
+        x = sum((f[k] * lax.slice_in_dim(padded, k, k + 2 * size - 1, 2, axis) for k in range(1, len(f))),
+                f[0] * lax.slice_in_dim(padded, 0, 2 * size - 1, 2, axis))  # fmt: skip
+    return x
+
+
+def upsample(x: Array, taps: Sequence[float] = (1, 1)) -> Array:
+    """[B, H, W, C] -> [B, 2H, 2W, C], the transpose of `downsample` times 4: (1, 1) repeats every pixel.
+
+    Each of the two phases of an axis is a few shifted copies of x.
+    """
+    f = _normalised(taps)
+    pad = (len(f) - 1) // 2
+    reach = len(f)
+    for axis in (1, 2):
+        size = x.shape[axis]
+        padded = jnp.pad(x, [(reach, reach) if a == axis else (0, 0) for a in range(4)])
+        phases = []
+        for r in (0, 1):
+            terms = [
+                2 * f[k] * lax.slice_in_dim(padded, reach + (r + pad - k) // 2, reach + (r + pad - k) // 2 + size, 1, axis)
+                for k in range(len(f))
+                if (r + pad - k) % 2 == 0
+            ]
+            phases.append(sum(terms[1:], terms[0]))
+        shape = list(x.shape)
+        shape[axis] *= 2
+        x = jnp.stack(phases, axis + 1).reshape(shape)
+    return x
