@@ -6,7 +6,7 @@
 Files are read without running code from them; a converter fails with the names that are missing or left over.
 """
 
-from jgen.convert import adm, dit, edm, feature_nets
+from jgen.convert import adm, diffusers, dit, edm, feature_nets, latent_diffusion
 from jgen.convert.files import load_weights
 
-__all__ = ["adm", "dit", "edm", "feature_nets", "load_weights"]
+__all__ = ["adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights"]

@@ -22,20 +22,20 @@ def unet(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[UNet, dict[s
     Raises UserError that lists missing or left-over weights. `in_channels` is that of the image.
     """
     net = UNet(**_fields(**config))
-    return net, _variables(net, weights, config, {})
+    return net, variables_of(net, weights, config, {})
 
 
 def super_res(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[SuperResUNet, dict[str, Any]]:
     """As `unet`, for SuperResModel: `in_channels` is that of the noisy image alone."""
     net = SuperResUNet(**_fields(**config))
     low_res = jnp.zeros((1, 2, 2, config["in_channels"]))
-    return net, _variables(net, weights, config, {"low_res": low_res})
+    return net, variables_of(net, weights, config, {"low_res": low_res})
 
 
 def classifier(weights: Mapping[str, np.ndarray], pool: str = "attention", **config: Any) -> tuple[Classifier, dict]:
     """As `unet`, for EncoderUNetModel with attention or adaptive pooling."""
     net = Classifier(**_fields(**config), pool=pool)
-    return net, _variables(net, weights, config, {})
+    return net, variables_of(net, weights, config, {})
 
 
 def _fields(
@@ -54,8 +54,10 @@ def _fields(
     dropout: float = 0.0,
     use_new_attention_order: bool = False,
     image_size: int | None = None,
+    transformer_depth: int = 0,
+    context_dim: int | None = None,
 ) -> dict[str, Any]:
-    """The fields of jgen's network; the last two matter to the weights' layout and shapes alone."""
+    """The fields of jgen's network; use_new_attention_order, image_size and context_dim matter to layouts and shapes alone."""
     return dict(
         channels=model_channels,
         out_channels=out_channels,
@@ -68,19 +70,28 @@ def _fields(
         scale_shift_norm=use_scale_shift_norm,
         resblock_updown=resblock_updown,
         dropout=dropout,
+        transformer_depth=transformer_depth,
     )
 
 
 def _path(name: str) -> Path:
     path = linen_path(name)
     # A resampling convolution is one Linen module, where the reference wraps it in a module of its own.
-    return (f"{path[0]}_{path[1]}", *path[2:]) if path[1] in ("op", "conv") else path
+    if path[1] in ("op", "conv"):
+        return (f"{path[0]}_{path[1]}", *path[2:])
+    # So is a feed-forward layer of a transformer, and the like.
+    if len(path) > 2 and path[1].startswith("transformer_blocks"):
+        return (path[0], path[1], "_".join(path[2:-1]), path[-1]) if path[2] == "ff" else path
+    return path
 
 
-def _variables(net: Any, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], inputs: dict) -> dict[str, Any]:
+def variables_of(net: Any, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], inputs: dict) -> dict[str, Any]:
+    """{"params": ...} of a network of `jgen.models.unet` from guided-diffusion's names."""
     size = config.get("image_size") or 2 ** len(net.channel_mult)
     x, t = jnp.zeros((1, size, size, config["in_channels"])), jnp.zeros((1,))
     label = {"label": jnp.zeros((1,), jnp.int32)} if net.num_classes else {}
+    if "context_dim" in config:
+        inputs = {**inputs, "context": jnp.zeros((1, 1, config["context_dim"]))}
     legacy = not config.get("use_new_attention_order", False)
 
     def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

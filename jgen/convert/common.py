@@ -70,6 +70,18 @@ def _names(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + more if names else "none"
 
 
+def join_qkv(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """diffusers' weights with to_q, to_k and to_v joined under the name "qkv"."""
+    joined = {}
+    for name, array in weights.items():
+        if ".to_q." in name:
+            parts = [weights[name.replace("to_q", part)] for part in ("to_q", "to_k", "to_v")]
+            joined[name.replace("to_q", "qkv")] = np.concatenate(parts)
+        elif ".to_k." not in name and ".to_v." not in name:
+            joined[name] = array
+    return joined
+
+
 def param_shapes(init: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Any:
     """The params of a Linen module as shapes, without computing them."""
     return jax.eval_shape(lambda: init(jax.random.key(0), *inputs, **kwargs))["params"]

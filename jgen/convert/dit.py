@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
+from jgen.convert.common import Path, fill, join_qkv, linen_path, param_shapes, to_linen
 from jgen.models.dit import DiT
 
 
@@ -41,15 +41,7 @@ def diffusers(
     """As `dit`, of diffusers' DiTTransformer2DModel."""
     width = num_attention_heads * attention_head_dim
     net = DiT(out_channels, width, num_layers, num_attention_heads, patch_size, num_embeds_ada_norm, own_embedders=True)
-    joined = {}
-    for name, array in weights.items():
-        if name.endswith("pos_embed.pos_embed"):
-            continue
-        if ".to_q." in name:
-            parts = [weights[name.replace("to_q", k)] for k in ("to_q", "to_k", "to_v")]
-            joined[name.replace("to_q", "qkv")] = np.concatenate(parts)
-        elif ".to_k." not in name and ".to_v." not in name:
-            joined[name] = array
+    joined = {k: v for k, v in join_qkv(weights).items() if not k.endswith("pos_embed.pos_embed")}  # made here
     names = {
         "attn1.qkv": "attn_qkv",
         "attn1.to_out.0": "attn_proj",

@@ -16,6 +16,7 @@ from jgen.nn.attention import attention, heads_of
 from jgen.nn.conv import Conv3x3
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
+from jgen.nn.transformer import SpatialTransformer
 from jgen.types import Array
 
 ZEROS = nn.initializers.zeros
@@ -54,15 +55,16 @@ class ResBlock(nn.Module):
     scale_shift_norm: bool = False
     dropout: float = 0.0
     groups: int = 32
+    epsilon: float = 1e-5
     dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h = self.resample(nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="in_layers_0")(x)))
+        h = self.resample(nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="in_layers_0")(x)))
         h = conv3x3(self.features, "in_layers_2", self.dtype)(h)
         width = self.features * (2 if self.scale_shift_norm else 1)
         cond = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))[:, None, None]
-        norm = GroupNorm(self.groups, dtype=self.dtype, name="out_layers_0")
+        norm = GroupNorm(self.groups, self.epsilon, self.dtype, name="out_layers_0")
         if self.scale_shift_norm:
             scale, shift = jnp.split(cond, 2, axis=-1)
             h = norm(h) * (1 + scale) + shift
@@ -82,13 +84,14 @@ class AttentionBlock(nn.Module):
     num_heads: int = 1
     head_channels: int | None = None
     groups: int = 32
+    epsilon: float = 1e-5
     dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         heads = heads_of(c, self.num_heads, self.head_channels)
-        y = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
+        y = GroupNorm(self.groups, self.epsilon, self.dtype, name="norm")(x).reshape(b, h * w, c)
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(b, h * w, 3, heads, c // heads)
         y = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(b, h * w, c)
         return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZEROS, name="proj_out")(y).reshape(x.shape)
@@ -119,18 +122,32 @@ class _Blocks(nn.Module):
     dtype: Dtype = None
     remat: bool = False
     """Recompute each residual and attention block in the backward pass."""
+    transformer_depth: int = 0
+    """Latent diffusion's: transformers of so many blocks, which attend to a context too, in place of attention."""
+    epsilon: float = 1e-5
+    """Of the norms."""
+    asymmetric: bool = False
+    """Strided convolutions padded right and below only, as in DDPM's own code and diffusers."""
+    time_endpoint: bool = False
+    """Frequencies of the time embedding reach the longest period, as in DDPM's own code and diffusers."""
 
     def _res(self, features: int, name: str, resample: Callable[[Array], Array] = keep) -> nn.Module:
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
-        return block(features, resample, self.scale_shift_norm, self.dropout, self.groups, self.dtype, name=name)
+        norm = (self.groups, self.epsilon)
+        return block(features, resample, self.scale_shift_norm, self.dropout, *norm, self.dtype, name=name)
 
-    def _attend(self, name: str) -> nn.Module:
+    def _attend(self, h: Array, name: str, context: Array | None = None) -> Array:
+        if self.transformer_depth:
+            heads = heads_of(h.shape[-1], self.num_heads, self.head_channels)
+            block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+            assert context is not None
+            return block(heads, self.transformer_depth, self.groups, self.dtype, name=name)(h, context)
         block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
-        return block(self.num_heads, self.head_channels, self.groups, self.dtype, name=name)
+        return block(self.num_heads, self.head_channels, self.groups, self.epsilon, self.dtype, name=name)(h)
 
     def _embed(self, t: Array, label: Array | None) -> Array:
         width = 4 * self.channels
-        emb = timestep_embedding(t, self.channels)
+        emb = timestep_embedding(t, self.channels, endpoint=self.time_endpoint)
         emb = nn.Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
         emb = nn.Dense(width, dtype=self.dtype, name="time_embed_2")(nn.silu(emb))
         if (label is None) == bool(self.num_classes):
@@ -140,45 +157,53 @@ class _Blocks(nn.Module):
             emb = emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
         return emb
 
-    def _descend(self, x: Array, emb: Array, train: bool) -> list[Array]:
+    def _descend(self, x: Array, emb: Array, train: bool, context: Array | None = None) -> list[Array]:
         """Every feature map that the ascending half will read, first to last."""
-        h = conv3x3(self.channel_mult[0] * self.channels, "input_blocks_0_0", self.dtype)(x)
+        first = self.channels if self.transformer_depth else self.channel_mult[0] * self.channels
+        h = conv3x3(first, "input_blocks_0_0", self.dtype)(x)
         features, factor = [h], 1
         for level, mult in enumerate(self.channel_mult):
             for _ in range(self.num_res_blocks):
                 name = f"input_blocks_{len(features)}"
                 h = self._res(mult * self.channels, f"{name}_0")(h, emb, train)
                 if factor in self.attention_resolutions:
-                    h = self._attend(f"{name}_1")(h)
+                    h = self._attend(h, f"{name}_1", context)
                 features.append(h)
             if level < len(self.channel_mult) - 1:
                 name = f"input_blocks_{len(features)}_0"
                 if self.resblock_updown:
                     h = self._res(mult * self.channels, name, downsample)(h, emb, train)
                 else:
-                    h = conv3x3(mult * self.channels, f"{name}_op", self.dtype, stride=2)(h)
+                    op = Conv3x3(mult * self.channels, 2, self.dtype, asymmetric=self.asymmetric, name=f"{name}_op")
+                    h = op(h)
                 features.append(h)
                 factor *= 2
         return features
 
-    def _middle(self, h: Array, emb: Array, train: bool) -> Array:
+    def _middle(self, h: Array, emb: Array, train: bool, context: Array | None = None) -> Array:
         h = self._res(h.shape[-1], "middle_block_0")(h, emb, train)
-        h = self._attend("middle_block_1")(h)
+        h = self._attend(h, "middle_block_1", context)
         return self._res(h.shape[-1], "middle_block_2")(h, emb, train)
 
 
 class UNet(_Blocks):
     """x_t [B, H, W, C], t [B] (and label int [B]) -> [B, H, W, out_channels] in float32.
 
-    out_channels = 2C for a network that learns its variance. H and W must be divisible by 2^(levels - 1).
+    context [B, tokens, D]: with transformer_depth, what they attend to. out_channels = 2C for a network that learns its
+    variance. H and W must be divisible by 2^(levels - 1).
     """
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
+    def __call__(
+        self, x: Array, t: Array, label: Array | None = None, *, context: Array | None = None, train: bool = False
+    ) -> Array:
         _check_size(x, len(self.channel_mult))
+        if (context is None) == bool(self.transformer_depth):
+            given = "none" if context is None else "one"
+            raise UserError(f"context: the network has transformer_depth={self.transformer_depth} but {given} was given")
         emb = self._embed(t, label)
-        skips = self._descend(x, emb, train)
-        h = self._middle(skips[-1], emb, train)
+        skips = self._descend(x, emb, train, context)
+        h = self._middle(skips[-1], emb, train, context)
         factor, index = 2 ** (len(self.channel_mult) - 1), 0
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
@@ -186,7 +211,7 @@ class UNet(_Blocks):
                 h = self._res(mult * self.channels, f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
                 parts = 1
                 if factor in self.attention_resolutions:
-                    h, parts = self._attend(f"{name}_1")(h), 2
+                    h, parts = self._attend(h, f"{name}_1", context), 2
                 if level and i == self.num_res_blocks:
                     if self.resblock_updown:
                         h = self._res(mult * self.channels, f"{name}_{parts}", upsample)(h, emb, train)
@@ -194,7 +219,7 @@ class UNet(_Blocks):
                         h = conv3x3(mult * self.channels, f"{name}_{parts}_conv", self.dtype)(upsample(h))
                     factor //= 2
                 index += 1
-        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_0")(h))
+        h = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="out_0")(h))
         return conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h).astype(jnp.float32)
 
 

@@ -85,12 +85,16 @@ def _tile(size: int) -> int:
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution with bias, one pixel of zero padding on every side, stride 1 or 2; parameters as nn.Conv's."""
+    """3x3 convolution with bias, one pixel of zero padding on every side, stride 1 or 2; parameters as nn.Conv's.
+
+    asymmetric: with stride 2, the padding is right of and below the image only.
+    """
 
     features: int
     stride: int = 1
     dtype: jnp.dtype | None = None
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    asymmetric: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -99,4 +103,5 @@ class Conv3x3(nn.Module):
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.stride == 1:
             return conv3x3(x, kernel) + bias[None, None, None]
-        return convolve(x, kernel, self.stride, ((1, 1), (1, 1))) + bias[None, None, None]
+        pad = (0, 1) if self.asymmetric else (1, 1)
+        return convolve(x, kernel, self.stride, (pad, pad)) + bias[None, None, None]

@@ -35,3 +35,30 @@ def _grouped(x: Array, groups: int) -> Array:
     """[B, C] -> [B, C], each channel replaced by the mean of its group."""
     means = jnp.mean(x.reshape(x.shape[0], groups, -1), axis=-1)
     return jnp.repeat(means, x.shape[-1] // groups, axis=-1)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all but the channels, its running variance the unbiased one, as PyTorch keeps it.
+
+    Over several devices the statistics are those of the whole batch.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "var", jnp.ones, shape)
+        now_mean, now_variance = mean.value, variance.value
+        if train:
+            axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+            now_mean, now_variance = jnp.mean(x, axes), jnp.var(x, axes)
+            if not self.is_initializing():
+                mean.value += self.momentum * (now_mean - mean.value)
+                variance.value += self.momentum * (now_variance * count / (count - 1) - variance.value)
+        wide = (None,) * (x.ndim - 1)
+        return (x - now_mean[wide]) * (scale / jnp.sqrt(now_variance + self.epsilon))[wide] + bias[wide]

@@ -1,0 +1,27 @@
+"""PatchGAN discriminator (Isola et al. 2017, arXiv:1611.07004): real or not, patch by patch."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jgen.nn.norm import BatchNorm
+from jgen.types import Array
+
+
+class PatchGAN(nn.Module):
+    """Images [B, H, W, C] -> logits [B, h, w, 1]; `layers` strided convolutions. Running statistics: "batch_stats"."""
+
+    channels: int = 64
+    layers: int = 3
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        init, index = nn.initializers.normal(0.02), 2
+        h = nn.Conv(self.channels, (4, 4), 2, padding=1, kernel_init=init, name="main_0")(x)
+        for n in range(1, self.layers + 1):
+            h = nn.leaky_relu(h, 0.2)
+            width, stride = self.channels * min(2**n, 8), 2 if n < self.layers else 1
+            h = nn.Conv(width, (4, 4), stride, padding=1, use_bias=False, kernel_init=init, name=f"main_{index}")(h)
+            h = BatchNorm(name=f"main_{index + 1}")(h, train)
+            index += 3
+        h = nn.leaky_relu(h, 0.2)
+        return nn.Conv(1, (4, 4), padding=1, kernel_init=init, name=f"main_{index}")(h).astype(jnp.float32)
