@@ -9,62 +9,44 @@ trained 800,000 steps of 128 images with a 35.7 M parameter U-Net: 10.6 hours on
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from jgen.config import DataConfig, MeshConfig, TrainConfig
+from experiments._diffusion import Knobs, Solver, classes, free_guidance, guided_denoiser, null_label, optimizer, solve, unet
+from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.experiment import Experiment, Stage
     from jgen.models.unet import UNet
     from jgen.schedules import Schedule
-    from jgen.types import Params, Predict
+    from jgen.types import Denoise, Params, Predict
 
 
 @dataclass(frozen=True)
-class Sampling:
-    sampler: Literal["ddpm", "ddim"] = "ddim"
-    """ddpm is ancestral sampling."""
+class Sampling(Solver):
+    sampler: Literal[
+        "ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"
+    ] = "ddim"  # fmt: skip
+    """ddpm is ancestral sampling, dpm multistep DPM-Solver++; all but the first two run in continuous coordinates."""
     steps: int = 50
-    """Evenly spaced over the chain."""
+    """Of ddim and ddpm evenly spaced over the chain."""
+    grid: Literal["karras", "log_snr", "uniform"] = "log_snr"
+    """How the noise levels of the continuous samplers are spaced."""
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
-    variance: Literal["small", "large"] = "large"
-    """Fixed variance of ancestral sampling: the posterior's or beta."""
-    label: int = -1
-    """Class of all images; -1 draws one for each. For a class-conditional model."""
+    variance: Literal["small", "large", "learned_range"] = "large"
+    """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
 
 
 @dataclass(frozen=True)
-class Config:
-    data: DataConfig = DataConfig("digits", batch_size=64)
-    train: TrainConfig = TrainConfig(steps=600, save_every=300, sample_every=300)
-    mesh: MeshConfig = MeshConfig()
+class Config(Knobs):
     sampling: Sampling = Sampling()
-    channels: int = 32
-    """Width of the U-Net's first level."""
-    channel_mult: tuple[int, ...] = (1, 2)
-    """Width of each level as multiples; each but the last halves the resolution."""
-    num_res_blocks: int = 1
-    attention: tuple[int, ...] = (2,)
-    """Levels with attention, as downsampling factors."""
-    head_channels: int = 64
-    """Channels of an attention head; 0 for a single head."""
-    dropout: float = 0.0
     schedule: Literal["linear", "cosine"] = "linear"
     diffusion_steps: int = 1000
     prediction: Literal["eps", "x0", "v"] = "eps"
     """What the network predicts."""
-    conditional: bool = False
-    """Give the network the class."""
-    learning_rate: float = 2e-3
-    """Of Adam, reached by a linear warm-up."""
-    warmup: int = 100
-    """Steps of it."""
-    final_learning_rate: float = 0.05
-    """Share of the learning rate that a cosine falls to by the last step; 1 keeps it constant, as the paper does."""
-    ema: float = 0.995
-    """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
+    min_snr: float = 0.0
+    """Weigh the loss by min(SNR, this); 0 for the simple loss."""
 
 
 PRESETS = {
@@ -100,40 +82,58 @@ def schedule(config: Config) -> "Schedule":
     return {"linear": schedules.linear, "cosine": schedules.cosine}[config.schedule](config.diffusion_steps)
 
 
-def network(config: Config) -> "UNet":
-    """The U-Net, unconditional unless `config.conditional`."""
-    import jax.numpy as jnp
-
-    from jgen.data import classes_of
-    from jgen.models.unet import UNet
-
-    return UNet(
-        channels=config.channels,
-        out_channels=config.data.shape[-1],
-        num_res_blocks=config.num_res_blocks,
-        channel_mult=config.channel_mult,
-        attention_resolutions=config.attention,
-        num_classes=classes_of(config.data, config.conditional),
-        head_channels=config.head_channels or None,
-        dropout=config.dropout,
-        # With a group a channel, normalisation would cancel what the time embedding adds.
-        groups=min(32, config.channels // 4),
-        dtype=jnp.dtype(config.train.dtype),
-        remat=config.train.remat,
-    )
+def network(config: Config, outputs: int = 1) -> "UNet":
+    """The U-Net, with `outputs` times the channels of an image: 2 where it learns its variance."""
+    return unet(config, outputs * config.data.shape[-1], config.train.dtype, config.train.remat)
 
 
-def predictor(config: Config, params: "Params", label: object = None) -> "Predict":
+def predictor(config: Config, params: "Params", label: Any = None, guidance: float = 1.0, outputs: int = 1) -> "Predict":
     """(x_t, t) -> the clean image within [-1, 1]: what every discrete-time sampler takes."""
     from jgen import samplers
     from jgen.objectives import diffusion
 
-    net = network(config)
+    net, chain = network(config, outputs), schedule(config)
 
-    def apply(x, t):
-        return net.apply({"params": params["net"]}, x, t, label)
+    def call(x, t, label):
+        return diffusion.predictor(lambda x, t: net.apply({"params": params["net"]}, x, t, label), chain, config.prediction)(
+            x, t
+        )
 
-    return samplers.clip(diffusion.predictor(apply, schedule(config), config.prediction))
+    return samplers.clip(free_guidance(config, call, label, guidance))
+
+
+def denoiser(config: Config, params: "Params", options: Solver, label: Any = None, outputs: int = 1) -> "Denoise":
+    """(x, sigma) -> the clean image: what the samplers of the continuous coordinates take."""
+    from jgen.objectives import edm
+
+    net, form = network(config, outputs), edm.chain(schedule(config), config.prediction)
+
+    def call(x, sigma, label):
+        return edm.denoiser(lambda x, t: net.apply({"params": params["net"]}, x, t, label), form)(x, sigma)
+
+    return guided_denoiser(config, options, call, label)
+
+
+def sampler(config: Config, outputs: int = 1):
+    """The experiment's `sample`: any sampler, guided or not."""
+    import jax.numpy as jnp
+
+    from jgen import samplers
+
+    chain, shape = schedule(config), config.data.shape
+
+    def sample(params, extra, keys, options: Sampling):
+        label = samplers.class_labels(keys, options.label, config.data.num_classes if config.conditional else 0)
+        if options.sampler in ("ddim", "ddpm"):
+            predict, x = predictor(config, params, label, options.guidance, outputs), samplers.noise(keys, shape)
+            if options.sampler == "ddim":
+                return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
+            return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
+        denoise = denoiser(config, params, options, label, outputs)
+        images = solve(denoise, options, keys, shape, float(chain.sigma[0]), float(chain.sigma[-1]))
+        return jnp.clip(images, -1, 1)
+
+    return sample
 
 
 def loss_by_time(config: Config, apply):
@@ -162,52 +162,55 @@ def loss_by_time(config: Config, apply):
     return evaluate
 
 
-def build(config: Config) -> "Experiment":
+def stage(config: Config, name: str, objective, evaluate, outputs: int = 1, extra: Any = None) -> "Stage":
+    """One stage of discrete-time diffusion. objective(apply, **how) -> loss; evaluate(apply) -> evaluation."""
     import jax.numpy as jnp
-    import optax
 
-    from jgen import samplers
-    from jgen.data import classes_of, resolve
-    from jgen.experiment import Experiment, Stage
-    from jgen.objectives import diffusion
+    from jgen.experiment import Stage
     from jgen.train import Phase
-    from jgen.train.rates import ramped, warmup_cosine
+    from jgen.train.rates import ramped
 
-    config = replace(config, data=resolve(config.data))
-    classes, shape = classes_of(config.data, config.conditional), config.data.shape
-    chain, net = schedule(config), network(config)
+    net, shape = network(config, outputs), config.data.shape
 
     def apply(params, x, t, label, **kwargs):
         return net.apply({"params": params}, x, t, label, **kwargs)
 
     def init(key):
-        label = jnp.zeros((1,), jnp.int32) if config.conditional else None
-        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, {}
+        label = jnp.zeros((1,), jnp.int32) if classes(config) else None
+        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, extra or {}
 
-    def sample(params, extra, keys, options: Sampling):
-        label = samplers.class_labels(keys, options.label, classes)
-        x, predict = samplers.noise(keys, shape), predictor(config, params, label)
-        if options.sampler == "ddim":
-            return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
-        return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
-
-    learning_rate = warmup_cosine(config.learning_rate, config.train.steps, config.warmup, config.final_learning_rate)
-    objective = dict(schedule=chain, prediction=config.prediction, conditional=config.conditional)
-    stage = Stage(
-        name="ddpm",
+    how = dict(conditional=config.conditional, drop_label=config.drop_label, null_label=null_label(config))
+    return Stage(
+        name=name,
         data=config.data,
         train=config.train,
         init=init,
-        phases=[Phase("net", diffusion.simple(apply, **objective))],
-        optimizers={"net": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))},
+        phases=[Phase("net", objective(apply, **how))],
+        optimizers={"net": optimizer(config, config.train.steps)},
         ema={"net": ramped(config.ema)},
         supports=frozenset(("dtype", "remat")),
-        sample=sample,
+        sample=sampler(config, outputs),
         options=config.sampling,
-        validate=diffusion.simple(apply, **objective, train=False),
-        evaluate=loss_by_time(config, apply),
+        validate=objective(apply, **how, train=False),
+        evaluate=evaluate(apply),
     )
-    return Experiment([stage])
+
+
+def simple_objective(config: Config):
+    """`stage`'s objective: the simple loss, weighed by min-SNR where asked."""
+    from jgen.objectives import diffusion
+
+    chain = schedule(config)
+    weights = diffusion.min_snr(chain, config.prediction, config.min_snr) if config.min_snr else None
+    return lambda apply, **how: diffusion.simple(apply, chain, config.prediction, weights=weights, **how)
+
+
+def build(config: Config) -> "Experiment":
+    from jgen.data import resolve
+    from jgen.experiment import Experiment
+
+    config = replace(config, data=resolve(config.data))
+    return Experiment([stage(config, "ddpm", simple_objective(config), lambda apply: loss_by_time(config, apply))])
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def test_devices_change_nothing(one, tmp_path, devices, fsdp):
     check(one, tmp_path / "x.npz", devices, fsdp > 1)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(one, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

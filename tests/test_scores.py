@@ -143,6 +143,7 @@ def test_shipped_extractors_classify_held_out_images(name, least):
     assert features.shape[1] in (64, 96)
 
 
+@pytest.mark.slow
 def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
     """evaluate --metrics equals sample --out FOLDER and evaluate --against FOLDER; and compare takes both."""
     from experiments import ddpm

@@ -12,7 +12,7 @@ import experiments
 from experiments import ddpm
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__))
+EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__) if m.name[0] != "_")
 
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
@@ -24,6 +24,19 @@ FLAGS = {
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
+    "edm": [
+        "--channels", "8", "--channel-mult", "1", "--attention", "8", "--data.batch-size", "8", "--data.limit", "64",
+        "--sampling.steps", "2", "--train.steps", "6", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
+    "flow_matching": [
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
+        "--sampling.steps", "2", "--train.steps", "6", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
+    "improved_ddpm": [
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
+        "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
+        "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--objective", "vlb",
     ],
     "pixelcnn": [
         "--channels", "4", "--layers", "1", "--hidden", "8", "--data.batch-size", "8", "--data.limit", "64",

@@ -1,0 +1,233 @@
+"""What the diffusion experiments share: the knobs of a U-Net and its training, and sampling in continuous coordinates."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from jgen.config import DataConfig, MeshConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from jgen.models.unet import UNet
+
+
+@dataclass(frozen=True)
+class Knobs:
+    data: DataConfig = DataConfig("digits", batch_size=64)
+    train: TrainConfig = TrainConfig(steps=600, save_every=300, sample_every=300)
+    mesh: MeshConfig = MeshConfig()
+    channels: int = 32
+    """Width of the U-Net's first level."""
+    channel_mult: tuple[int, ...] = (1, 2)
+    """Width of each level as multiples; each but the last halves the resolution."""
+    num_res_blocks: int = 1
+    attention: tuple[int, ...] = (2,)
+    """Levels with attention, as downsampling factors."""
+    head_channels: int = 64
+    """Channels of an attention head; 0 for a single head."""
+    dropout: float = 0.0
+    conditional: bool = False
+    """Give the network the class."""
+    drop_label: float = 0.0
+    """Share of the labels left out in training, for classifier-free guidance."""
+    learning_rate: float = 2e-3
+    """Of Adam, reached by a linear warm-up."""
+    warmup: int = 100
+    """Steps of it."""
+    final_learning_rate: float = 0.05
+    """Share of the learning rate that a cosine falls to by the last step; 1 keeps it constant, as the papers do."""
+    ema: float = 0.995
+    """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Sampling in continuous coordinates."""
+
+    sampler: Literal["heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"] = "heun"
+    """dpm is multistep DPM-Solver++; heun calls the network twice in each step but the last."""
+    steps: int = 18
+    order: int = 2
+    """Of the dpm samplers, 1 to 3."""
+    grid: Literal["karras", "log_snr", "uniform"] = "karras"
+    """How the noise levels are spaced."""
+    churn: float = 0.0
+    """Of heun and euler: noise added on the way (EDM's S_churn)."""
+    label: int = -1
+    """Class of all images; -1 draws one for each. For a class-conditional model."""
+    guidance: float = 1.0
+    """Classifier-free guidance, u + guidance (c - u): 1 is without. For a model trained with drop_label."""
+    guidance_from: float = 0.0
+    """Guide only at noise levels sigma above this one"""
+    guidance_to: float = 1e9
+    """and below this one."""
+
+
+def null_label(config: Knobs) -> int:
+    """The label that stands for none: one above the classes."""
+    return config.data.num_classes
+
+
+def classes(config: Knobs) -> int:
+    """Labels the network knows: the classes, and with drop_label one for none. 0 for an unconditional one."""
+    from jgen.data import classes_of
+    from jgen.errors import UserError
+
+    if config.drop_label and not config.conditional:
+        raise UserError(f"drop_label={config.drop_label}: only a conditional model has labels to leave out")
+    return classes_of(config.data, config.conditional) + (config.drop_label > 0)
+
+
+def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> "UNet":
+    """ADM's U-Net of so many output channels, unconditional unless `config.conditional`."""
+    import jax.numpy as jnp
+
+    from jgen.models.unet import UNet
+
+    return UNet(
+        channels=config.channels,
+        out_channels=channels,
+        num_res_blocks=config.num_res_blocks,
+        channel_mult=config.channel_mult,
+        attention_resolutions=config.attention,
+        num_classes=classes(config),
+        head_channels=config.head_channels or None,
+        dropout=config.dropout,
+        # With a group a channel, normalisation would cancel what the time embedding adds.
+        groups=min(32, config.channels // 4),
+        dtype=jnp.dtype(dtype),
+        remat=remat,
+        **more,
+    )
+
+
+def optimizer(config: Knobs, steps: int) -> Any:
+    """Adam with clipped gradients, its rate warmed up and then falling along a cosine."""
+    import optax
+
+    from jgen.train.rates import warmup_cosine
+
+    rate = warmup_cosine(config.learning_rate, steps, config.warmup, config.final_learning_rate)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def free_guidance(config: Knobs, call: Any, label: Any, scale: float) -> Any:
+    """(x, t) -> call(x, t, label), guided where scale is not 1. Raises UserError for a model that can't be guided."""
+    from jgen.errors import UserError
+    from jgen.samplers import cfg_batched
+
+    if scale == 1 or label is None:
+        if scale != 1:
+            raise UserError(
+                f"guidance={scale}: this model is not class-conditional; train one with --conditional --drop-label 0.1"
+            )
+        return lambda x, t: call(x, t, label)
+    if not config.drop_label:
+        raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
+    return cfg_batched(call, label, null_label(config), scale)
+
+
+def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:
+    """The noise levels [steps + 1] of a sampling, 0 last."""
+    from jgen import sigmas
+
+    if options.grid == "log_snr":
+        return sigmas.exponential(options.steps, sigma_min, sigma_max)
+    return sigmas.karras(options.steps, sigma_min, sigma_max, 7.0 if options.grid == "karras" else 1.0)
+
+
+def solve(denoise: Any, options: Solver, keys: Any, shape: Any, sigma_min: float, sigma_max: float) -> Any:
+    """Images [B, H, W, C] by the chosen solver, one key each."""
+    from jgen import samplers
+
+    grid = levels(options, sigma_min, sigma_max)
+    x = grid[0] * samplers.noise(keys, shape)
+    churn = samplers.Churn(options.churn) if options.churn else None
+    if options.sampler in ("heun", "euler"):
+        return {"heun": samplers.heun, "euler": samplers.euler}[options.sampler](denoise, x, grid, keys, churn=churn)
+    if options.sampler == "euler_ancestral":
+        return samplers.euler_ancestral(denoise, x, grid, keys)
+    if options.sampler == "dpm_sde":
+        return samplers.dpmpp_multistep_sde(denoise, x, grid, keys, order=options.order)
+    method = "singlestep" if options.sampler == "dpm_singlestep" else "multistep"
+    return samplers.dpm_solver(denoise, x, grid, order=options.order, method=method)
+
+
+def guided_denoiser(config: Knobs, options: Solver, call: Any, label: Any) -> Any:
+    """The denoiser (x, sigma) -> call(x, sigma, label) with the options' guidance, within [-1, 1]."""
+    from jgen import samplers
+    from jgen.samplers.guidance import interval
+
+    denoise = free_guidance(config, call, label, options.guidance)
+    if options.guidance != 1 and (options.guidance_from > 0 or options.guidance_to < 1e9):
+        plain = free_guidance(config, call, label, 1.0)
+        denoise = interval(denoise, plain, options.guidance_from, options.guidance_to)
+    return samplers.clip_denoised(denoise)
+
+
+def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float]) -> Any:
+    """A stage that trains a network of the continuous coordinates and samples it; ends: the least and greatest level."""
+    import jax
+    import jax.numpy as jnp
+
+    from jgen import samplers
+    from jgen.experiment import Stage
+    from jgen.objectives import edm
+    from jgen.train import Phase
+    from jgen.train.rates import ramped
+
+    shape = config.data.shape
+
+    def apply(params, x, noise, label, **kwargs):
+        return net.apply({"params": params}, x, noise, label, **kwargs)
+
+    def init(key):
+        label = jnp.zeros((1,), jnp.int32) if config.conditional else None
+        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, {}
+
+    def sample(params, extra, keys, options):
+        def call(x, sigma, label):
+            return edm.denoiser(lambda x, noise: apply(params["net"], x, noise, label), precondition)(x, sigma)
+
+        label = samplers.class_labels(keys, options.label, config.data.num_classes if config.conditional else 0)
+        denoise = guided_denoiser(config, options, call, label)
+        return jnp.clip(solve(denoise, options, keys, shape, *ends), -1, 1)
+
+    def objective(train):
+        dropping = dict(drop_label=config.drop_label, null_label=null_label(config))
+        return edm.denoising(
+            apply, precondition, noise_levels, conditional=config.conditional, train=train, **dropping
+        )  # fmt: skip
+
+    def evaluate(params, extra, key, batches, count):
+        """The weighted loss at ten levels, and their mean."""
+        sigma = jnp.geomspace(max(ends[0], 0.01), min(ends[1], 50.0), 10)
+
+        @jax.jit
+        def losses(params, key, batch):
+            x0, label = batch["image"], batch["label"] if config.conditional else None
+            denoise = edm.denoiser(lambda x, noise: apply(params["net"], x, noise, label), precondition)
+
+            def one(_, row):
+                i, level = row
+                noise = jax.random.normal(jax.random.fold_in(key, i), x0.shape)
+                terms = edm.loss_terms(denoise, x0, jnp.full(len(x0), level), noise, noise_levels.weight)
+                return None, jnp.mean(terms)
+
+            return jax.lax.scan(one, None, (jnp.arange(10), sigma))[1]
+
+        total = sum(losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count
+        return {"loss (mean of the rows below)": total.mean(), **{f"loss at sigma={s:.3g}": v for s, v in zip(sigma, total)}}
+
+    return Stage(
+        name=name,
+        data=config.data,
+        train=config.train,
+        init=init,
+        phases=[Phase("net", objective(train=True))],
+        optimizers={"net": optimizer(config, config.train.steps)},
+        ema={"net": ramped(config.ema)},
+        supports=frozenset(("dtype",)),
+        sample=sample,
+        options=config.sampling,
+        validate=objective(train=False),
+        evaluate=evaluate,
+    )

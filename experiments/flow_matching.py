@@ -1,0 +1,74 @@
+"""Flow matching on straight paths, or rectified flow (Lipman et al. 2022, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003).
+
+    python -m experiments.flow_matching                            # digits, 8x8: under 3 minutes on 2 CPU cores
+    python -m experiments.flow_matching --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.flow_matching --preset cifar10           # for accelerators
+
+Target of the cifar10 preset: FID 2.58 with an adaptive solver (rectified flow, table 1; flow matching reports 6.35 with its
+smaller network). The velocity network is a denoiser in other words (`jgen.objectives.edm.flow`), so every sampler of the
+continuous coordinates runs it; euler is the plain Euler method along the path.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import jgen
+from experiments._diffusion import Knobs, Solver, continuous_stage, unet
+from jgen.config import DataConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from jgen.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Config(Knobs):
+    sampling: Solver = Solver("dpm", steps=25)
+    logit_normal: bool = True
+    """Train times drawn logit-normally, more of them in the middle; else uniformly."""
+
+
+PRESETS = {
+    "digits": Config(),
+    "fashion_mnist": Config(
+        data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
+        channel_mult=(1, 2, 2),
+        attention=(4,),
+        learning_rate=1e-3,
+    ),
+    "cifar10": Config(
+        data=DataConfig("cifar10", batch_size=128, flip=True),
+        train=TrainConfig(steps=600_000, log_every=100, save_every=10_000, sample_every=10_000),
+        sampling=Solver("euler", steps=100),
+        channels=128,
+        channel_mult=(1, 2, 2, 2),
+        num_res_blocks=4,
+        dropout=0.15,
+        learning_rate=2e-4,
+        warmup=5000,
+        final_learning_rate=1.0,
+        ema=0.9999,
+        logit_normal=False,
+    ),
+}
+
+ENDS = (0.01, 200.0)
+"""Levels of sampling, t / (1 - t): almost the whole path."""
+
+
+def build(config: Config) -> "Experiment":
+    from jgen.data import resolve
+    from jgen.experiment import Experiment
+    from jgen.objectives import edm
+
+    config = replace(config, data=resolve(config.data))
+    net = unet(config, config.data.shape[-1], config.train.dtype, config.train.remat)
+    form = edm.flow()
+    # The U-Net's time embedding is made for 0..1000.
+    form = replace(form, noise=lambda sigma: 1000 * sigma / (1 + sigma))
+    trained_on = edm.flow_levels(logit_normal=config.logit_normal)
+    return Experiment([continuous_stage(config, "flow_matching", net, form, trained_on, ENDS)])
+
+
+if __name__ == "__main__":
+    jgen.main(Config, build, PRESETS)
