@@ -114,25 +114,15 @@ def evaluation(config: Config):
     return evaluate
 
 
-def build(config: Config) -> "Experiment":
+def objective(config: Config, player: str = "net"):
+    """train (bool) -> loss: cross-entropy of images, moved a little in training, or of noisy ones with their times."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment, Stage
     from jgen.objectives import diffusion
-    from jgen.train import Phase
-    from jgen.train.rates import ramped, warmup_cosine
 
-    config = replace(config, data=resolve(config.data))
-    if not config.data.num_classes:
-        raise UserError(f"data.name={config.data.name}: has no labels to learn")
     net, chain, shape = network(config), schedule(config), config.data.shape
-
-    def init(key):
-        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)))["params"]}, {}
 
     def moved(key, x):
         """Each image moved by up to `shift` pixels; its border pixels are repeated."""
@@ -150,7 +140,7 @@ def build(config: Config) -> "Experiment":
             if config.noisy:
                 t = jax.random.randint(time_key, (len(x),), 0, len(chain))
                 x = diffusion.q_sample(chain, x, t, jax.random.normal(noise_key, x.shape))
-            logits = net.apply({"params": params["net"]}, x, t, train, rngs={"dropout": dropout_key})[1]
+            logits = net.apply({"params": params[player]}, x, t, train, rngs={"dropout": dropout_key})[1]
             target = jax.nn.one_hot(batch["label"], config.data.num_classes)
             if train:
                 target = optax.smooth_labels(target, config.smoothing)
@@ -158,6 +148,27 @@ def build(config: Config) -> "Experiment":
             return value, (extra, {"accuracy": jnp.mean(jnp.argmax(logits, -1) == batch["label"])})
 
         return fn
+
+    return loss
+
+
+def build(config: Config) -> "Experiment":
+    import jax.numpy as jnp
+    import optax
+
+    from jgen.data import resolve
+    from jgen.errors import UserError
+    from jgen.experiment import Experiment, Stage
+    from jgen.train import Phase
+    from jgen.train.rates import ramped, warmup_cosine
+
+    config = replace(config, data=resolve(config.data))
+    if not config.data.num_classes:
+        raise UserError(f"data.name={config.data.name}: has no labels to learn")
+    net, shape, loss = network(config), config.data.shape, objective(config)
+
+    def init(key):
+        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)))["params"]}, {}
 
     rate = warmup_cosine(config.learning_rate, config.train.steps, 200)
     stage = Stage(

@@ -33,6 +33,11 @@ FLAGS = {
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "2", "--train.steps", "6", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
+    "guided": [
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
+        "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--warmup", "2", "--classifier-steps", "4", "--classifier-channels", "8", "16",
+    ],
     "improved_ddpm": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",

@@ -1,0 +1,216 @@
+"""Guidance by a classifier (Dhariwal & Nichol 2021, arXiv:2105.05233) and without one (Ho & Salimans 2022, arXiv:2207.12598).
+
+    python -m experiments.guided                            # digits, 8x8: under 3 minutes on 2 CPU cores
+    python -m experiments.guided sample --label 7 --guidance 3
+    python -m experiments.guided sample --classifier-scale 2 --guidance 1
+    python -m experiments.guided evaluate                   # agreement, precision and recall by scale
+    python -m experiments.guided --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.guided --preset imagenet64        # for accelerators
+
+Two stages, one command: a class-conditional DDPM that is trained without its label now and then, and a classifier of noisy
+images. Samples are guided by the model itself (--guidance), by the classifier (--classifier-scale), or both. Target of the
+imagenet64 preset: FID 2.07 (ADM with classifier guidance at 250 steps reports 2.97 at 128x128; classifier-free guidance
+reports 1.55 at 64x64). Target of fashion_mnist: a held-out classifier agrees with 95 % of the labels asked for.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import jgen
+from experiments import classifier, ddpm
+from jgen.config import DataConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from jgen.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Sampling(ddpm.Sampling):
+    guidance: float = 3.0
+    """Classifier-free guidance, u + guidance (c - u): 1 is without."""
+    classifier_scale: float = 0.0
+    """Scale of the classifier's gradient: 0 is without."""
+
+
+@dataclass(frozen=True)
+class Config(ddpm.Config):
+    sampling: Sampling = Sampling()
+    conditional: bool = True
+    drop_label: float = 0.1
+    classifier_steps: int = 400
+    """Of the noisy classifier."""
+    classifier_channels: tuple[int, ...] = (32, 64)
+    classifier_stride: int = 1
+
+
+PRESETS = {
+    "digits": Config(),
+    "fashion_mnist": Config(
+        data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=1000, save_every=200, sample_every=200),
+        channel_mult=(1, 2, 2),
+        attention=(4,),
+        learning_rate=1e-3,
+        classifier_steps=1500,
+        classifier_stride=2,
+    ),
+    "imagenet64": Config(
+        data=DataConfig("imagenet_resized/64x64", batch_size=2048, flip=True),
+        train=TrainConfig(steps=540_000, log_every=100, save_every=10_000, sample_every=10_000),
+        sampling=Sampling("ddpm", steps=250),
+        channels=192,
+        channel_mult=(1, 2, 3, 4),
+        num_res_blocks=3,
+        attention=(2, 4, 8),
+        dropout=0.1,
+        schedule="cosine",
+        learning_rate=3e-4,
+        warmup=0,
+        final_learning_rate=1.0,
+        ema=0.9999,
+        classifier_steps=300_000,
+        classifier_channels=(128, 256, 384, 512),
+        classifier_stride=1,
+    ),
+}
+
+SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
+"""Of classifier-free guidance in `evaluate`."""
+CLASSIFIER_SCALES = (1.0, 3.0, 10.0)
+"""Of the classifier's gradient there."""
+
+
+def of_classifier(config: Config) -> classifier.Config:
+    """The settings of the second stage."""
+    return classifier.Config(
+        data=config.data,
+        train=replace(config.train, steps=config.classifier_steps, sample_every=0, dtype="float32", remat=False),
+        channels=config.classifier_channels,
+        stride=config.classifier_stride,
+        noisy=True,
+        diffusion_steps=config.diffusion_steps,
+    )
+
+
+def sampler(config: Config):
+    """`sample` of both stages: the second has a classifier besides."""
+    import jax
+    import jax.numpy as jnp
+
+    from jgen import samplers
+    from jgen.errors import UserError
+    from jgen.samplers import guidance
+
+    plain, chain, shape = ddpm.sampler(config), ddpm.schedule(config), config.data.shape
+    judge = classifier.network(of_classifier(config))
+
+    def sample(params, extra, keys, options: Sampling):
+        if not options.classifier_scale:
+            return plain(params, extra, keys, options)
+        if "classifier" not in params:
+            raise UserError(f"classifier_scale={options.classifier_scale}: the classifier is not trained yet")
+        if options.sampler not in ("ddim", "ddpm"):
+            raise UserError(f"sampler={options.sampler}: the classifier guides ddim and ddpm only")
+        label = samplers.class_labels(keys, options.label, config.data.num_classes)
+
+        def log_probability(x, t):
+            logits = judge.apply({"params": params["classifier"]}, x, t)[1]
+            return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
+
+        predict = ddpm.predictor(config, params, label, options.guidance)
+        predict = guidance.classifier(predict, log_probability, options.classifier_scale)
+        x = samplers.noise(keys, shape)
+        if options.sampler == "ddim":
+            return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
+        return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
+
+    return sample
+
+
+def curve(config: Config, sample):
+    """The evaluation: by scale, how often the feature network's own classifier agrees with the label asked for, and the
+    precision (fidelity) and recall (diversity) of the samples against as many held-out images."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jgen import samplers
+    from jgen.metrics.extract import open_extractor
+    from jgen.metrics.neighbours import manifold
+
+    def evaluate(params, extra, key, batches, count):
+        extractor = open_extractor("", config.data.name)
+        features = jax.jit(lambda variables, x: extractor.apply(variables, jnp.round((x + 1) * 127.5)))
+        held_out = [np.asarray(next(batches)["image"]) for _ in range(count)]
+        size, real = len(held_out[0]), np.concatenate([features(extractor.variables, x)[0] for x in held_out])
+        found = {}
+        runs = [(f"guidance={s:g}", dict(guidance=s, classifier_scale=0.0)) for s in SCALES]
+        if "classifier" in params:
+            runs += [(f"classifier_scale={s:g}", dict(guidance=1.0, classifier_scale=s)) for s in CLASSIFIER_SCALES]
+        for name, changes in runs:
+            options = replace(config.sampling, label=-1, **changes)
+            draw = jax.jit(lambda params, keys, options=options: sample(params, extra, keys, options))
+            fake, agreed = [], []
+            for i in range(count):
+                keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(i * size + jnp.arange(size))
+                asked = samplers.class_labels(keys, -1, config.data.num_classes)
+                rows, logits = features(extractor.variables, draw(params, keys))
+                fake.append(np.asarray(rows))
+                agreed.append(np.asarray(jnp.argmax(logits, -1) == asked))
+            result = manifold(real, np.concatenate(fake), 3)
+            found[f"agreement at {name}"] = np.mean(agreed)
+            found[f"precision at {name}"] = result.precision
+            found[f"recall at {name}"] = result.recall
+        return found
+
+    return evaluate
+
+
+def build(config: Config) -> "Experiment":
+    import jax.numpy as jnp
+    import optax
+
+    from jgen.data import resolve
+    from jgen.errors import UserError
+    from jgen.experiment import Experiment
+    from jgen.train import Phase
+    from jgen.train.rates import ramped, warmup_cosine
+
+    config = replace(config, data=resolve(config.data))
+    if not (config.conditional and config.drop_label > 0):
+        raise UserError(
+            f"drop_label={config.drop_label}: guidance needs a conditional model that was trained without labels too"
+        )
+    sample, own = sampler(config), of_classifier(config)
+    first = ddpm.stage(config, "model", ddpm.simple_objective(config), lambda apply: ddpm.loss_by_time(config, apply))
+    first = replace(first, sample=sample)
+    judge, loss = classifier.network(own), classifier.objective(own, "classifier")
+
+    def init(key):
+        params, extra = first.init(key)
+        made = judge.init(key, jnp.zeros((1, *config.data.shape)), jnp.zeros((1,)))["params"]
+        return {**params, "classifier": made}, extra
+
+    def begin(params, extra, fresh, fresh_extra):
+        """The model as it was trained, and a fresh classifier."""
+        return {**fresh, "net": params["net"]}, extra
+
+    rate = warmup_cosine(3e-3, own.train.steps, 100)
+    second = replace(
+        first,
+        name="classifier",
+        train=own.train,
+        init=init,
+        begin=begin,
+        phases=[Phase("classifier", loss(train=True))],
+        optimizers={"classifier": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.02))},
+        ema={"classifier": ramped(0.998)},
+        supports=frozenset(),
+        validate=loss(train=False),
+        evaluate=curve(config, sample),
+    )
+    return Experiment([first, second])
+
+
+if __name__ == "__main__":
+    jgen.main(Config, build, PRESETS)
