@@ -16,6 +16,11 @@ EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__) 
 
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
+    "cascade": [
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--attention", "1", "--data.batch-size", "8",
+        "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "2", "--train.steps", "4",
+        "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
     "classifier": [
         "--channels", "8", "16", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
         "--train.save-every", "2",
@@ -42,6 +47,12 @@ FLAGS = {
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--objective", "vlb",
+    ],
+    "latent_diffusion": [
+        "--first-channels", "8", "--channels", "8", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
+        "--diffusion-steps", "40", "--sampling.steps", "2", "--train.steps", "4", "--prior-steps", "4",
+        "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--adversarial", "0.5",
+        "--adversarial-from", "1",
     ],
     "pixelcnn": [
         "--channels", "4", "--layers", "1", "--hidden", "8", "--data.batch-size", "8", "--data.limit", "64",

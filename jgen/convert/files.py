@@ -13,7 +13,7 @@ import numpy as np
 from jgen.errors import UserError
 
 # torch's storage classes, by the names under which they stand in a checkpoint.
-_STORAGE = {
+STORAGE = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -28,7 +28,7 @@ _STORAGE = {
 
 
 def load_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Weights of an .npz, .safetensors, .pt, .pth or .ckpt file, under the names they have there.
+    """Weights of an .npz, .safetensors, .pt, .pth, .ckpt or (NVIDIA's) .pkl file, under the names they have there.
 
     An .npz whose names begin with "w/" gives those, without the prefix. A torch file may hold the state dict itself or
     a dict with it under "state_dict", "model" or "ema". Raises UserError for a file that is missing, damaged, of
@@ -37,7 +37,10 @@ def load_weights(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    readers = {".npz": _npz, ".safetensors": _safetensors, ".pt": _torch, ".pth": _torch, ".ckpt": _torch}
+    from jgen.convert.nvidia import load_pickle
+
+    torch = {suffix: _torch for suffix in (".pt", ".pth", ".ckpt")}
+    readers = {".npz": _npz, ".safetensors": _safetensors, **torch, ".pkl": load_pickle}
     if path.suffix not in readers:
         raise UserError(f"{path}: weights must be one of {', '.join(readers)}")
     try:
@@ -60,7 +63,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     return load_file(path)
 
 
-class _TensorUnpickler(pickle.Unpickler):
+class TensorUnpickler(pickle.Unpickler):
     """Rebuilds tensors as arrays and refuses every other global, by name."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, path: Path):
@@ -69,13 +72,13 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
+            return rebuild_tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda data, requires_grad, hooks: data
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if module in ("torch", "torch.storage") and name in _STORAGE:
-            return _STORAGE[name]
+        if module in ("torch", "torch.storage") and name in STORAGE:
+            return STORAGE[name]
         raise UserError(f"{self.path}: refused, the file asks to load {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
@@ -83,7 +86,7 @@ class _TensorUnpickler(pickle.Unpickler):
         return np.frombuffer(self.archive.read(f"{self.root}data/{key}"), dtype, count)
 
 
-def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
+def rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
     strides = tuple(s * storage.itemsize for s in stride)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride)) if all(size) else 0
     if offset < 0 or min((*stride, 0)) < 0 or min((*size, 0)) < 0 or last >= max(len(storage), 1):
@@ -96,7 +99,7 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a torch file of version 1.6 or newer; load and save it once with a newer torch")
     with zipfile.ZipFile(path) as archive:
         root = next(n for n in archive.namelist() if n.endswith("data.pkl"))[: -len("data.pkl")]
-        content = _TensorUnpickler(archive, root, path).load()
+        content = TensorUnpickler(archive, root, path).load()
     for key in ("state_dict", "model", "ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jgen.errors import UserError
 from jgen.nn.norm import BatchNorm
 from jgen.types import Array
 
@@ -15,6 +16,8 @@ class PatchGAN(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
+        if min(x.shape[1:3]) // 2**self.layers < 3:
+            raise UserError(f"image of {x.shape[1]}x{x.shape[2]}: is too small for layers={self.layers}")
         init, index = nn.initializers.normal(0.02), 2
         h = nn.Conv(self.channels, (4, 4), 2, padding=1, kernel_init=init, name="main_0")(x)
         for n in range(1, self.layers + 1):

@@ -107,6 +107,12 @@ def simple_terms(
     return jnp.mean(jnp.square(error), axis=tuple(range(1, x0.ndim)))
 
 
+def dropped(key: Key, label: Array, share: float, null: int) -> Array:
+    """Labels [B, ...] of which a share, drawn image by image, is `null`: how classifier-free guidance is trained."""
+    gone = jax.random.bernoulli(key, share, label.shape[:1]).reshape(-1, *[1] * (label.ndim - 1))
+    return jnp.where(gone, jnp.asarray(null, label.dtype), label)
+
+
 Terms = Callable[[Network, Array, Array, Array], tuple[Array, Metrics]]
 """(network, x0, t [B], noise) -> (loss of every image [B], metrics)."""
 
@@ -141,7 +147,7 @@ def sampled(
             t = jax.random.randint(time_key, x0.shape[:1], 0, len(schedule))
         label = batch["label"] if conditional else None
         if label is not None and drop_label and train:
-            label = jnp.where(jax.random.bernoulli(label_key, drop_label, label.shape), null_label, label)
+            label = dropped(label_key, label, drop_label, null_label)
 
         def network(x: Array, time: Array) -> Array:
             return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
-from jgen.objectives.diffusion import PredictionType
+from jgen.objectives.diffusion import PredictionType, dropped
 from jgen.schedules import Schedule
 from jgen.types import Array, Batch, Denoise, Extra, Key, LossFn, Metrics, Params
 
@@ -222,7 +222,7 @@ def denoising(
         sigma = levels.sigma(draw(level_key, x0.shape[:1]))
         label: Any = batch["label"] if conditional else None
         if conditional and drop_label and train:
-            label = jnp.where(jax.random.bernoulli(label_key, drop_label, label.shape), null_label, label)
+            label = dropped(label_key, label, drop_label, null_label)
 
         def network(x: Array, time: Array) -> Array:
             return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train)

@@ -1,0 +1,30 @@
+"""A small encoder of captions, byte by byte (a transformer, Vaswani et al. 2017, arXiv:1706.03762)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jgen.nn.attention import attention
+from jgen.types import Array
+
+
+class ByteEncoder(nn.Module):
+    """Captions uint8 [B, L], filled up with zeros -> tokens [B, L, width]; an empty caption is all zeros."""
+
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+
+    @nn.compact
+    def __call__(self, caption: Array) -> Array:
+        init = nn.initializers.normal(0.02)
+        places = self.param("position", init, (caption.shape[1], self.width))
+        h = nn.Embed(256, self.width, embedding_init=init, name="bytes")(caption.astype(jnp.int32)) + places[None]
+        for i in range(self.depth):
+            y = nn.LayerNorm(name=f"norm_a_{i}")(h)
+            q, k, v = jnp.split(nn.Dense(3 * self.width, name=f"qkv_{i}")(y), 3, -1)
+            split = (*h.shape[:2], self.heads, self.width // self.heads)
+            y = attention(q.reshape(split), k.reshape(split), v.reshape(split)).reshape(h.shape)
+            h = h + nn.Dense(self.width, name=f"out_{i}")(y)
+            y = nn.gelu(nn.Dense(4 * self.width, name=f"mlp_in_{i}")(nn.LayerNorm(name=f"norm_m_{i}")(h)))
+            h = h + nn.Dense(self.width, name=f"mlp_out_{i}")(y)
+        return nn.LayerNorm(name="norm")(h)
