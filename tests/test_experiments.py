@@ -28,7 +28,11 @@ def shrunk(name):
     return module, tyro.cli(type(first), default=first, args=tiny.FLAGS[name])
 
 
-@pytest.mark.parametrize("name", tiny.EXPERIMENTS)
+LONGER = ("cascade", "flow_matching", "guided", "improved_ddpm", "latent_diffusion")
+STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]
+
+
+@pytest.mark.parametrize("name", STEPPED)
 def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path):
     module, config = shrunk(name)
     for stage in module.build(config).stages:

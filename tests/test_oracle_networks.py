@@ -48,6 +48,7 @@ def check_parameters(o, grads, of):
 EDM = {"songunet": convert.edm.song_unet, "dhariwalunet": convert.edm.dhariwal_unet}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind,path", [pytest.param(k, *p.values, marks=p.marks, id=p.id) for k in EDM for p in files("edm", k)]
 )
@@ -125,6 +126,7 @@ def test_dit_of_diffusers(path):
     check_parameters(o, grads, names.get)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("diffusion", "unet2d"))
 def test_u_net_of_diffusers(path):
     o = Oracle(path)
@@ -141,6 +143,7 @@ def test_u_net_of_diffusers(path):
     check_parameters(o, grads, {**names, "conv_norm_out.weight": "out.0.weight"}.get)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("latent_diffusion", "unet_context"))
 def test_u_net_with_cross_attention(path):
     o = Oracle(path)
@@ -163,6 +166,7 @@ def test_u_net_with_cross_attention(path):
 FIRST_STAGE = ("encoder.conv_in.bias", "quant_conv.weight", "post_quant_conv.bias", "decoder.conv_out.weight")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("latent_diffusion", "autoencoder_kl"))
 def test_first_stage_with_a_kl(path):
     o = Oracle(path)
@@ -199,6 +203,7 @@ def test_first_stage_with_a_kl(path):
     o.check("out/fixed_scale_decode_of_noise", net.apply(variables, noise / fixed, method="decode"), image=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("latent_diffusion", "vq_model"))
 def test_first_stage_with_codes(path):
     o = Oracle(path)

@@ -1,4 +1,4 @@
-"""python -m jgen.metrics compare A B | score IMAGES | pairs A B | export RUN."""
+"""python -m jgen.metrics compare A B | score IMAGES | pairs A B | plot FILE | export RUN."""
 
 import dataclasses
 import sys
@@ -68,12 +68,24 @@ class Export:
     """The .npz to write; SET_cnn.npz where none is given."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draws fidelity against diversity over a scale of guidance, from what `experiments.guided evaluate` wrote."""
+
+    file: Positional[str]
+    """A JSON file of records named MEASURE at KNOB=VALUE."""
+    x: str = "recall"
+    y: str = "precision"
+    out: str = "trade_off.png"
+    """The PNG to write."""
+
+
 def main(args: list[str] | None = None) -> None:
     """Runs one command; exits with 2 and one line for bad input."""
-    names = {"compare": Compare, "score": Score, "pairs": Pairs, "export": Export}
+    names = {"compare": Compare, "score": Score, "pairs": Pairs, "plot": Plot, "export": Export}
     options = tyro.extras.subcommand_cli_from_dict(names, prog="python -m jgen.metrics", args=args)  # pyright: ignore
     try:
-        {Compare: compare, Score: score, Pairs: pairs, Export: export}[type(options)](options)
+        {Compare: compare, Score: score, Pairs: pairs, Plot: plot, Export: export}[type(options)](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -136,13 +148,20 @@ def pairs(given: Pairs) -> None:
     table("measure", [f"mean of {len(a)} pairs"], rows)
 
 
+def plot(given: Plot) -> None:
+    from jgen.metrics import record, trade_off
+
+    trade_off.plot(record.read(Path(given.file)), Path(given.out), given.x, given.y)
+    print(f"written: {given.out}")
+
+
 def export(given: Export) -> None:
     from jgen.experiment import count, load
     from jgen.metrics.extract import export as write
 
     run = load(given.run)
     config, data = run.config, run.stage.data
-    if run.stage.name != "classifier" or config.noisy:
+    if run.stage.name != "classifier" or getattr(config, "noisy", True):
         raise UserError(f"run={given.run}: must be a run of experiments.classifier, on clean images")
     name = f"{data.name.replace(':', '_').replace('/', '_')}_cnn"
     meta = {

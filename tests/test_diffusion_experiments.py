@@ -1,0 +1,127 @@
+"""What the diffusion experiments refuse, in one line each; and the curve of guidance."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+import tyro
+
+from experiments import cascade, ddpm, guided, latent_diffusion
+from jgen.data import resolve
+from jgen.metrics import trade_off
+from jgen.metrics.record import Record
+from jgen.samplers import image_keys
+from tests import tiny
+
+
+def stages(module, name, *flags):
+    config = tyro.cli(module.Config, default=module.PRESETS["digits"], args=[*tiny.FLAGS[name], *flags])
+    return module.build(config).stages
+
+
+def shape_of(stage, **options):
+    """What sampling would give, without running it."""
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    chosen = replace(stage.options, **options)
+    return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"])
+def test_a_model_runs_under_any_sampler_and_guidance(sampler):
+    stage = tiny.stage(conditional=True, drop_label=0.1)
+    assert shape_of(stage, sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1) == (3, 8, 8, 1)
+
+
+def test_guidance_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
+        shape_of(tiny.stage(), guidance=2.0)
+    with pytest.raises(ValueError, match=r"guidance=2.0: the model was trained with all labels"):
+        shape_of(tiny.stage(conditional=True), guidance=2.0)
+    with pytest.raises(ValueError, match=r"drop_label=0.1: only a conditional model"):
+        tiny.stage(drop_label=0.1)
+    with pytest.raises(ValueError, match=r"label=10: must be from 0 to 9"):
+        shape_of(tiny.stage(conditional=True, drop_label=0.1), label=10)
+    first, second = stages(guided, "guided")
+    with pytest.raises(ValueError, match="the classifier is not trained yet"):
+        shape_of(first, classifier_scale=1.0)
+    with pytest.raises(ValueError, match="sampler=heun: the classifier guides ddim and ddpm only"):
+        shape_of(second, classifier_scale=1.0, sampler="heun")
+    assert shape_of(second, classifier_scale=1.0) == (3, 8, 8, 1)
+
+
+def test_steps_that_cannot_be_are_refused():
+    for sampler in ("ddim", "dpm"):
+        with pytest.raises(ValueError, match="steps=0"):
+            shape_of(tiny.stage(), sampler=sampler, steps=0)
+    with pytest.raises(ValueError, match="steps=41: must be from 1 to the schedule's 40"):
+        shape_of(tiny.stage(), steps=41)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--first", "vq", "--prior", "dit", "--width", "16", "--depth", "1"], ["--condition", "class"]]
+)
+def test_latent_diffusion_in_its_forms(flags):
+    _, second = stages(latent_diffusion, "latent_diffusion", *flags)
+    options = {"guidance": 2.0} if "class" in flags else {}
+    assert shape_of(second, **options) == (3, 8, 8, 1)
+
+
+def test_latent_diffusion_of_captions():
+    glyphs = ["--data.name", "glyphs", "--data.resolution", "16", "--data.channels", "3"]
+    _, second = stages(latent_diffusion, "latent_diffusion", *glyphs, "--condition", "text")
+    assert shape_of(second, guidance=3.0, prompt="a red A on blue") == (3, 16, 16, 3)
+    with pytest.raises(ValueError, match="prompt: 60 bytes long; captions of glyphs have at most 48"):
+        shape_of(second, prompt="a" * 60)
+    _, plain = stages(latent_diffusion, "latent_diffusion")
+    with pytest.raises(ValueError, match="prompt=a: this model has no captions"):
+        shape_of(plain, prompt="a")
+    with pytest.raises(ValueError, match="condition=text: digits has no captions"):
+        stages(latent_diffusion, "latent_diffusion", "--condition", "text")
+
+
+def test_a_first_stage_of_another_size_is_refused():
+    first, second = stages(latent_diffusion, "latent_diffusion")
+    other = stages(latent_diffusion, "latent_diffusion", "--latent-channels", "2")[0]
+    earlier = jax.eval_shape(other.init, jax.random.key(0))
+    with pytest.raises(ValueError, match="prior: latents of .* are not those of the autoencoder it begins from"):
+        jax.eval_shape(second.create, jax.random.key(0), earlier)
+    state = jax.eval_shape(second.create, jax.random.key(0), jax.eval_shape(first.init, jax.random.key(0)))
+    assert set(state.params) == {"net", "critic", "prior"}
+
+
+def test_a_cascade_must_fit_its_set():
+    with pytest.raises(ValueError, match=r"sizes=\(3, 8\): each must divide the next"):
+        stages(cascade, "cascade", "--sizes", "3", "8")
+    base, last = stages(cascade, "cascade")
+    assert shape_of(base) == (3, 4, 4, 1)
+    assert shape_of(last, sampler="ddim") == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match="augment=2.0: must be from 0 to the 0.5"):
+        shape_of(last, augment=2.0)
+
+
+def test_min_snr_changes_the_loss_and_nothing_else():
+    config = tiny.config()
+    config = replace(config, data=resolve(config.data))
+    plain, weighed = (ddpm.simple_objective(replace(config, min_snr=g)) for g in (0.0, 5.0))
+    batch = {"image": jax.random.normal(jax.random.key(0), (256, 8, 8, 1))}
+    apply = lambda params, x, t, label, **_: 0.1 * x  # noqa: E731
+    values = [f(apply)({"net": {}}, {}, jax.random.key(1), batch)[0] for f in (plain, weighed)]
+    assert 0 < values[1] < values[0]
+
+
+def test_the_trade_off_is_drawn_from_records(tmp_path):
+    rows = [
+        Record(f"{m} at guidance={g}", v, {}, {})
+        for g, values in ((3.0, (0.9, 0.3)), (1.0, (0.5, 0.8)))
+        for m, v in zip(("precision", "recall"), values)
+    ]
+    found = trade_off.curves(rows)["guidance"]
+    np.testing.assert_array_equal(found["value"], [1, 3])
+    np.testing.assert_array_equal(found["recall"], [0.8, 0.3])
+    trade_off.plot(rows, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="fd: no such measure; there are precision, recall"):
+        trade_off.plot(rows, tmp_path / "x.png", x="fd")
+    with pytest.raises(ValueError, match="no record is named"):
+        trade_off.curves([Record("fd", 1.0, {}, {})])
