@@ -12,8 +12,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import Knobs, Solver, classes, free_guidance, guided_denoiser, null_label, optimizer, solve, unet
-from jgen.config import DataConfig, TrainConfig
+from experiments._diffusion import (
+    CIFAR10,
+    FASHION_MNIST,
+    Knobs,
+    Solver,
+    classes,
+    free_guidance,
+    guided_denoiser,
+    null_label,
+    optimizer,
+    paper_steps,
+    solve,
+    unet,
+)
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment, Stage
@@ -51,26 +63,14 @@ class Config(Knobs):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
-        channel_mult=(1, 2, 2),
-        attention=(4,),
-        learning_rate=1e-3,
-    ),
+    "fashion_mnist": Config(**FASHION_MNIST),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=128, flip=True),
-        train=TrainConfig(steps=800_000, log_every=100, save_every=10_000, sample_every=10_000),
+        **CIFAR10,
+        train=paper_steps(800_000),
         sampling=Sampling("ddpm", steps=1000),
-        channels=128,
-        channel_mult=(1, 2, 2, 2),
         num_res_blocks=2,
         head_channels=0,
         dropout=0.1,
-        learning_rate=2e-4,
-        warmup=5000,
-        final_learning_rate=1.0,
-        ema=0.9999,
     ),
 }
 

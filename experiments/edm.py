@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments._diffusion import Knobs, Solver, continuous_stage
+from experiments._diffusion import FASHION_MNIST, Knobs, Solver, continuous_stage
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -39,13 +39,7 @@ class Config(Knobs):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=1000, save_every=200, sample_every=200),
-        channel_mult=(1, 2, 2),
-        attention=(7,),
-        learning_rate=1e-3,
-    ),
+    "fashion_mnist": Config(**{**FASHION_MNIST, "attention": (7,)}),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=512, flip=True),
         train=TrainConfig(steps=390_625, log_every=100, save_every=5_000, sample_every=10_000),

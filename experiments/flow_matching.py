@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._diffusion import Knobs, Solver, continuous_stage, unet
-from jgen.config import DataConfig, TrainConfig
+from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, Solver, continuous_stage, paper_steps, unet
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
@@ -29,25 +28,13 @@ class Config(Knobs):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
-        channel_mult=(1, 2, 2),
-        attention=(4,),
-        learning_rate=1e-3,
-    ),
+    "fashion_mnist": Config(**FASHION_MNIST),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=128, flip=True),
-        train=TrainConfig(steps=600_000, log_every=100, save_every=10_000, sample_every=10_000),
+        **CIFAR10,
+        train=paper_steps(600_000),
         sampling=Solver("euler", steps=100),
-        channels=128,
-        channel_mult=(1, 2, 2, 2),
         num_res_blocks=4,
         dropout=0.15,
-        learning_rate=2e-4,
-        warmup=5000,
-        final_learning_rate=1.0,
-        ema=0.9999,
         logit_normal=False,
     ),
 }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import jgen
 from experiments import classifier, ddpm
+from experiments._diffusion import FASHION_MNIST, paper_steps
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -46,17 +47,13 @@ class Config(ddpm.Config):
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=1000, save_every=200, sample_every=200),
-        channel_mult=(1, 2, 2),
-        attention=(4,),
-        learning_rate=1e-3,
+        **{**FASHION_MNIST, "train": TrainConfig(steps=1000, save_every=200, sample_every=200)},
         classifier_steps=1500,
         classifier_stride=2,
     ),
     "imagenet64": Config(
         data=DataConfig("imagenet_resized/64x64", batch_size=2048, flip=True),
-        train=TrainConfig(steps=540_000, log_every=100, save_every=10_000, sample_every=10_000),
+        train=paper_steps(540_000),
         sampling=Sampling("ddpm", steps=250),
         channels=192,
         channel_mult=(1, 2, 3, 4),

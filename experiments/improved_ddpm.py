@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import jgen
 from experiments import ddpm
+from experiments._diffusion import CIFAR10, FASHION_MNIST, paper_steps
 from experiments.ddpm import Sampling
-from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
@@ -33,28 +33,16 @@ class Config(ddpm.Config):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
-        channel_mult=(1, 2, 2),
-        attention=(4,),
-        learning_rate=1e-3,
-    ),
+    "fashion_mnist": Config(**FASHION_MNIST),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=128, flip=True),
-        train=TrainConfig(steps=500_000, log_every=100, save_every=10_000, sample_every=10_000),
+        **{**CIFAR10, "learning_rate": 1e-4, "warmup": 0},
+        train=paper_steps(500_000),
         sampling=Sampling("ddpm", steps=4000, variance="learned_range"),
-        channels=128,
-        channel_mult=(1, 2, 2, 2),
         num_res_blocks=3,
         attention=(2, 4),
         head_channels=32,
         dropout=0.3,
         diffusion_steps=4000,
-        learning_rate=1e-4,
-        warmup=0,
-        final_learning_rate=1.0,
-        ema=0.9999,
     ),
 }
 

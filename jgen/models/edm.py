@@ -6,7 +6,7 @@ al. 2021; DhariwalUNet is ADM's as EDM has it. Submodules carry the names of the
 `classes` stands for none, or weights of the classes [B, classes].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -96,6 +96,27 @@ def class_weights(label: Array | None, classes: int, batch: int) -> Array | None
     return jax.nn.one_hot(label, classes) if jnp.issubdtype(label.dtype, jnp.integer) else label
 
 
+def ascend(
+    h: Array, skips: list[Array], size: int, net: "SongUNet | DhariwalUNet", block: Callable[..., Array], attend_last: bool
+) -> Iterator[tuple[int, str, Array]]:
+    """(level, its name, features) as the ascending half of a network makes them, level by level from the lowest.
+
+    attend_last: of a level's blocks only the last has attention.
+    """
+    for level, mult in reversed(list(enumerate(net.channel_mult))):
+        side = size >> level
+        at = f"dec_{side}x{side}"
+        if level == len(net.channel_mult) - 1:
+            h = block(h, f"{at}_in0", h.shape[-1], attend=True)
+            h = block(h, f"{at}_in1", h.shape[-1])
+        else:
+            h = block(h, f"{at}_up", h.shape[-1], "up")
+        for i in range(net.num_blocks + 1):
+            attend = side in net.attention_resolutions and (i == net.num_blocks or not attend_last)
+            h = block(jnp.concatenate([h, skips.pop()], -1), f"{at}_block{i}", mult * net.channels, attend=attend)
+        yield level, at, h
+
+
 class SongUNet(nn.Module):
     """DDPM++ and NCSN++. H and W must be divisible by 2^(levels - 1)."""
 
@@ -168,20 +189,10 @@ class SongUNet(nn.Module):
                 h = block(h, f"{at}_block{i}", mult * self.channels, attend=side in self.attention_resolutions)
                 skips.append(h)
         image: Array | None = None
-        for level, mult in reversed(list(enumerate(self.channel_mult))):
-            side = size >> level
-            at = f"dec_{side}x{side}"
-            if level == len(self.channel_mult) - 1:
-                h = block(h, f"{at}_in0", h.shape[-1], attend=True)
-                h = block(h, f"{at}_in1", h.shape[-1])
-            else:
-                h = block(h, f"{at}_up", h.shape[-1], "up")
-            for i in range(self.num_blocks + 1):
-                attend = i == self.num_blocks and side in self.attention_resolutions
-                h = block(jnp.concatenate([h, skips.pop()], -1), f"{at}_block{i}", mult * self.channels, attend=attend)
+        for level, at, features in ascend(h, skips, size, self, block, attend_last=True):
             if self.decoder == "skip" or level == 0:
                 image = None if image is None else upsample(image, self.taps)
-                y = nn.silu(group_norm(h.shape[-1], 1e-6, self.dtype, f"{at}_aux_norm")(h))
+                y = nn.silu(group_norm(features.shape[-1], 1e-6, self.dtype, f"{at}_aux_norm")(features))
                 y = Conv3x3(self.out_channels, 1, self.dtype, SMALL, name=f"{at}_aux_conv")(y)
                 image = y if image is None else y + image
         assert image is not None
@@ -255,17 +266,7 @@ class DhariwalUNet(nn.Module):
             for i in range(self.num_blocks):
                 h = block(h, f"{at}_block{i}", mult * self.channels, attend=side in self.attention_resolutions)
                 skips.append(h)
-        for level, mult in reversed(list(enumerate(self.channel_mult))):
-            side = size >> level
-            at = f"dec_{side}x{side}"
-            if level == len(self.channel_mult) - 1:
-                h = block(h, f"{at}_in0", h.shape[-1], attend=True)
-                h = block(h, f"{at}_in1", h.shape[-1])
-            else:
-                h = block(h, f"{at}_up", h.shape[-1], "up")
-            for i in range(self.num_blocks + 1):
-                joined = jnp.concatenate([h, skips.pop()], -1)
-                h = block(joined, f"{at}_block{i}", mult * self.channels, attend=side in self.attention_resolutions)
+        *_, (_, _, h) = ascend(h, skips, size, self, block, attend_last=False)
         h = nn.silu(group_norm(h.shape[-1], 1e-5, self.dtype, "out_norm")(h))
         return Conv3x3(self.out_channels, 1, self.dtype, SMALL, name="out_conv")(h).astype(jnp.float32)
 
