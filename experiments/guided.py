@@ -138,7 +138,8 @@ def curve(config: Config, sample):
     def evaluate(params, extra, key, batches, count):
         extractor = open_extractor("", config.data.name)
         features = jax.jit(lambda variables, x: extractor.apply(variables, jnp.round((x + 1) * 127.5)))
-        held_out = [np.asarray(next(batches)["image"]) for _ in range(count)]
+        images = [next(batches)["image"] for _ in range(count)]
+        held_out, place = [np.asarray(x) for x in images], images[0].sharding  # samples are made on all devices too
         size, real = len(held_out[0]), np.concatenate([features(extractor.variables, x)[0] for x in held_out])
         found = {}
         runs = [(f"guidance={s:g}", dict(guidance=s, classifier_scale=0.0)) for s in SCALES]
@@ -149,7 +150,7 @@ def curve(config: Config, sample):
             draw = jax.jit(lambda params, keys, options=options: sample(params, extra, keys, options))
             fake, agreed = [], []
             for i in range(count):
-                keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(i * size + jnp.arange(size))
+                keys = jax.device_put(jax.vmap(lambda n: jax.random.fold_in(key, n))(i * size + jnp.arange(size)), place)
                 asked = samplers.class_labels(keys, -1, config.data.num_classes)
                 rows, logits = features(extractor.variables, draw(params, keys))
                 fake.append(np.asarray(rows))

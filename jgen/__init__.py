@@ -17,7 +17,7 @@ _LAZY = {
     "Experiment": "jgen.experiment",
     "Stage": "jgen.experiment",
 }
-_MODULES = ("convert", "data", "metrics", "models", "nn", "objectives", "samplers", "schedules", "train", "types")
+_MODULES = ("convert", "data", "metrics", "models", "nn", "objectives", "samplers", "schedules", "sigmas", "train", "types")
 
 
 def __getattr__(name: str) -> Any:
