@@ -90,38 +90,38 @@ def collect(
     features are not finite.
     """
     keep = set(metrics) & {"kid", "pr", "dc"}
-    run, moments, rows, logits = _runner(extractor, mesh), None, [], []
-    pending: tuple[Any, Any] | None = None
-    seen = 0
-
-    def fetch(features: Array, classes: Array | None) -> None:
-        if keep:
-            rows.append(np.asarray(features))
-        if "is" in metrics and classes is not None:
-            logits.append(np.asarray(classes))
+    run, moments, rows = _runner(extractor, mesh, bool(keep), "is" in metrics), None, []
+    pending: Array | None = None
+    seen = width = 0
 
     for images in tracked(batches, num, title):
         count = min(num - seen, len(images))
         weights = np.arange(len(images)) < count
         if moments is None:
-            dim = jax.eval_shape(extractor.apply, extractor.variables, jax.ShapeDtypeStruct(images.shape, jnp.float32))[0]
+            shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
+            dim, classes = jax.eval_shape(extractor.apply, extractor.variables, shape)
+            if "is" in metrics and classes is None:
+                raise UserError(f"metrics=is: {extractor.name} has no classes")
+            width = dim.shape[1] if keep else 0
             moments = jax.device_put(frechet.no_moments(dim.shape[1]), replicated(mesh))
-        moments, features, classes = run(extractor.variables, moments, _spread(images, mesh), weights)
-        if pending:
-            fetch(*pending)
-        pending, seen = (features, classes), seen + count
-    if moments is None or pending is None or seen < num:
+        moments, kept = run(extractor.variables, moments, _spread(images, mesh), weights)
+        if pending is not None:
+            rows.append(np.asarray(pending))
+        pending, seen = kept, seen + count
+    if moments is None or seen < num:
         raise UserError(f"{title}: {seen} images, {num} were asked for")
-    fetch(*pending)
+    if pending is not None:
+        rows.append(np.asarray(pending))
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
         raise UserError(f"{title}: features of {extractor.name} hold NaN or infinity; are the images finite?")
-    if "is" in metrics and not logits:
-        raise UserError(f"metrics=is: {extractor.name} has no classes")
-    joined = (np.concatenate(x)[:num] if x else None for x in (rows, logits))
-    return Collected(moments, *joined)
+    joined = np.concatenate(rows)[:num] if rows else None
+    features = joined[:, :width] if joined is not None and keep else None
+    return Collected(moments, features, joined[:, width:] if joined is not None and "is" in metrics else None)
 
 
-def _runner(extractor: Extractor, mesh: Mesh) -> Callable[..., Any]:
+def _runner(extractor: Extractor, mesh: Mesh, features_too: bool, logits_too: bool) -> Callable[..., Any]:
+    """(variables, moments, images, weights) -> (moments, what is kept of every image [B, K], or None)."""
+
     def run(variables: Any, moments: frechet.Moments, images: Array, weights: Array) -> Any:
         x = lax.with_sharding_constraint(images, batch_sharding(mesh)).astype(jnp.float32)
         if jnp.issubdtype(images.dtype, jnp.floating):
@@ -129,7 +129,12 @@ def _runner(extractor: Extractor, mesh: Mesh) -> Callable[..., Any]:
             x = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255)
         with jax.default_matmul_precision("highest"):  # or a score would depend on the accelerator
             features, logits = extractor.apply(variables, x)
-        return frechet.add(moments, features, weights), features, logits
+        moments = frechet.add(moments, features, weights)
+        parts = [*([features] if features_too else []), *([logits] if logits_too else [])]
+        if not parts:
+            return moments, None
+        # One collective after the other: on a CPU with two cores, two at once can hold both threads and wait forever.
+        return lax.optimization_barrier((moments, jnp.concatenate(parts, 1)))
 
     return jax.jit(run, donate_argnums=1, out_shardings=replicated(mesh))
 
