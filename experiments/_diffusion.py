@@ -135,8 +135,11 @@ def optimizer(config: Knobs, steps: int) -> Any:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def free_guidance(config: Knobs, call: Any, label: Any, scale: float) -> Any:
-    """(x, t) -> call(x, t, label), guided where scale is not 1. Raises UserError for a model that can't be guided."""
+def free_guidance(config: Knobs, call: Any, label: Any, scale: float, null: int | None = None) -> Any:
+    """(x, t) -> call(x, t, label), guided where scale is not 1; null: the label for none, unless one above the classes.
+
+    Raises UserError for a model that can't be guided.
+    """
     from jgen.errors import UserError
     from jgen.samplers import cfg_batched
 
@@ -148,7 +151,19 @@ def free_guidance(config: Knobs, call: Any, label: Any, scale: float) -> Any:
         return lambda x, t: call(x, t, label)
     if not config.drop_label:
         raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
-    return cfg_batched(call, label, null_label(config), scale)
+    return cfg_batched(call, label, null_label(config) if null is None else null, scale)
+
+
+def mean_loss(loss: Any) -> Any:
+    """The evaluation that is a loss, averaged over held-out batches; the weights are arguments of its program."""
+    import jax
+
+    run = jax.jit(lambda params, extra, key, batch: loss(params, extra, key, batch)[0])
+
+    def evaluate(params, extra, key, batches, count):
+        return {"loss": sum(run(params, extra, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count}
+
+    return evaluate
 
 
 def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:

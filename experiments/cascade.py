@@ -16,7 +16,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import Knobs, Solver, classes, free_guidance, guided_denoiser, null_label, optimizer, solve, unet
+from experiments._diffusion import (
+    Knobs,
+    Solver,
+    classes,
+    free_guidance,
+    guided_denoiser,
+    mean_loss,
+    null_label,
+    optimizer,
+    solve,
+    unet,
+)
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -211,10 +222,6 @@ def build(config: Config) -> "Experiment":
                 made[players[j]] = nets[j].init(jax.random.fold_in(key, j), x, t, label, **low)["params"]
             return made, {}
 
-        def evaluate(params, extra, key, batches, count):
-            run = jax.jit(lambda key, batch: objective(i, False)(params, extra, key, batch)[0])
-            return {"loss": sum(run(jax.random.fold_in(key, n), next(batches)) for n in range(count)) / count}
-
         return Stage(
             name=players[i],
             data=config.data,
@@ -227,7 +234,7 @@ def build(config: Config) -> "Experiment":
             sample=sampler(i),
             options=config.sampling,
             validate=objective(i, train=False),
-            evaluate=evaluate,
+            evaluate=mean_loss(objective(i, train=False)),
             begin=lambda params, extra, fresh, fresh_extra: ({**fresh, **params}, fresh_extra),
         )
 

@@ -73,37 +73,34 @@ def test_u_nets_of_edm(kind, path):
     assert jnp.array_equal(none, zero)
 
 
-def test_dit_has_labels_times_and_guidance_of_the_original():
-    for parameter in files("dit", "dit_original"):
-        (path,) = parameter.values
-        if path is None:
-            pytest.skip(f"no oracle: {parameter.id}")
-        o = Oracle(path)
-        net, variables = convert.dit.dit(convert.load_weights(path), **o.config)
-        t, label = jnp.asarray(o["in/timesteps"]), jnp.asarray(o["in/labels"])
+@pytest.mark.parametrize("path", files("dit", "dit_original"))
+def test_dit_has_labels_times_and_guidance_of_the_original(path):
+    o = Oracle(path)
+    net, variables = convert.dit.dit(convert.load_weights(path), **o.config)
+    t, label = jnp.asarray(o["in/timesteps"]), jnp.asarray(o["in/labels"])
 
-        def apply(params, i):
-            return net.apply({"params": params}, i["x"], t, label)  # noqa: B023
+    def apply(params, i):
+        return net.apply({"params": params}, i["x"], t, label)
 
-        y, grads, by_input = outputs_and_gradients(o, apply, variables["params"], {"x": jnp.asarray(o.nhwc("in/x"))})
-        o.check("out/y", y, image=True)
-        o.check("out/grad/in/x", by_input["x"], image=True)
-        flat = lambda name: f"embedder.{name.replace('.', '_').replace('_bias', '.bias')}"  # noqa: E731
-        names = {
-            "x_embedder.proj.bias": "x_embedder_proj.bias",
-            "t_embedder.mlp.0.bias": flat("t_embedder.mlp.0.bias"),
-            "blocks.0.adaLN_modulation.1.bias": "blocks.0.adaLN_modulation.1.bias",
-            "blocks.1.attn.qkv.bias": "blocks.1.attn_qkv.bias",
-            "final_layer.linear.bias": "final_layer_linear.bias",
-        }
-        check_parameters(o, grads, names.__getitem__)
-        # Its guidance takes the first half of x twice, and mixes the first three channels only.
-        half = jnp.asarray(o.nhwc("in/x"))[:2]
-        labels, times = jnp.asarray(o["in/cfg_labels"]), jnp.asarray(o["in/cfg_timesteps"])
-        out = net.apply(variables, jnp.concatenate([half, half]), times, labels)
-        c, u = jnp.split(out[..., :3], 2)
-        mixed = u + o.config["cfg_scale"] * (c - u)
-        o.check("out/cfg", jnp.concatenate([jnp.concatenate([mixed, mixed]), out[..., 3:]], -1), image=True)
+    y, grads, by_input = outputs_and_gradients(o, apply, variables["params"], {"x": jnp.asarray(o.nhwc("in/x"))})
+    o.check("out/y", y, image=True)
+    o.check("out/grad/in/x", by_input["x"], image=True)
+    flat = lambda name: f"embedder.{name.replace('.', '_').replace('_bias', '.bias')}"  # noqa: E731
+    names = {
+        "x_embedder.proj.bias": "x_embedder_proj.bias",
+        "t_embedder.mlp.0.bias": flat("t_embedder.mlp.0.bias"),
+        "blocks.0.adaLN_modulation.1.bias": "blocks.0.adaLN_modulation.1.bias",
+        "blocks.1.attn.qkv.bias": "blocks.1.attn_qkv.bias",
+        "final_layer.linear.bias": "final_layer_linear.bias",
+    }
+    check_parameters(o, grads, names.__getitem__)
+    # Its guidance takes the first half of x twice, and mixes the first three channels only.
+    half = jnp.asarray(o.nhwc("in/x"))[:2]
+    labels, times = jnp.asarray(o["in/cfg_labels"]), jnp.asarray(o["in/cfg_timesteps"])
+    out = net.apply(variables, jnp.concatenate([half, half]), times, labels)
+    c, u = jnp.split(out[..., :3], 2)
+    mixed = u + o.config["cfg_scale"] * (c - u)
+    o.check("out/cfg", jnp.concatenate([jnp.concatenate([mixed, mixed]), out[..., 3:]], -1), image=True)
 
 
 @pytest.mark.parametrize("path", [p for p in files("dit", "dit") if p.id == "dit"])

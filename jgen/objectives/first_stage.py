@@ -22,6 +22,11 @@ def kl(mean: Array, log_variance: Array) -> Array:
     return jnp.sum(terms, axis=tuple(range(1, mean.ndim)))
 
 
+def latents(mean: Array, log_variance: Array, noise: Array) -> Array:
+    """A draw of Gaussian latents, for standard normal noise of their shape."""
+    return mean + jnp.exp(0.5 * log_variance) * noise
+
+
 def negative_log_density(x: Array, mean: Array, log_variance: Array) -> Array:
     """-log q(x) of Gaussian latents [B], in nats."""
     terms = 0.5 * (jnp.log(2 * jnp.pi) + log_variance + jnp.square(x - mean) * jnp.exp(-log_variance))
