@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jgen.config import DataConfig, TrainConfig, check_at_least, from_dict
 from jgen.errors import UserError
 from jgen.samplers import image_keys
+from jgen.samplers.common import explain
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.sharding import batch_sharding, make_mesh, replicated, rounded_up, state_shardings
 from jgen.train.step import Decay, Phase, TrainState, init_state
@@ -88,7 +89,19 @@ class Experiment:
 
 def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, **how: Any) -> np.ndarray:
     """`num` images [num, H, W, C] float32; image i depends on (seed, i) alone. how: seed, options, batch as of `drawn`."""
-    return np.concatenate([np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, **how)])[:num]
+    images = np.concatenate([np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, **how)])[:num]
+    if (bad := np.asarray(~np.isfinite(images).all((1, 2, 3)))).any():
+        raise UserError(f"{stage.name}: {bad.sum()} of {num} images are not finite{_cause(stage, params, extra, bad, **how)}")
+    return images
+
+
+def _cause(stage: Stage, params: Params, extra: Extra, bad: np.ndarray, *, seed: int = 0, options: Any = None, **_: Any) -> str:
+    """Where the sampler of the first bad image went wrong, as far as it checks itself."""
+    assert stage.sample is not None
+    keys, chosen = image_keys(seed, 1, int(np.argmax(bad))), stage.options if options is None else options
+    sample, on_host = stage.sample, jax.device_get((params, extra))
+    found = explain(lambda params, extra, keys: sample(params, extra, keys, chosen), *on_host, keys)
+    return f": {found}" if found else ""
 
 
 def drawn(

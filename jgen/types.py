@@ -52,3 +52,6 @@ Denoise = Callable[[Array, Array], Array]
 
 Sample = Callable[[Params, Extra, Key, Any], Array]
 """(params, extra, one key per image [B], options) -> images [B, H, W, C]; options is an experiment's own dataclass."""
+
+Score = Callable[[Array, Array], Array]
+"""(x [B, ...], noise level sigma or time t, float32 [B]) -> gradient of the log-density at x, of x's shape."""

@@ -12,7 +12,8 @@ import experiments
 from experiments import ddpm
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENTS = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__) if m.name[0] != "_")
+STUDIES = ("mixture",)  # not trained on images, so without a Config
+EXPERIMENTS = sorted({m.name for m in pkgutil.iter_modules(experiments.__path__) if m.name[0] != "_"} - {*STUDIES})
 
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
@@ -54,9 +55,17 @@ FLAGS = {
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--adversarial", "0.5",
         "--adversarial-from", "1",
     ],
+    "ncsn": [
+        "--channels", "4", "--levels", "3", "--data.batch-size", "8", "--data.limit", "64", "--sampling.steps-each", "2",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
     "pixelcnn": [
         "--channels", "4", "--layers", "1", "--hidden", "8", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
+    "score_sde": [
+        "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
+        "--sampling.steps", "40", "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",

@@ -130,6 +130,8 @@ class _Blocks(nn.Module):
     """Strided convolutions padded right and below only, as in DDPM's own code and diffusers."""
     time_endpoint: bool = False
     """Frequencies of the time embedding reach the longest period, as in DDPM's own code and diffusers."""
+    attend_last: bool = False
+    """On the way up only a level's last block has attention, as in score_sde's copy of DDPM."""
 
     def _res(self, features: int, name: str, resample: Callable[[Array], Array] = keep) -> nn.Module:
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
@@ -210,7 +212,7 @@ class UNet(_Blocks):
                 name = f"output_blocks_{index}"
                 h = self._res(mult * self.channels, f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
                 parts = 1
-                if factor in self.attention_resolutions:
+                if factor in self.attention_resolutions and (i == self.num_res_blocks or not self.attend_last):
                     h, parts = self._attend(h, f"{name}_1", context), 2
                 if level and i == self.num_res_blocks:
                     if self.resblock_updown:

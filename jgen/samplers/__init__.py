@@ -15,12 +15,21 @@ from jgen.samplers.dpm import dpm_solver, dpmpp_2s_ancestral, dpmpp_multistep_sd
 from jgen.samplers.euler_heun import Churn, dpm_2, dpm_2_ancestral, euler, euler_ancestral, heun, lms, plms
 from jgen.samplers.generalized import ablation
 from jgen.samplers.guidance import cfg, cfg_batched
+from jgen.samplers.langevin import (
+    annealed_langevin,
+    consistent_langevin,
+    metropolis_langevin,
+    step_size_for,
+    unadjusted_langevin,
+)
+from jgen.samplers.pc import predictor_corrector
 from jgen.samplers.sdedit import sdedit
 from jgen.samplers.unipc import unipc
 
 __all__ = [
-    "Churn", "ablation", "ancestral", "ancestral_step", "autoregressive", "cfg", "cfg_batched", "class_labels", "clip",
-    "clip_denoised", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2", "dpm_2_ancestral", "dpm_adaptive", "dpm_solver",
-    "dpm_solver_adaptive", "dpmpp_2s_ancestral", "dpmpp_multistep_sde", "dpmpp_sde", "dynamic_threshold", "euler",
-    "euler_ancestral", "heun", "image_keys", "lms", "noise", "plms", "sdedit", "unipc",
+    "Churn", "ablation", "ancestral", "ancestral_step", "annealed_langevin", "autoregressive", "cfg", "cfg_batched",
+    "class_labels", "clip", "clip_denoised", "consistent_langevin", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2",
+    "dpm_2_ancestral", "dpm_adaptive", "dpm_solver", "dpm_solver_adaptive", "dpmpp_2s_ancestral", "dpmpp_multistep_sde",
+    "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "heun", "image_keys", "lms", "metropolis_langevin", "noise",
+    "plms", "predictor_corrector", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",
 ]  # fmt: skip

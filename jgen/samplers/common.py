@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import checkify
 
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
@@ -73,6 +74,19 @@ def dynamic_threshold(denoise: Denoise, ratio: float = 0.995, least: float = 1.0
     return thresholded
 
 
+def check_finite(x: Array, what: str, step: Array, level: Any = None) -> None:
+    """Where a sampler went wrong, for `explain`; elsewhere this costs nothing and does nothing."""
+    at = "" if level is None else " (level {level})"
+    values = {"step": step} if level is None else {"step": step, "level": level}
+    checkify.debug_check(jnp.all(jnp.isfinite(x)), f"the {what} is not finite at step {{step}}{at}", **values)
+
+
+def explain(sample: Callable[..., Any], *args: Any) -> str:
+    """Runs `sample(*args)` again to find the first step at which its checks fail: "" where none does."""
+    error, _ = jax.jit(checkify.checkify(sample))(*args)
+    return (error.get() or "").split(" (`check` failed)")[0]
+
+
 class Step(NamedTuple):
     """One step of a shortened chain, as the scan sees it."""
 
@@ -105,6 +119,7 @@ def walk(
 
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         prediction = predict(x, jnp.broadcast_to(step.time, x.shape[:1]))
+        check_finite(prediction.x0, "prediction", len(chain) - 1 - step.index)
         new, x0 = update(x, prediction, step)
         x = new.astype(x.dtype)
         return x, None if trace is None else trace(x, x0)

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.samplers.common import Trace, noise
+from jgen.samplers.common import Trace, check_finite, noise
 from jgen.types import Array, Denoise, Key
 
 Of = Literal["data", "noise"]
@@ -68,7 +68,7 @@ def run(
         "to_x": [s.x for s in steps], "to_h": [coefficients(s.h) for s in steps], "to_z": [s.z for s in steps],
     }  # fmt: skip
     scanned = {name: jnp.asarray(np.asarray(values), x.dtype) for name, values in table.items()}
-    scanned |= {"draws": jnp.asarray([r.draws for r in rows], jnp.int32)}
+    scanned |= {"draws": jnp.asarray([r.draws for r in rows], jnp.int32), "number": jnp.arange(len(rows))}
 
     def body(carry: tuple[Array, tuple[Array, ...]], row: dict[str, Array]) -> Any:
         state, history = carry
@@ -79,6 +79,7 @@ def run(
             state, given = state + row["churn"] * z, row["z"] * z
         point = row["x"] * state + _combine(row["h"], history) + given
         clean = denoise(point, jnp.broadcast_to(row["sigma"], x.shape[:1])).astype(x.dtype)
+        check_finite(clean, "prediction", row["number"], row["sigma"])
         value = clean if of == "data" else (point - clean) / row["sigma"]
         history = (value, *history[:-1])
         state = row["to_x"] * state + _combine(row["to_h"], history)
