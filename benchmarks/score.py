@@ -1,5 +1,6 @@
 """Annealed Langevin dynamics and predictor-corrector sampling."""
 
+from dataclasses import replace
 from functools import partial
 
 from benchmarks.timing import Row, alternate, missing, ratio, spread
@@ -67,9 +68,10 @@ def pc_memory() -> list[Row]:
 
     from experiments import score_sde
     from jgen import samplers, sde
+    from jgen.data import resolve
     from jgen.samplers import pc
 
-    config = score_sde.Config()
+    config = replace(score_sde.Config(), data=resolve(score_sde.Config().data))
     net = score_sde.network(config)
     params = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))
     peaks = {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, optimizer, paper_steps, unet
-from jgen.config import DataConfig
+from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
@@ -60,7 +60,9 @@ class Config(Knobs):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(**FASHION_MNIST, sampling=Sampling(steps=500)),
+    "fashion_mnist": Config(
+        **{**FASHION_MNIST, "train": TrainConfig(steps=1100, save_every=220, sample_every=550)}, sampling=Sampling(steps=200)
+    ),
     "cifar10": Config(
         **{**CIFAR10, "attention": (16,), "data": DataConfig("cifar10", batch_size=128, flip=True)},
         train=paper_steps(1_300_000),

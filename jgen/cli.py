@@ -113,6 +113,7 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
             Annotated[str, tyro.conf.arg(help="A .png for a grid, .npz for uint8 arrays, or a folder of PNGs.")],
             "",
         ),
+        ("picture", Annotated[str, tyro.conf.arg(help="One of the run's other pictures, in place of samples.")], ""),
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = _parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args)  # pyright: ignore
@@ -120,8 +121,10 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
     from jgen.train.distributed import start
 
     start(options.mesh, options.batch)
-    from jgen.runs import sample
+    from jgen.runs import picture, sample
 
+    if options.picture:
+        return picture(Path(options.run), options.picture, options.seed, options.out, options.mesh)
     sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
 

@@ -21,7 +21,7 @@ from jgen.experiment import Experiment, Run, Stage, draw, drawn, load
 from jgen.files import replacing, versions
 from jgen.metrics.record import Record
 from jgen.train import pictures
-from jgen.train.loop import Fitted, check, fit
+from jgen.train.loop import Fitted, check, fit, stage_picture
 from jgen.train.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train.summary import dry_run as show_cost
 
@@ -131,6 +131,19 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     seconds = time.monotonic() - began
     write_images(images, path)
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
+
+
+def picture(folder: Path, name: str, seed: int, out: str, mesh: MeshConfig | None = None) -> None:
+    """Writes one of the run's other pictures, such as reconstructions or a mixing grid, as a grid, arrays or PNGs."""
+    path = Path(out) if out else folder / f"{name}-seed{seed}.png"
+    _check_out(path)
+    run = load(folder, make_mesh(mesh))
+    if name not in run.stage.pictures:
+        there = ", ".join(run.stage.pictures) or "none"
+        raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
+    images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
+    write_images(images, path)
+    print(f"{name} from step {run.step}: {path}")
 
 
 def _check_out(path: Path) -> None:

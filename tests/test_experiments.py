@@ -28,7 +28,17 @@ def shrunk(name):
     return module, tyro.cli(type(first), default=first, args=tiny.FLAGS[name])
 
 
-LONGER = ("cascade", "flow_matching", "guided", "improved_ddpm", "latent_diffusion", "score_sde")
+LONGER = (
+    "cascade",
+    "flow_matching",
+    "guided",
+    "improved_ddpm",
+    "latent_diffusion",
+    "progan",
+    "score_sde",
+    "stylegan",
+    "stylegan2",
+)
 STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]
 
 

@@ -48,7 +48,8 @@ def test_readme_names_the_presets_that_exist():
     for experiment in tiny.EXPERIMENTS:
         for name, config in tiny.module(experiment).PRESETS.items():
             prior = f" + {config.prior_steps:,}" if hasattr(config, "prior_steps") else ""
-            assert rows[experiment, name] == f"{config.train.steps:,}{prior} x {config.data.batch_size}"
+            first = f"{config.first_steps:,} + " if hasattr(config, "first_steps") else ""
+            assert rows[experiment, name] == f"{first}{config.train.steps:,}{prior} x {config.data.batch_size}"
 
 
 def test_benchmarks_print_and_write_their_rows(tmp_path):

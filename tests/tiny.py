@@ -39,6 +39,10 @@ FLAGS = {
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "2", "--train.steps", "6", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
+    "gan": [
+        "--width", "4", "--z-dim", "4", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4",
+        "--train.save-every", "2", "--train.sample-every", "0", "--conditioning", "projection", "--critic-steps", "2",
+    ],
     "guided": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "4", "--train.save-every", "2",
@@ -63,9 +67,23 @@ FLAGS = {
         "--channels", "4", "--layers", "1", "--hidden", "8", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
     ],
+    "progan": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--first-steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
     "score_sde": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "40", "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
+    "stylegan": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--first-steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0",
+    ],
+    "stylegan2": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--augment", "ada", "--r1-every", "2", "--path-every", "2",
     ],
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",

@@ -308,11 +308,8 @@ def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: in
     if stage.sample is not None:
         seed = stage.train.seed
         grids["samples"] = draw(stage, state.averaged, state.extra, mesh, num=PREVIEW, seed=seed, batch=PREVIEW)
-    if stage.pictures:
-        source, data = _held_out_source(stage, PREVIEW, mesh)
-        batch = next(Pipeline(source, data, 0, mesh).batches())
-        for name, make in stage.pictures.items():
-            grids[name] = np.asarray(_picture(make, mesh)(state.averaged, state.extra, jax.random.key(0), batch))
+    for name in stage.pictures:
+        grids[name] = stage_picture(stage, name, state.averaged, state.extra, mesh)
     if jax.process_index():
         return
     for name, images in grids.items():
@@ -320,6 +317,13 @@ def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: in
         pictures.save(picture, folder / "samples" / f"{step:08d}{'' if name == 'samples' else '-' + name}.png")
         if step == stage.train.steps:
             pictures.save(picture, folder / f"{name}.png")
+
+
+def stage_picture(stage: Stage, name: str, params: Params, extra: Extra, mesh: Mesh, seed: int = 0) -> np.ndarray:
+    """The images [N, H, W, C] of one of a stage's pictures, made of held-out images and the key of `seed`."""
+    source, data = _held_out_source(stage, PREVIEW, mesh)
+    batch = next(Pipeline(source, data, 0, mesh).batches())
+    return np.asarray(_picture(stage.pictures[name], mesh)(params, extra, jax.random.key(seed), batch))
 
 
 @functools.lru_cache(16)

@@ -1,0 +1,65 @@
+"""What the GAN experiments share: padding to the sides a network can have, and the evaluation of modes and quality."""
+
+from typing import Any
+
+from jgen.config import DataConfig
+
+
+def padded_side(data: DataConfig) -> int:
+    """The least power of 2 that holds the images. Raises UserError for images that are not square."""
+    from jgen.errors import UserError
+
+    height, width, _ = data.shape
+    if height != width:
+        raise UserError(f"data.name={data.name}: images of {height}x{width}; this network makes square ones")
+    return 1 << (height - 1).bit_length()
+
+
+def pad(images: Any, side: int) -> Any:
+    """Images [B, H, W, C] in the middle of side x side ones, black (-1) around."""
+    import jax.numpy as jnp
+
+    rim = side - images.shape[1]
+    around = (rim // 2, rim - rim // 2)
+    return jnp.pad(images, ((0, 0), around, around, (0, 0)), constant_values=-1.0) if rim else images
+
+
+def cropped(images: Any, side: int) -> Any:
+    """The middle side x side pixels: the inverse of `pad`."""
+    at = (images.shape[1] - side) // 2
+    return images[:, at : at + side, at : at + side]
+
+
+def modes(data: DataConfig, sample: Any, options: Any) -> Any:
+    """The evaluation: the share of every class among samples, as the shipped classifier sees them (a class below 3 % of ten
+    is a lost mode), and precision (fidelity) and recall (diversity) against as many held-out images."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jgen.errors import UserError
+    from jgen.metrics.extract import open_extractor
+    from jgen.metrics.neighbours import manifold
+
+    def evaluate(params, extra, key, batches, count):
+        extractor = open_extractor("", data.name)
+        features = jax.jit(lambda variables, x: extractor.apply(variables, jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5)))
+        draw = jax.jit(lambda params, extra, keys: sample(params, extra, keys, options))
+        real, fake, labels = [], [], []
+        for i in range(count):
+            images = next(batches)["image"]
+            numbers = i * len(images) + jnp.arange(len(images))
+            keys = jax.device_put(jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers), images.sharding)
+            rows, logits = features(extractor.variables, draw(params, extra, keys))
+            if logits is None:
+                raise UserError(f"extractor={extractor.name}: names no classes")
+            real.append(np.asarray(features(extractor.variables, images)[0]))
+            fake.append(np.asarray(rows))
+            labels.append(np.asarray(jnp.argmax(logits, -1)))
+        shares = np.bincount(np.concatenate(labels), minlength=data.num_classes) / sum(map(len, labels))
+        scores = manifold(np.concatenate(real), np.concatenate(fake), 3)
+        found = {"classes found": float((shares > 0).sum()), "least share of a class": shares.min()}
+        found |= {f"share of class {k}": share for k, share in enumerate(shares[:10])}
+        return {**found, "precision": scores.precision, "recall": scores.recall}
+
+    return evaluate

@@ -1,0 +1,355 @@
+"""Adaptive discriminator augmentation (ADA, Karras et al. 2020, arXiv:2006.06676): the pipeline and the control of its p.
+
+Five groups in the order of appendix B: pixel blitting and general geometry (one resampling), colour, image-space filtering,
+corruption. Each transform of each image is on with probability strength * p. `draw` makes the draws, `augment` applies them;
+p may be traced and no shape depends on a draw. With its draws given, the pipeline is an affine function of the images, so
+penalties on gradients may be taken through it.
+
+FIR filters are small dense matrices, an axis at a time: their transposes, which gradients need, are products as fast as they
+are, where a sum of shifted copies compiles to a loop that recomputes itself.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.errors import UserError
+from jgen.types import Array, Key
+
+Draws = Mapping[str, Array]
+"""By name, one row an image: <transform>_value [B], uniform or standard normal before any scaling; <transform>_gate [B],
+uniform, on where below strength * p. xint_value, xfrac_value and cutout_center (uniform) are [B, 2], x first; the noise has
+noise_sigma_value [B] and noise_image [B, H, W, C]. Transforms: see `ADA`; rotate has rotate_pre and rotate_post, imgfilter
+imgfilter0..3; a grey image has no hue and no saturation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ADA:
+    """Strengths (0 is off, 1 is on with probability p) and ranges of the transforms; UserError for a negative number."""
+
+    xflip: float = 0
+    rotate90: float = 0
+    xint: float = 0
+    """Shift by whole pixels."""
+    xint_max: float = 0.125
+    """Of the image's size."""
+    scale: float = 0
+    rotate: float = 0
+    aniso: float = 0
+    xfrac: float = 0
+    """Shift by fractions of pixels."""
+    scale_std: float = 0.2
+    """Of log2; so are aniso_std, contrast_std, saturation_std and imgfilter_std."""
+    rotate_max: float = 1
+    """1 is the full circle."""
+    aniso_std: float = 0.2
+    xfrac_std: float = 0.125
+    """Of the image's size."""
+    brightness: float = 0
+    contrast: float = 0
+    lumaflip: float = 0
+    hue: float = 0
+    saturation: float = 0
+    brightness_std: float = 0.2
+    contrast_std: float = 0.5
+    hue_max: float = 1
+    """1 is the full circle."""
+    saturation_std: float = 1
+    imgfilter: float = 0
+    imgfilter_bands: tuple[float, float, float, float] = (1, 1, 1, 1)
+    """Strength by band, low frequencies first."""
+    imgfilter_std: float = 1
+    noise: float = 0
+    cutout: float = 0
+    noise_std: float = 0.1
+    cutout_size: float = 0.5
+    """Of the image's size."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if np.min(value) < 0:
+                raise UserError(f"{name}={value}: must be at least 0")
+        if len(self.imgfilter_bands) != 4:
+            raise UserError(f"imgfilter_bands={self.imgfilter_bands}: must be 4 strengths")
+
+
+_GEOMETRY = ("xflip", "rotate90", "xint", "scale", "rotate_pre", "aniso", "rotate_post", "xfrac")
+_COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+_FILTER = ("imgfilter0", "imgfilter1", "imgfilter2", "imgfilter3")
+_UNIFORM = {"xflip", "rotate90", "xint", "rotate_pre", "rotate_post", "lumaflip", "hue", "cutout"}
+_PAIRS = {"xint", "xfrac", "cutout"}
+
+BG = ADA(xflip=1, rotate90=1, xint=1, scale=1, rotate=1, aniso=1, xfrac=1)
+BGC = dataclasses.replace(BG, brightness=1, contrast=1, lumaflip=1, hue=1, saturation=1)
+BGCF = dataclasses.replace(BGC, imgfilter=1)
+BGCFN = dataclasses.replace(BGCF, noise=1)
+BGCFNC = dataclasses.replace(BGCFN, cutout=1)
+
+
+def _strengths(config: ADA, channels: int) -> Mapping[str, float]:
+    """Of every transform; 0 for those that images with so many channels do not have."""
+    names = (*_GEOMETRY, *_COLOR, "noise", "cutout")
+    strengths = {name: getattr(config, name.removesuffix("_pre").removesuffix("_post")) for name in names}
+    strengths |= {name: config.imgfilter * band for name, band in zip(_FILTER, config.imgfilter_bands)}
+    return strengths | ({"hue": 0, "saturation": 0} if channels == 1 else {})
+
+
+def _value(name: str) -> str:
+    return {"noise": "noise_sigma_value", "cutout": "cutout_center"}.get(name, f"{name}_value")
+
+
+def draw(key: Key, batch: int, shape: tuple[int, int, int], config: ADA) -> dict[str, Array]:
+    """The draws for `batch` images of shape [H, W, C]; those of a transform are the same whichever others are on."""
+    strengths = _strengths(config, shape[-1])
+    gate_key, uniform_key, normal_key, noise_key = jax.random.split(key, 4)
+    # all at once, needed or not: a call a draw would take longer to compile than all the rest
+    gates = jax.random.uniform(gate_key, (len(strengths), batch))
+    uniform = jax.random.uniform(uniform_key, (len(strengths), batch, 2))
+    normal = jax.random.normal(normal_key, (len(strengths), batch, 2))
+    draws = {}
+    for i, name in enumerate(strengths):
+        if strengths[name]:
+            value = (uniform if name in _UNIFORM else normal)[i]
+            draws |= {_value(name): value if name in _PAIRS else value[:, 0], f"{name}_gate": gates[i]}
+    return draws | ({"noise_image": jax.random.normal(noise_key, (batch, *shape))} if strengths["noise"] else {})
+
+
+def adjust_p(
+    p: Array | float, mean_sign: Array | float, batch: int, interval: int, kimg: float = 500, target: float = 0.6
+) -> Array:
+    """p after `interval` batches in which the signs of D's logits of real images had this mean (r_t of eq. 1, section 3).
+
+    Up or down by a step that takes p from 0 to 1 in `kimg` thousand images; never below 0, and without an upper limit.
+
+    >>> round(float(adjust_p(0.0, 0.9, batch=50, interval=4)), 6)
+    0.0004
+    """
+    step = jnp.sign(jnp.asarray(mean_sign) - target) * (batch * interval / (kimg * 1000))
+    return jnp.maximum(p + step, 0)
+
+
+def augment(x: Array, draws: Draws, p: Array | float, config: ADA) -> Array:
+    """[B, H, W, C] in [-1, 1] -> the same shape, not clipped.
+
+    p: a scalar, the probability of a transform of strength 1. Where geometry is configured the image is resampled even if
+    no transform is on, which is close to the identity but not quite. UserError: a draw is missing, a side is a single
+    pixel, or colour is configured and there are neither 1 nor 3 channels.
+    """
+    on = {name: strength for name, strength in _strengths(config, x.shape[-1]).items() if strength}
+    needed = [*map(_value, on), *(f"{name}_gate" for name in on), *["noise_image"] * ("noise" in on)]
+    missing = [name for name in needed if name not in draws]
+    if missing:
+        raise UserError(f"draws={sorted(draws)}: must come from the same config; missing are {missing}")
+    if min(x.shape[1:3]) < 2:
+        raise UserError(f"x.shape={x.shape}: needs images of at least 2 x 2, which have a reflection")
+    amounts = _amounts(draws, p, config, on, x)
+    if on.keys() & set(_GEOMETRY):
+        inverse = jax.vmap(functools.partial(_inverse, height=x.shape[1], width=x.shape[2]))(amounts)
+        x = _warp(x, inverse.astype(x.dtype))
+    if on.keys() & set(_COLOR):
+        x = _color(x, amounts)
+    if on.keys() & set(_FILTER):
+        x = _filter(x, jnp.stack([amounts[name] for name in _FILTER], -1))
+    if "noise" in on:
+        x = x + amounts["noise"][:, None, None, None] * draws["noise_image"]
+    return _cutout(x, amounts["cutout"], draws["cutout_center"]) if "cutout" in on else x
+
+
+def _amounts(draws: Draws, p: Array | float, config: ADA, on: Mapping[str, float], x: Array) -> dict[str, Array]:
+    """How much of every transform each image gets: [B], or [B, 2] for shifts. 0 leaves the image alone."""
+    c = config
+
+    def times(factor: float) -> Callable[[Array], Array]:
+        return lambda n: n * factor
+
+    def around(limit: float) -> Callable[[Array], Array]:
+        return lambda u: (2 * u - 1) * limit
+
+    rules: dict[str, Callable[[Array], Array]] = {
+        "xflip": lambda u: jnp.floor(2 * u),
+        "rotate90": lambda u: jnp.floor(4 * u) * (math.pi / 2),
+        "xint": around(c.xint_max),
+        "scale": times(c.scale_std),
+        "rotate_pre": around(math.pi * c.rotate_max),
+        "aniso": times(c.aniso_std),
+        "rotate_post": around(math.pi * c.rotate_max),
+        "xfrac": times(c.xfrac_std),
+        "brightness": times(c.brightness_std),
+        "contrast": times(c.contrast_std),
+        "lumaflip": lambda u: jnp.floor(2 * u),
+        "hue": around(math.pi * c.hue_max),
+        "saturation": times(c.saturation_std),
+        **{name: times(c.imgfilter_std) for name in _FILTER},
+        "noise": lambda n: jnp.abs(n) * c.noise_std,
+        "cutout": lambda u: jnp.full_like(u[:, 0], c.cutout_size),
+    }
+    amounts = {}
+    for name, rule in rules.items():
+        amounts[name] = jnp.zeros((len(x), 2) if name in _PAIRS - {"cutout"} else len(x), x.dtype)
+        if name in on:
+            amount, gate = rule(draws[_value(name)]), draws[f"{name}_gate"] < _chance(name, on[name], p)
+            amounts[name] = jnp.where(gate.reshape(-1, *[1] * (amount.ndim - 1)), amount, 0).astype(x.dtype)
+    return amounts
+
+
+def _chance(name: str, strength: float, p: Array | float) -> Array | float:
+    """Of the two rotations, at least one is on with probability strength * p."""
+    return 1 - jnp.sqrt(jnp.clip(1 - strength * p, 0, 1)) if name.startswith("rotate_") else strength * p
+
+
+def _inverse(amounts: Mapping[str, Array], height: int, width: int) -> Array:
+    """[3, 3]: from a place in the augmented image to the one it shows, as (x, y, 1) in pixels from the centre."""
+    a, size = amounts, np.array([width, height])
+
+    def scale(x: Array, y: Array) -> Array:
+        return jnp.array([[x, 0, 0], [0, y, 0], [0, 0, 1]])
+
+    def rotate(angle: Array) -> Array:
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        return jnp.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+    def shift(by: Array) -> Array:
+        return jnp.array([[1, 0, -by[0]], [0, 1, -by[1]], [0, 0, 1]])
+
+    steps = (
+        scale(1 - 2 * a["xflip"], jnp.ones(())),
+        rotate(a["rotate90"]),
+        shift(jnp.round(a["xint"] * size)),
+        scale(2.0 ** -a["scale"], 2.0 ** -a["scale"]),
+        rotate(a["rotate_pre"]),
+        scale(2.0 ** -a["aniso"], 2.0 ** a["aniso"]),
+        rotate(a["rotate_post"]),
+        shift(a["xfrac"] * size),
+    )
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), steps)
+
+
+_SYM6 = np.array(
+    [0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+     0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+     0.0017677118642428036, -0.007800708325034148]
+) / math.sqrt(2)  # fmt: skip
+
+
+def _matrix(weights: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    """[rows, size]: row r adds up weights[r, k] of element index[r, k]; indices beyond the ends are reflected."""
+    index = index % (2 * (size - 1))
+    matrix = np.zeros((len(index), size))
+    np.add.at(matrix, (np.arange(len(index))[:, None], np.minimum(index, 2 * (size - 1) - index)), weights)
+    return matrix
+
+
+def _doubling(size: int) -> np.ndarray:
+    """[4 (size - 1), size]: one period of the reflected axis, upsampled by 2. Two images long: the filter is lopsided."""
+    tap = np.arange(12)[None]
+    twice = np.arange(4 * (size - 1))[:, None] + 5 - tap  # every other place holds a pixel; zeros lie between
+    return _matrix(np.where(twice % 2 == 0, 2 * _SYM6[tap], 0), twice // 2, size)
+
+
+def _halving(size: int) -> np.ndarray:
+    """[size, 2 size + 10]: every second place, filtered; the ten more are what the filter reaches beyond the ends."""
+    matrix = np.zeros((size, 2 * size + 10))
+    for i in range(size):
+        matrix[i, 2 * i : 2 * i + 12] = _SYM6
+    return matrix
+
+
+def _along(x: Array, rows: np.ndarray | Array, columns: np.ndarray | Array) -> Array:
+    """Both axes of [B, H, W, C] times a matrix each: one for all, or one an image."""
+    one = "ij" if rows.ndim == 2 else "bij"
+    x = jnp.einsum(f"{one},bjwc->biwc", jnp.asarray(rows, x.dtype), x, precision="highest")
+    return jnp.einsum(f"{one},bhjc->bhic", jnp.asarray(columns, x.dtype), x, precision="highest")
+
+
+def _warp(x: Array, inverse: Array) -> Array:
+    """Every image [B, H, W, C] as its matrix [B, 3, 3] tells, reflected at its edges once and zero further out."""
+    height, width = x.shape[1:3]
+    twice = _along(x, _doubling(height), _doubling(width))
+    # where the places of the grid of half pixels lie from the centre, five beyond either end
+    down, across = ((jnp.arange(2 * n + 10, dtype=x.dtype) - (n + 4)) / 2 for n in (height, width))
+    m = inverse[:, :, :, None, None]
+    column, row = (m[:, i, 0] * across[None, None] + m[:, i, 1] * down[None, :, None] + m[:, i, 2] for i in (0, 1))
+    return _along(_bilinear(twice, 2 * row + height - 1, 2 * column + width - 1), _halving(height), _halving(width))
+
+
+def _neighbours(place: Array, period: int) -> list[tuple[Array, Array]]:
+    """The two whole places around each place on an axis of this period, with their weights."""
+    low = jnp.floor(place)
+    pairs = []
+    for whole, weight in ((low, 1 - (place - low)), (low + 1, place - low)):
+        inside = (whole >= -period // 2) & (whole < period + 2)  # the image, and its reflections on either side
+        pairs.append((jnp.mod(whole, period).astype(jnp.int32), jnp.where(inside, weight, 0)))
+    return pairs
+
+
+def _bilinear(periodic: Array, row: Array, column: Array) -> Array:
+    """Values [B, h, w, C] at the places row, column [B, h, w] of [B, H, W, C], whose axes repeat."""
+    batch, height, width, channels = periodic.shape
+    flat = periodic.reshape(batch, height * width, channels)
+    take = jax.vmap(lambda image, index: image.at[index].get(mode="promise_in_bounds"))
+    total = jnp.zeros((*row.shape, channels), periodic.dtype)
+    for i, above in _neighbours(row, height):
+        for j, left in _neighbours(column, width):
+            total = total + take(flat, i * width + j) * (above * left)[..., None]
+    return total
+
+
+def _color(x: Array, amounts: Mapping[str, Array]) -> Array:
+    """Brightness, contrast, luma flip, hue and saturation at once.
+
+    The last four all keep the grey axis and the plane across it apart, so they commute: the axis is scaled, the plane is
+    scaled and turned, and brightness moves along the axis.
+    """
+    if x.shape[-1] not in (1, 3):
+        raise UserError(f"x.shape={x.shape}: colour transforms need 1 or 3 channels")
+    a = {name: amounts[name][:, None, None, None] for name in _COLOR}
+    contrast = 2.0 ** a["contrast"]
+    grey = jnp.mean(x, -1, keepdims=True)
+    across = (jnp.roll(x, 1, -1) - jnp.roll(x, -1, -1)) / math.sqrt(3)  # the cross product with the axis
+    turned = jnp.cos(a["hue"]) * (x - grey) + jnp.sin(a["hue"]) * across
+    return contrast * ((1 - 2 * a["lumaflip"]) * (grey + a["brightness"]) + 2.0 ** a["saturation"] * turned)
+
+
+@functools.cache
+def _bands() -> np.ndarray:
+    """[4, 43]: the filters of four octaves, low to high, that add up to the identity (sym2 wavelets and their mirrors)."""
+    wavelet = np.array([1 - math.sqrt(3), 3 - math.sqrt(3), 3 + math.sqrt(3), 1 + math.sqrt(3)]) / (4 * math.sqrt(2))
+    low = np.convolve(wavelet, wavelet[::-1]) / 2
+    high = low * (-1) ** np.arange(1, 8)  # what `low` leaves of the identity
+    bands, passed = [], np.ones(1)
+    for octave in range(3):
+        apart = np.zeros((2, 6 * 2**octave + 1))
+        apart[:, :: 2**octave] = low, high
+        bands.append(np.convolve(passed, apart[1]))
+        passed = np.convolve(passed, apart[0])
+    return np.stack([np.pad(band, (43 - len(band)) // 2) for band in (passed, *bands[::-1])])
+
+
+def _filter(x: Array, exponents: Array) -> Array:
+    """Each band of [B, H, W, C] amplified by 2^exponent [B, 4]; each gain keeps the power that images are expected to have."""
+    power = jnp.asarray(np.array([10, 1, 1, 1]) / 13, x.dtype)
+    norm = jnp.sqrt(jnp.prod(1 + power[None] * (4.0**exponents - 1), -1, keepdims=True))
+    gains = 2.0**exponents / norm
+
+    def matrices(size: int) -> Array:
+        index = np.arange(size)[:, None] + np.arange(-21, 22)[None]
+        bank = np.stack([_matrix(band[None], index, size) for band in _bands()])
+        return jnp.einsum("bk,kij->bij", gains, jnp.asarray(bank, x.dtype), precision="highest")
+
+    return _along(x, matrices(x.shape[1]), matrices(x.shape[2]))
+
+
+def _cutout(x: Array, size: Array, center: Array) -> Array:
+    """Zero where a pixel's middle is closer than size / 2 [B] to center [B, 2] (x, y) on both axes, in units of the image."""
+
+    def close(n: int, at: Array) -> Array:
+        middle = (jnp.arange(n, dtype=x.dtype) + 0.5) / n
+        return jnp.abs(middle[None] - at[:, None]) < size[:, None] / 2
+
+    hole = close(x.shape[1], center[:, 1])[:, :, None, None] & close(x.shape[2], center[:, 0])[:, None, :, None]
+    return jnp.where(hole, 0, x)
