@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import foundation, latent, metrics, score
+from benchmarks import foundation, gan, latent, metrics, score
 from benchmarks.timing import Row
 
-BENCHMARKS = {**foundation.BENCHMARKS, **metrics.BENCHMARKS, **latent.BENCHMARKS, **score.BENCHMARKS}
+BENCHMARKS = {**foundation.BENCHMARKS, **metrics.BENCHMARKS, **latent.BENCHMARKS, **score.BENCHMARKS, **gan.BENCHMARKS}
 
 
 def isolated(name: str) -> list[Row]:

@@ -63,3 +63,55 @@ def modes(data: DataConfig, sample: Any, options: Any) -> Any:
         return {**found, "precision": scores.precision, "recall": scores.recall}
 
     return evaluate
+
+
+def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) -> Any:
+    """The evaluation of StyleGAN's own measures: perceptual path length in Z and W (from features of the shipped classifier, so
+    comparable with no published figure), and the linear separability of the classifier's classes in both.
+
+    mapping(params, z) -> w; synthesize(params, extra, w, keys) -> images in [-1, 1].
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jgen.metrics import linear_separability, paths
+    from jgen.metrics.extract import open_extractor
+
+    def evaluate(params, extra, key, batches, count):
+        extractor = open_extractor("", data.name)
+        see = lambda variables, images: extractor.apply(variables, images)  # noqa: E731
+
+        def distances(params, variables, key, space, sampling):
+            keys = jax.random.split(key, 4)
+            z0, z1 = (jax.random.normal(k, (64, z_dim)) for k in keys[:2])
+            planes = jax.random.split(keys[3], 64)  # the same noise at both ends
+            return paths.path_distances(
+                lambda z: mapping(params, z), lambda w: synthesize(params, extra, w, planes), lambda x: see(variables, x)[0],
+                z0, z1, jax.random.uniform(keys[2], (64,)), space=space, sampling=sampling, epsilon=1e-2,
+            )  # fmt: skip
+
+        found = {}
+        for space in ("z", "w"):
+            for sampling in ("full", "end"):
+                run = jax.jit(lambda p, v, k, s=space, m=sampling: distances(p, v, k, s, m))
+                rows = [run(params, extractor.variables, jax.random.fold_in(key, i)) for i in range(4 * count)]
+                found[f"path length in {space.upper()}, {sampling}"] = paths.path_length(np.concatenate(rows)).mean
+
+        @jax.jit
+        def some(params, variables, key):
+            z = jax.random.normal(key, (64, z_dim))
+            w = mapping(params, z)
+            images = synthesize(params, extra, w, jax.random.split(key, 64))
+            logits = see(variables, (images + 1) * 127.5)[1]
+            others = jnp.where(jnp.eye(logits.shape[-1], dtype=bool)[None], -jnp.inf, logits[:, None])
+            return z, w, logits - jax.nn.logsumexp(others, -1)  # of each class against the rest
+
+        z, w, logits = (
+            np.concatenate(x)
+            for x in zip(*[some(params, extractor.variables, jax.random.fold_in(key, 1000 + i)) for i in range(16 * count)])
+        )
+        measured = linear_separability.separability({"z": z, "w": w}, logits, len(z) // 2, dual="auto")
+        return found | {f"separability in {k.upper()} (1 is perfect)": v for k, v in measured.scores.items()}
+
+    return evaluate

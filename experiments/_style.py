@@ -22,13 +22,13 @@ class Shared:
     """Knobs of every GAN that works in powers of 2."""
 
     data: DataConfig = DataConfig("digits", batch_size=32)
-    train: TrainConfig = TrainConfig(steps=1200, save_every=600, sample_every=600)
+    train: TrainConfig = TrainConfig(steps=2000, save_every=1000, sample_every=0)
     mesh: MeshConfig = MeshConfig()
     sampling: Sampling = Sampling()
     z_dim: int = 64
-    channel_base: int = 512
+    channel_base: int = 256
     """Channels of a resolution are channel_base / side,"""
-    channel_max: int = 64
+    channel_max: int = 32
     """but at most so many."""
     conditional: bool = False
     """Give both networks the class."""
@@ -180,7 +180,7 @@ def style_stage(
     import jax
     import jax.numpy as jnp
 
-    from experiments._gan import cropped, modes, pad
+    from experiments._gan import cropped, entanglement, modes, pad
     from jgen import samplers
     from jgen.edit import noise as kinds
     from jgen.experiment import Stage
@@ -261,6 +261,17 @@ def style_stage(
         planes = {} if options.noise == "none" else kinds.planes(keys, parts.sides, getattr(kinds, options.noise))
         return synthesized(params, extra, styled(params, extra, keys, options), planes)
 
+    def measured(params, extra, key, batches, count):
+        """The modes found, and for a network with styles how entangled they are."""
+        found = modes(config.data, sample, config.sampling)(params, extra, key, batches, count)
+        if not pictures or classes:
+            return found
+        from_w = lambda params, extra, w, keys: synthesized(  # noqa: E731
+            params, extra, repeat(w, parts.num_ws), kinds.planes(keys, parts.sides)
+        )
+        own = entanglement(config.data, config.z_dim, lambda params, z: parts.map(params["g"], z, None), from_w)
+        return found | own(params, extra, key, batches, count)
+
     return Stage(
         name=name,
         data=config.data,
@@ -272,7 +283,7 @@ def style_stage(
         sample=sample,
         options=config.sampling,
         pictures=style_pictures(config, styled, synthesized, parts.sides) if pictures else {},
-        evaluate=modes(config.data, sample, config.sampling),
+        evaluate=measured,
         begin=begin if growth else None,
     )
 

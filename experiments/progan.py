@@ -25,7 +25,7 @@ class Config(Shared):
     """Steps at 4x4; train.steps are those at each larger resolution."""
     fade: float = 0.5
     """Share of a stage in which its level comes in."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     penalty_weight: float = 10.0
     """Of the gradient penalty."""
     drift: float = 1e-3
@@ -36,6 +36,8 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
+        channel_base=512,
+        channel_max=64,
         train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10),
         ema_kimg=5.0,
     ),

@@ -25,7 +25,7 @@ class Config(Knobs):
     """Steps at 4x4; train.steps are those at each larger resolution."""
     fade: float = 0.5
     """Share of a stage in which its level comes in."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2.5e-3
     r1_every: int = 4
     """Steps between R1 penalties."""
 
@@ -34,6 +34,8 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
+        channel_base=512,
+        channel_max=64,
         train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10),
         r1_every=8,
         ema_kimg=5.0,

@@ -34,6 +34,8 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
+        channel_base=512,
+        channel_max=64,
         train=TrainConfig(steps=5000, save_every=1000, sample_every=2500, log_every=10),
         r1_every=16,
         ema_kimg=5.0,

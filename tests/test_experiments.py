@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tyro
 
 from jgen.config import differences, from_dict, to_dict
 from jgen.data import Pipeline, open_source
@@ -23,9 +22,7 @@ MESH = make_mesh()
 
 
 def shrunk(name):
-    module = tiny.module(name)
-    first = next(iter(module.PRESETS.values()))
-    return module, tyro.cli(type(first), default=first, args=tiny.FLAGS[name])
+    return tiny.module(name), tiny.parsed(name)
 
 
 LONGER = (

@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import tyro
+
 import experiments
 from experiments import ddpm
 
@@ -83,7 +85,8 @@ FLAGS = {
     "stylegan2": [
         "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
         "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
-        "--train.sample-every", "0", "--augment", "ada", "--r1-every", "2", "--path-every", "2",
+        "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-1", "--r1-every", "2",
+        "--path-every", "2",
     ],
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
@@ -114,6 +117,12 @@ def config(**changes):
         part, _, field = name.partition("__")
         small = replace(small, **{part: replace(getattr(small, part), **{field: value})} if field else {part: value})
     return small
+
+
+def parsed(name):
+    """The first preset of an experiment, shrunk by its flags."""
+    first = next(iter(module(name).PRESETS.values()))
+    return tyro.cli(type(first), default=first, args=FLAGS[name])
 
 
 def stage(**changes):

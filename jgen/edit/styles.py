@@ -73,10 +73,11 @@ def noise_deviation(
 
     def one(carry: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], None]:
         noise = {k: v for k, v in draw(jax.random.split(key, len(ws))).items() if k in layers}
-        image = synthesis(ws, noise)
-        return (carry[0] + image, carry[1] + jnp.square(image)), None
+        change = synthesis(ws, noise) - still
+        return (carry[0] + change, carry[1] + jnp.square(change)), None
 
-    zero = jnp.zeros(jax.eval_shape(lambda ws: synthesis(ws, {}), ws).shape)
+    still = synthesis(ws, {})
+    zero = jnp.zeros_like(still)
     (total, squares), _ = jax.lax.scan(one, (zero, zero), keys)
     mean = total / len(keys)
     return jnp.sqrt(jnp.maximum(squares / len(keys) - jnp.square(mean), 0.0))

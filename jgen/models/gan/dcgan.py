@@ -1,8 +1,8 @@
 """Small convolutional GANs: DCGAN's shape (Radford et al. 2015, arXiv:1511.06434) and the ResNets of WGAN-GP.
 
 Gulrajani et al. 2017 (arXiv:1704.00028) for the latter. Generators end in tanh and have batch normalisation; discriminators
-have none, so that gradient penalties stay per image. Both go by factors of 2 from the largest odd part of the size, or 4: 8
-from 4, 28 from 7, 32 from 4. Labels come as weights [B, classes]: one-hot, or anything between.
+have none, so that gradient penalties stay per image. Both go by factors of 2 from 4, or the odd number that halving ends
+at: 8 from 4, 28 from 7, 32 from 4. Labels come as weights [B, classes]: one-hot, or anything between.
 """
 
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ INIT = nn.initializers.he_normal()
 
 
 def doublings(size: int) -> int:
-    """How often 4, or an odd number above it, is doubled to give `size`. Raises UserError for sizes below 8 or odd ones."""
+    """How often 4, or an odd number, is doubled to give `size`. Raises UserError for sizes below 8 or odd ones."""
     if size < 8 or size % 2:
         raise UserError(f"size={size}: must be even, and at least 8 pixels")
     count = 0
