@@ -25,6 +25,7 @@ class Config(Shared):
     """Steps at 4x4; train.steps are those at each larger resolution."""
     fade: float = 0.5
     """Share of a stage in which its level comes in."""
+    train: TrainConfig = TrainConfig(steps=3000, save_every=1500, sample_every=0)
     learning_rate: float = 2e-3
     penalty_weight: float = 10.0
     """Of the gradient penalty."""

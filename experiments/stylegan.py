@@ -2,6 +2,7 @@
 
     python -m experiments.stylegan                            # digits, 4x4 and 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.stylegan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.stylegan --preset glyphs            # 16x16 characters, to measure how entangled Z and W are
     python -m experiments.stylegan --preset ffhq256 --data.name folder:FFHQ      # the paper's, for accelerators
 
 Target of the paper at 1024x1024 on FFHQ: FID 4.40, perceptual path length 234 in W with mixing (tables 1 and 3), after 25
@@ -39,6 +40,10 @@ PRESETS = {
         train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10),
         r1_every=8,
         ema_kimg=5.0,
+    ),
+    "glyphs": Config(
+        data=DataConfig("glyphs", batch_size=32, resolution=16, channels=1),
+        train=TrainConfig(steps=2000, save_every=2000, sample_every=0, log_every=10),
     ),
     "ffhq256": Config(
         data=DataConfig("folder:ffhq", batch_size=32, resolution=256, flip=True),
