@@ -85,7 +85,7 @@ FLAGS = {
     "stylegan2": [
         "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
         "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
-        "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-1", "--r1-every", "2",
+        "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2",
         "--path-every", "2",
     ],
     "vae": [

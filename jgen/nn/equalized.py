@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
-from jgen.nn.conv import convolve
+from jgen.nn.conv import conv3x3, convolve
 from jgen.nn.fir import conv2d_resample, setup_filter, upsample_conv
 from jgen.types import Array
 
@@ -95,7 +95,7 @@ class Conv(nn.Module):
         kernel = kernel * (self.gain / (self.size**2 * x.shape[-1]) ** 0.5)
         pad = self.size // 2
         if self.up == 1 and self.down == 1:
-            x = convolve(x, kernel, 1, ((pad, pad), (pad, pad))) if self.size > 1 else x @ kernel[0, 0]
+            x = same(x, kernel)
         elif self.up == 2 and self.size == 3 and len(self.taps) == 4:
             x = upsample_conv(x, kernel, self.taps)
         elif self.size == 1 and self.up == 2:  # the filter and a 1x1 convolution commute: convolve the fewer pixels
@@ -106,6 +106,13 @@ class Conv(nn.Module):
         return bias_act(x, bias, self.act, gain=self.act_gain, clamp=self.clamp)
 
 
+def same(x: Array, kernel: Array) -> Array:
+    """x [B, H, W, I] convolved with kernel [k, k, I, O], zeros around, k odd."""
+    if kernel.shape[0] == 1:
+        return x @ kernel[0, 0]
+    return conv3x3(x, kernel) if kernel.shape[0] == 3 else convolve(x, kernel, 1, "SAME")
+
+
 def modulated_conv(
     x: Array, kernel: Array, styles: Array, *, up: int = 1, demodulate: bool = True, taps: Sequence[float] = (1, 3, 3, 1)
 ) -> Array:
@@ -113,14 +120,11 @@ def modulated_conv(
 
     demodulate: each output channel is divided by the norm of its scaled weights. up=2 convolves truly, then filters.
     """
-    size = kernel.shape[0]
     h = x * styles[:, None, None]
     if up == 2:
         h = upsample_conv(h, kernel, taps)
-    elif size == 1:
-        h = h @ kernel[0, 0]
     else:
-        h = convolve(h, kernel, 1, ((size // 2,) * 2,) * 2)
+        h = same(h, kernel)
     if demodulate:
         squares = jnp.sum(jnp.square(kernel), (0, 1))
         h = h * jax.lax.rsqrt(jnp.square(styles) @ squares + 1e-8)[:, None, None]

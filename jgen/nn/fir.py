@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.nn.conv import DIMENSIONS
+from jgen.nn.conv import DIMENSIONS, conv3x3
 from jgen.types import Array
 
 Padding = int | Sequence[int]
@@ -181,6 +181,6 @@ def upsample_conv(x: Array, kernel: Array, taps: Sequence[float] = (1, 3, 3, 1))
     wide = jnp.einsum("rak,sbl,klio->abirso", made, made, kernel)
     b, height, width, _ = x.shape
     out = wide.shape[-1]
-    y = lax.conv_general_dilated(x, wide.reshape(3, 3, x.shape[-1], 4 * out), (1, 1), "SAME", dimension_numbers=DIMENSIONS)
+    y = conv3x3(x, wide.reshape(3, 3, x.shape[-1], 4 * out))
     y = y.reshape(b, height, width, 2, 2, out).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(b, 2 * height, 2 * width, out)
