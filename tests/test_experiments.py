@@ -31,6 +31,7 @@ LONGER = (
     "guided",
     "improved_ddpm",
     "latent_diffusion",
+    "ncsn",
     "progan",
     "score_sde",
     "stylegan",

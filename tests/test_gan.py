@@ -81,6 +81,7 @@ def test_truncation_ends_at_the_mean_image(synthesis):
     assert np.array_equal(cut[:, 2:], ws[:, 2:])
 
 
+@pytest.mark.slow
 def test_noise_moves_only_where_it_is_given(synthesis):
     run, num = synthesis
     ws, sides = jax.random.normal(jax.random.key(0), (2, num, 6)), stylegan2.noise_planes(16)

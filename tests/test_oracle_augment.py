@@ -14,6 +14,8 @@ from tests.oracle import Oracle, files
 oracle = pytest.mark.oracle
 augmented = jax.jit(ada.augment, static_argnames="config")
 
+pytestmark = pytest.mark.slow
+
 
 def picture(n=3, size=12, channels=3, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (n, size, size, channels)), jnp.float32)

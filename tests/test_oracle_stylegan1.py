@@ -19,6 +19,8 @@ from tests.oracle import Oracle, files
 oracle = pytest.mark.oracle
 SMALL: Any = dict(resolution=16, channel_base=64, channel_max=8)
 
+pytestmark = pytest.mark.slow
+
 
 def split(lod):
     """(skip, fade) of a level of detail; no fade where it is whole."""

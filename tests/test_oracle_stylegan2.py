@@ -35,6 +35,7 @@ def test_filters(path):
 OPS = {"upfirdn2d": fir.upfirdn2d, "filter2d": fir.filter2d, "upsample2d": fir.upsample2d, "downsample2d": fir.downsample2d}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("stylegan2", "ops_upfirdn2d"))
 def test_resampling(path):
     o = Oracle(path)
@@ -50,6 +51,7 @@ def test_resampling(path):
         o.check(f"out/{name}/grad_x", pull(nhwc(o, f"in/{name}/cotangent"))[0], image=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("stylegan2", "ops_conv2d_resample"))
 def test_resampling_convolutions(path):
     o = Oracle(path)
@@ -67,6 +69,7 @@ def test_resampling_convolutions(path):
             o.check(f"out/{name}/y", fir.upsample_conv(x, hwio(o, f"in/{name}/w")), rtol=3e-5, image=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("stylegan2", "ops_bias_act"))
 def test_activations(path):
     o = Oracle(path)
@@ -87,6 +90,7 @@ def test_activations(path):
             o.check(f"out/{name}/grad_{kind}", grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("stylegan2", "ops_minibatch_std"))
 def test_minibatch_standard_deviation(path):
     o = Oracle(path)
@@ -97,6 +101,7 @@ def test_minibatch_standard_deviation(path):
         o.check(f"out/{name}/grad_x", pull(nhwc(o, f"in/{name}/cotangent"))[0], image=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("stylegan2", "ops_modulated_conv2d"))
 def test_modulated_convolution(path):
     o = Oracle(path)
