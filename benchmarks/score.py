@@ -18,8 +18,8 @@ def langevin() -> list[Row]:
     import torch
 
     from jgen import samplers
+    from jgen.arrays import wide
     from jgen.samplers.langevin import geometric
-    from jgen.sde import wide
     from jgen.train.sharding import batch_sharding, make_mesh
 
     class Net(nn.Module):

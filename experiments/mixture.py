@@ -49,9 +49,9 @@ def train(noisy: bool, steps: int, seed: int = 0) -> Any:
     import jax.numpy as jnp
     import optax
 
+    from jgen.arrays import wide
     from jgen.objectives import score as objectives
     from jgen.samplers.langevin import geometric
-    from jgen.sde import wide
 
     class Net(nn.Module):
         @nn.compact

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.arrays import dot, wide
 from jgen.errors import UserError
 from jgen.types import Array, Denoise, Score
 
@@ -143,11 +144,6 @@ def _time(low: float, high: float, minus_log_mean: Array) -> Array:
     return 4 * minus_log_mean / (low + jnp.sqrt(low**2 + 4 * (high - low) * minus_log_mean))
 
 
-def wide(values: Array, x: Array) -> Array:
-    """[B] -> [B, 1, ...] with as many axes as x."""
-    return values.reshape(-1, *[1] * (x.ndim - 1))
-
-
 def perturb(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
     """x_t [B, ...] of x_0 and standard normal noise z at times t [B]."""
     return wide(sde.mean(t), x0) * x0 + wide(sde.std(t), x0) * z
@@ -156,8 +152,7 @@ def perturb(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
 def prior_log_density(sde: SDE, x: Array) -> Array:
     """log N(x; 0, prior_std^2) in nats [B]."""
     size = x[0].size
-    squares = jnp.sum(jnp.square(x.reshape(len(x), -1)), -1)
-    return -0.5 * size * float(np.log(2 * np.pi * sde.prior_std**2)) - squares / (2 * sde.prior_std**2)
+    return -0.5 * size * float(np.log(2 * np.pi * sde.prior_std**2)) - dot(x, x) / (2 * sde.prior_std**2)
 
 
 def reverse_drift(sde: SDE, score: Score, x: Array, t: Array, ode: bool = False) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jgen import samplers, sde
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.objectives import score as objectives
 from jgen.samplers import langevin, pc
@@ -80,7 +81,7 @@ def test_metropolis_adjustment_takes_the_bias_away():
 
 def noisy_score(x, sigma):
     """Of pixels N(0.3, 0.6^2) with noise of level sigma added."""
-    return -(x - 0.3) / sde.wide(0.36 + sigma**2, x)
+    return -(x - 0.3) / wide(0.36 + sigma**2, x)
 
 
 @pytest.mark.parametrize("kind", ["annealed", "consistent"])
@@ -101,7 +102,7 @@ def test_annealed_sampling_ends_with_the_moments_of_the_data(kind):
 
 def data_score(process, mean=0.3, deviation=0.6):
     def score(x, t):
-        a, std = (sde.wide(f(t), x) for f in (process.mean, process.std))
+        a, std = (wide(f(t), x) for f in (process.mean, process.std))
         return -(x - a * mean) / (a**2 * deviation**2 + std**2)
 
     return score
@@ -186,7 +187,7 @@ def test_the_step_at_which_a_score_fails_is_named():
     keys = samplers.image_keys(0, 2)
 
     def breaks(x, sigma):
-        return jnp.where(sde.wide(sigma, x) < 0.5, jnp.nan, noisy_score(x, sigma))
+        return jnp.where(wide(sigma, x) < 0.5, jnp.nan, noisy_score(x, sigma))
 
     def run(keys):
         x = samplers.noise(keys, (2, 2, 1))

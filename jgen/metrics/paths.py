@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.types import Array
 
@@ -31,7 +32,7 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
 
 def lerp(a: Array, b: Array, t: Array) -> Array:
     """The point a share t [B] of the way along the line from a to b [B, ...]."""
-    return a + (b - a) * t.reshape(-1, *[1] * (a.ndim - 1))
+    return a + (b - a) * wide(t, a)
 
 
 def path_distances(

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.arrays import wide
 from jgen.errors import UserError
-from jgen.sde import wide
 from jgen.types import Array
 
 Dtype = jnp.dtype | None

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.types import Array, Key
 
@@ -193,7 +194,7 @@ def _amounts(draws: Draws, p: Array | float, config: ADA, on: Mapping[str, float
         amounts[name] = jnp.zeros((len(x), 2) if name in _PAIRS - {"cutout"} else len(x), x.dtype)
         if name in on:
             amount, gate = rule(draws[_value(name)]), draws[f"{name}_gate"] < _chance(name, on[name], p)
-            amounts[name] = jnp.where(gate.reshape(-1, *[1] * (amount.ndim - 1)), amount, 0).astype(x.dtype)
+            amounts[name] = jnp.where(wide(gate, amount), amount, 0).astype(x.dtype)
     return amounts
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.objectives import importance as times
 from jgen.schedules import Schedule, at
@@ -109,7 +110,7 @@ def simple_terms(
 
 def dropped(key: Key, label: Array, share: float, null: int) -> Array:
     """Labels [B, ...] of which a share, drawn image by image, is `null`: how classifier-free guidance is trained."""
-    gone = jax.random.bernoulli(key, share, label.shape[:1]).reshape(-1, *[1] * (label.ndim - 1))
+    gone = wide(jax.random.bernoulli(key, share, label.shape[:1]), label)
     return jnp.where(gone, jnp.asarray(null, label.dtype), label)
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.objectives.diffusion import PredictionType, dropped
 from jgen.schedules import Schedule
@@ -46,7 +47,7 @@ def denoiser(network: Network, precondition: Precondition) -> Denoise:
 
     def denoise(x: Array, sigma: Array) -> Array:
         sigma = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
-        c = [f(sigma).reshape(-1, *[1] * (x.ndim - 1)) for f in (precondition.skip, precondition.out, precondition.scale)]
+        c = [wide(f(sigma), x) for f in (precondition.skip, precondition.out, precondition.scale)]
         raw = network(c[2] * x, precondition.noise(sigma))[..., : x.shape[-1]]
         return c[0] * x + c[1] * raw.astype(jnp.float32)
 
@@ -194,7 +195,7 @@ def flow_levels(mean: float = 0.0, deviation: float = 1.0, logit_normal: bool = 
 
 def loss_terms(denoise: Denoise, x0: Array, sigma: Array, noise: Array, weight: Function) -> Array:
     """weight(sigma) (D(y + sigma n, sigma) - y)^2 per element [B, H, W, C], for the given draws."""
-    s = sigma.reshape(-1, *[1] * (x0.ndim - 1))
+    s = wide(sigma, x0)
     return weight(s) * jnp.square(denoise(x0 + s * noise, sigma) - x0)
 
 

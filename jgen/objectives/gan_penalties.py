@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jgen.arrays import dot, wide
 from jgen.errors import UserError
 from jgen.types import Array, PyTree
 
@@ -26,18 +27,13 @@ Synthesis = Callable[[Array], Array]
 def squared_gradient_norms(discriminator: Discriminator, x: Array) -> Array:
     """|dD/dx|^2 of each image [B]."""
     gradient = jax.grad(lambda x: jnp.sum(discriminator(x)))(x)
-    return jnp.sum(jnp.square(gradient), axis=tuple(range(1, x.ndim)))
+    return dot(gradient, gradient)
 
 
 def _root(squares: Array) -> Array:
     """A square root whose derivative at zero is zero: a discriminator that is flat somewhere must not give NaN."""
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
-
-
-def _each(alphas: Array, x: Array) -> Array:
-    """[B] -> [B, 1, 1, 1]."""
-    return alphas.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _unit_slope(discriminator: Discriminator, x: Array) -> Array:
@@ -50,7 +46,7 @@ def gradient_penalty(discriminator: Discriminator, real: Array, fake: Array, alp
     alphas [B] are uniform in [0, 1). The paper mixes so; its authors' code takes real + alpha x (fake - real), which is
     to give 1 - alphas here.
     """
-    a = _each(alphas, real)
+    a = wide(alphas, real)
     return _unit_slope(discriminator, a * real + (1 - a) * fake)
 
 
@@ -65,7 +61,7 @@ def dragan(discriminator: Discriminator, real: Array, alphas: Array, noise: Arra
     alphas [B] and noise [B, H, W, C] are uniform in [0, 1); std is the (n - 1) deviation of all the batch's pixels.
     """
     std = jnp.std(real, ddof=1)
-    return _unit_slope(discriminator, real + _each(alphas, real) * 0.5 * std * noise)
+    return _unit_slope(discriminator, real + wide(alphas, real) * 0.5 * std * noise)
 
 
 def max_gp(discriminator: Discriminator, x: Array) -> Array:

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jgen.arrays import dot, wide
 from jgen.errors import UserError
-from jgen.sde import SDE, perturb, wide
+from jgen.sde import SDE, perturb
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, Score
 
 Field = Callable[[Array], Array]
@@ -25,11 +26,6 @@ def of_energy(energy: Callable[[Array], Array]) -> Field:
     return lambda x: -jax.grad(lambda x: jnp.sum(energy(x)))(x)
 
 
-def _dot(a: Array, b: Array) -> Array:
-    """[B] inner products of arrays [B, ...]."""
-    return jnp.sum((a * b).reshape(len(a), -1), -1)
-
-
 def explicit(score: Field, x: Array) -> Array:
     """|s|^2 / 2 + trace of its Jacobian, exact: one pass back a dimension, so for few dimensions only."""
 
@@ -38,7 +34,7 @@ def explicit(score: Field, x: Array) -> Array:
         return jnp.trace(jacobian)
 
     s = score(x)
-    return 0.5 * _dot(s, s) + jax.vmap(trace)(x)
+    return 0.5 * dot(s, s) + jax.vmap(trace)(x)
 
 
 def projections(key: Key, shape: tuple[int, ...], kind: Literal["rademacher", "sphere", "gaussian"] = "rademacher") -> Array:
@@ -50,14 +46,14 @@ def projections(key: Key, shape: tuple[int, ...], kind: Literal["rademacher", "s
         return v
     if kind != "sphere":
         raise UserError(f"kind={kind}: must be rademacher, sphere or gaussian")
-    return v * wide(jnp.sqrt(v[0].size / _dot(v, v)), v)
+    return v * wide(jnp.sqrt(v[0].size / dot(v, v)), v)
 
 
 def sliced(score: Field, x: Array, v: Array, *, reduced: bool = True) -> Array:
     """v J v + |s|^2 / 2 for given directions v; reduced=False: (v s)^2 / 2 in place of the norm, with more variance."""
     s, pull = jax.vjp(score, x)
-    curvature = _dot(v, pull(v)[0])
-    return curvature + 0.5 * (_dot(s, s) if reduced else _dot(v, s) ** 2)
+    curvature = dot(v, pull(v)[0])
+    return curvature + 0.5 * (dot(s, s) if reduced else dot(v, s) ** 2)
 
 
 def denoising(score: Score, x: Array, sigma: Array, eps: Array, power: float = 0.0) -> Array:
@@ -67,7 +63,7 @@ def denoising(score: Score, x: Array, sigma: Array, eps: Array, power: float = 0
     """
     s = score(x + wide(sigma, x) * eps, sigma)
     error = s + eps / wide(sigma, x)
-    return sigma**power * 0.5 * _dot(error, error)
+    return sigma**power * 0.5 * dot(error, error)
 
 
 def along(sde: SDE, score: Score, x0: Array, t: Array, z: Array, *, likelihood: bool = False, mean: bool = False) -> Array:
@@ -79,7 +75,7 @@ def along(sde: SDE, score: Score, x0: Array, t: Array, z: Array, *, likelihood: 
     s = score(perturb(sde, x0, t, z), t)
     error = s * wide(sde.std(t), x0) + z
     weight = (sde.diffusion(t) / sde.std(t)) ** 2 if likelihood else jnp.ones_like(t)
-    return weight * _dot(error, error) * (1 / x0[0].size if mean else 0.5)
+    return weight * dot(error, error) * (1 / x0[0].size if mean else 0.5)
 
 
 Apply = Callable[..., Array]

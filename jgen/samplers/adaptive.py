@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.samplers.linear import Of
 from jgen.sigmas import Curve
@@ -34,26 +35,23 @@ def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) 
     ratios = (0.5,) if order == 2 else (1 / 3, 2 / 3)
     s = -1.0 if of == "data" else 1.0
 
-    def wide(v: Array) -> Array:
-        return v.reshape(-1, *[1] * (x.ndim - 1))
-
     def evaluate(point: Array, lam: Array) -> Array:
         sigma = jnp.exp(-lam)
         clean = denoise(point, sigma)
-        return clean if of == "data" else (point - clean) / wide(sigma)
+        return clean if of == "data" else (point - clean) / wide(sigma, x)
 
     def step(length: Array, one: Array, two: Array | float = 0.0) -> Array:
         """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm.phis`."""
         phi_1 = jnp.expm1(s * length)
         phi_2 = phi_1 / length - s
         keep, factor = (jnp.exp(-length), 1.0) if of == "data" else (1.0, jnp.exp(-(lam + length)))
-        return wide(keep * jnp.ones_like(lam)) * x - wide(factor * phi_1) * one - wide(s * factor * phi_2) * two
+        return wide(keep * jnp.ones_like(lam), x) * x - wide(factor * phi_1, x) * one - wide(s * factor * phi_2, x) * two
 
     def second(length: Array, d: Array) -> Array:
         """The second-order step, whose derivative term is half of phi_1 rather than phi_2."""
         phi_1 = jnp.expm1(s * length)
         factor = 1.0 if of == "data" else jnp.exp(-(lam + length))
-        return step(length, m0) - 0.5 * wide(factor * phi_1) * d
+        return step(length, m0) - 0.5 * wide(factor * phi_1, x) * d
 
     m0 = evaluate(x, lam)
     m1 = evaluate(step(ratios[0] * h, m0), lam + ratios[0] * h)
@@ -73,11 +71,8 @@ def _solve(
     if order not in (2, 3):
         raise UserError(f"order={order}: must be 2 or 3")
 
-    def wide(v: Array) -> Array:
-        return v.reshape(-1, *[1] * (x.ndim - 1))
-
     def alpha(lam: Array) -> Array:
-        return wide(1 / jnp.sqrt(1 + jnp.exp(-2 * lam))) if scaled else jnp.ones((1,) * x.ndim)
+        return wide(1 / jnp.sqrt(1 + jnp.exp(-2 * lam)), x) if scaled else jnp.ones((1,) * x.ndim)
 
     def attempt(state: _State) -> _State:
         active = end - state.lam > 1e-5
@@ -96,8 +91,8 @@ def _solve(
         else:
             good, longer = active & (error <= 1), 0.9 * h * error ** (-1 / order)
         return _State(
-            jnp.where(wide(good), high, state.x),
-            jnp.where(wide(good), a * low, state.before),
+            jnp.where(wide(good, x), high, state.x),
+            jnp.where(wide(good, x), a * low, state.before),
             jnp.where(good, state.lam + h, state.lam),
             jnp.where(active, longer, state.h),
             state.attempts + 1,

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import checkify
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
 from jgen.types import Array, Denoise, Key, Predict, Prediction
@@ -68,7 +69,7 @@ def dynamic_threshold(denoise: Denoise, ratio: float = 0.995, least: float = 1.0
     def thresholded(x: Array, sigma: Array) -> Array:
         clean = denoise(x, sigma)
         size = jnp.quantile(jnp.abs(clean).reshape(len(clean), -1), ratio, axis=1)
-        size = jnp.maximum(size, least).reshape(-1, *[1] * (x.ndim - 1))
+        size = wide(jnp.maximum(size, least), x)
         return jnp.clip(clean, -size, size) / size
 
     return thresholded

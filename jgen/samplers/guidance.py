@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.types import Array, Denoise, Predict, Prediction
 
@@ -39,7 +40,7 @@ def classifier_denoiser(denoise: Denoise, log_probability: LogProbability, scale
     """The same in continuous coordinates: D + scale * sigma^2 * gradient at x."""
 
     def guided(x: Array, sigma: Array) -> Array:
-        level = jnp.square(sigma).reshape(-1, *[1] * (x.ndim - 1))
+        level = wide(jnp.square(sigma), x)
         return denoise(x, sigma) + scale * level * log_gradient(log_probability, x, sigma)
 
     return guided

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jgen.arrays import dot, wide
 from jgen.errors import UserError
 from jgen.samplers.common import Trace, check_finite, noise
-from jgen.sde import wide
 from jgen.types import Array, Key, Score
 
 Field = Callable[[Array], Array]
@@ -56,7 +56,7 @@ def metropolis_langevin(
 
     def log_proposal(to: Array, of: Array, score: Array) -> Array:
         gap = to - of - step_size * score
-        return -jnp.sum(jnp.square(gap.reshape(len(gap), -1)), -1) / (4 * step_size)
+        return -dot(gap, gap) / (4 * step_size)
 
     def body(carry: tuple[Array, Array, Array, Array], i: Array) -> tuple[Any, Any]:
         x, value, score, accepted = carry

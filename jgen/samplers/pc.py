@@ -10,9 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from jgen.arrays import dot, wide
 from jgen.errors import UserError
 from jgen.samplers.common import Trace, check_finite, noise
-from jgen.sde import SDE, reverse_drift, wide
+from jgen.sde import SDE, reverse_drift
 from jgen.types import Array, Key, Score
 
 Update = Callable[[SDE, Score, Array, Array, Array], tuple[Array, Array]]
@@ -55,7 +56,7 @@ def langevin(
     not depend on its neighbours.
     """
     s = score(x, t)
-    norms = [jnp.sqrt(jnp.sum(jnp.square(a.reshape(len(a), -1)), -1)) for a in (z, s)]
+    norms = [jnp.sqrt(dot(a, a)) for a in (z, s)]
     if together:
         norms = [jnp.broadcast_to(jnp.mean(n), n.shape) for n in norms]
     return _corrected(sde, x, s, t, z, snr * norms[0] / norms[1])
