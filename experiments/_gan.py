@@ -1,30 +1,51 @@
-"""What the GAN experiments share: padding to the sides a network can have, and the evaluation of modes and quality."""
+"""What the GAN experiments share: images at the sides a network can have, and the evaluation of modes and of entanglement."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._observer import Observer, held_out
 from jgen.config import DataConfig
+from jgen.data import classes_of
+from jgen.errors import UserError
+from jgen.metrics import linear_separability, paths
+from jgen.metrics.neighbours import manifold
+from jgen.types import Array
 
 
-def padded_side(data: DataConfig) -> int:
-    """The least power of 2 that holds the images. Raises UserError for images that are not square."""
-    from jgen.errors import UserError
+class Shape(NamedTuple):
+    """What a network has to be built for."""
 
+    side: int
+    """The least power of 2 that holds the images."""
+    channels: int
+    classes: int
+    """0 for an unconditional one."""
+
+
+def square(data: DataConfig) -> int:
+    """The side of the images. Raises UserError for images that are not square."""
     height, width, _ = data.shape
     if height != width:
         raise UserError(f"data.name={data.name}: images of {height}x{width}; this network makes square ones")
-    return 1 << (height - 1).bit_length()
+    return height
 
 
-def pad(images: Any, side: int) -> Any:
+def shape_of(data: DataConfig, conditional: bool) -> Shape:
+    """Of a network that works in powers of 2. Raises UserError for images that are not square, or have no labels to give."""
+    return Shape(1 << (square(data) - 1).bit_length(), data.shape[-1], classes_of(data, conditional))
+
+
+def pad(images: Array, side: int) -> Array:
     """Images [B, H, W, C] in the middle of side x side ones, black (-1) around."""
-    import jax.numpy as jnp
-
     rim = side - images.shape[1]
     around = (rim // 2, rim - rim // 2)
     return jnp.pad(images, ((0, 0), around, around, (0, 0)), constant_values=-1.0) if rim else images
 
 
-def cropped(images: Any, side: int) -> Any:
+def cropped(images: Array, side: int) -> Array:
     """The middle side x side pixels: the inverse of `pad`."""
     at = (images.shape[1] - side) // 2
     return images[:, at : at + side, at : at + side]
@@ -33,31 +54,13 @@ def cropped(images: Any, side: int) -> Any:
 def modes(data: DataConfig, sample: Any, options: Any) -> Any:
     """The evaluation: the share of every class among samples, as the shipped classifier sees them (a class below 3 % of ten
     is a lost mode), and precision (fidelity) and recall (diversity) against as many held-out images."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jgen.errors import UserError
-    from jgen.metrics.extract import open_extractor
-    from jgen.metrics.neighbours import manifold
 
     def evaluate(params, extra, key, batches, count):
-        extractor = open_extractor("", data.name)
-        features = jax.jit(lambda variables, x: extractor.apply(variables, jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5)))
+        observer, images = Observer(data.name), held_out(batches, count)
         draw = jax.jit(lambda params, extra, keys: sample(params, extra, keys, options))
-        real, fake, labels = [], [], []
-        for i in range(count):
-            images = next(batches)["image"]
-            numbers = i * len(images) + jnp.arange(len(images))
-            keys = jax.device_put(jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers), images.sharding)
-            rows, logits = features(extractor.variables, draw(params, extra, keys))
-            if logits is None:
-                raise UserError(f"extractor={extractor.name}: names no classes")
-            real.append(np.asarray(features(extractor.variables, images)[0]))
-            fake.append(np.asarray(rows))
-            labels.append(np.asarray(jnp.argmax(logits, -1)))
-        shares = np.bincount(np.concatenate(labels), minlength=data.num_classes) / sum(map(len, labels))
-        scores = manifold(np.concatenate(real), np.concatenate(fake), 3)
+        real, fake = observer.see(images), observer.samples(lambda keys: draw(params, extra, keys), key, images)
+        shares = np.bincount(fake.logits.argmax(-1), minlength=data.num_classes) / len(fake.logits)
+        scores = manifold(real.features, fake.features, 3)
         found = {"classes found": float((shares > 0).sum()), "least share of a class": shares.min()}
         found |= {f"share of class {k}": share for k, share in enumerate(shares[:10])}
         return {**found, "precision": scores.precision, "recall": scores.recall}
@@ -71,23 +74,18 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
 
     mapping(params, z) -> w; synthesize(params, extra, w, keys) -> images in [-1, 1].
     """
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jgen.metrics import linear_separability, paths
-    from jgen.metrics.extract import open_extractor
 
     def evaluate(params, extra, key, batches, count):
-        extractor = open_extractor("", data.name)
-        see = lambda variables, images: extractor.apply(variables, images)  # noqa: E731
+        observer = Observer(data.name)
+        variables = observer.extractor.variables
 
         def distances(params, variables, key, space, sampling):
             keys = jax.random.split(key, 4)
             z0, z1 = (jax.random.normal(k, (64, z_dim)) for k in keys[:2])
             planes = jax.random.split(keys[3], 64)  # the same noise at both ends
             return paths.path_distances(
-                lambda z: mapping(params, z), lambda w: synthesize(params, extra, w, planes), lambda x: see(variables, x)[0],
+                lambda z: mapping(params, z), lambda w: synthesize(params, extra, w, planes),
+                lambda x: observer.look(variables, x)[0],
                 z0, z1, jax.random.uniform(keys[2], (64,)), space=space, sampling=sampling, epsilon=1e-2,
             )  # fmt: skip
 
@@ -95,7 +93,7 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
         for space in ("z", "w"):
             for sampling in ("full", "end"):
                 run = jax.jit(lambda p, v, k, s=space, m=sampling: distances(p, v, k, s, m))
-                rows = [run(params, extractor.variables, jax.random.fold_in(key, i)) for i in range(4 * count)]
+                rows = [run(params, variables, jax.random.fold_in(key, i)) for i in range(4 * count)]
                 found[f"path length in {space.upper()}, {sampling}"] = paths.path_length(np.concatenate(rows)).mean
 
         @jax.jit
@@ -103,13 +101,13 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
             z = jax.random.normal(key, (64, z_dim))
             w = mapping(params, z)
             images = synthesize(params, extra, w, jax.random.split(key, 64))
-            logits = see(variables, (images + 1) * 127.5)[1]
+            logits = observer.look(variables, (images + 1) * 127.5)[1]
             others = jnp.where(jnp.eye(logits.shape[-1], dtype=bool)[None], -jnp.inf, logits[:, None])
             return z, w, logits - jax.nn.logsumexp(others, -1)  # of each class against the rest
 
         z, w, logits = (
             np.concatenate(x)
-            for x in zip(*[some(params, extractor.variables, jax.random.fold_in(key, 1000 + i)) for i in range(16 * count)])
+            for x in zip(*[some(params, variables, jax.random.fold_in(key, 1000 + i)) for i in range(16 * count)])
         )
         measured = linear_separability.separability({"z": z, "w": w}, logits, len(z) // 2, dual="auto")
         return found | {f"separability in {k.upper()} (1 is perfect)": v for k, v in measured.scores.items()}

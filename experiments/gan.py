@@ -10,11 +10,11 @@
 Target of the cifar10 preset: Inception Score 7.86 (WGAN-GP, table 3; 100,000 generator steps of 5 critic steps each).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._gan import modes
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=6000, save_every=2000, sample_every=2000, log_every=10),
+        train=TrainConfig(steps=4000, save_every=2000, sample_every=2000, log_every=10),
+        width=16,
         learning_rate=5e-4,
         ema=0.998,
     ),
@@ -81,52 +82,13 @@ PRESETS = {
 }
 
 
-def build(config: Config) -> "Experiment":
+def penalty(config: Config) -> Callable[..., Any]:
+    """(logits, key, reals, fakes) -> the penalty of D's gradient, with its weight."""
     import jax
-    import jax.numpy as jnp
-    import optax
 
-    from jgen import samplers
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment, Stage
-    from jgen.models.gan.dcgan import Discriminator, Generator
-    from jgen.objectives import gan, gan_penalties
-    from jgen.objectives.diffaug import diffaug
-    from jgen.objectives.gan_conditional import cross_entropy
-    from jgen.train import Phase
-    from jgen.train.rates import ramped
+    from jgen.objectives import gan_penalties
 
-    config = replace(config, data=resolve(config.data))
-    if config.loss == "wasserstein" and config.penalty == "none":
-        raise UserError("penalty=none: a Wasserstein critic must be kept Lipschitz; take gp or clip")
-    shape, classes = config.data.shape, config.data.num_classes if config.conditioning != "none" else 0
-    if shape[0] != shape[1]:
-        raise UserError(f"data.name={config.data.name}: images of {shape[0]}x{shape[1]}; this network makes square ones")
-    g = Generator(shape[0], shape[-1], config.width, config.network)
-    d = Discriminator(config.width, config.network, config.conditioning)
-    law = {"relativistic": gan.relativistic_paired}.get(config.loss) or getattr(gan, config.loss)
-
-    def labels(label):
-        return jax.nn.one_hot(label, classes) if classes else None
-
-    def init(key):
-        keys, label = jax.random.split(key), labels(jnp.zeros(1, jnp.int32))
-        made = g.init(keys[0], jnp.zeros((1, config.z_dim)), label)
-        params = {"g": made["params"], "d": d.init(keys[1], jnp.zeros((1, *shape)), label)["params"]}
-        return params, {"g": made["batch_stats"]}
-
-    def generate(params, extra, z, label, train):
-        return g.apply({"params": params["g"], "batch_stats": extra["g"]}, z, label, train=train, mutable=["batch_stats"])
-
-    def judge(params, key, x, label):
-        seen = diffaug(key, x) if config.augment == "diffaug" else x
-        return d.apply({"params": params["d"]}, seen, label)
-
-    def penalty(params, key, real, fake, label):
-        def logits(x):
-            return d.apply({"params": params["d"]}, x, label).logits
-
+    def value(logits, key, real, fake):
         mix_key, noise_key = jax.random.split(key)
         alphas = jax.random.uniform(mix_key, real.shape[:1])
         if config.penalty == "gp":
@@ -135,34 +97,90 @@ def build(config: Config) -> "Experiment":
             noise = jax.random.uniform(noise_key, real.shape)
             return config.penalty_weight * gan_penalties.dragan(logits, real, alphas, noise)
         if config.penalty in ("r1", "r1_r2"):
-            value = gan_penalties.r1(logits, real, config.penalty_weight)
-            return value + (gan_penalties.r2(logits, fake, config.penalty_weight) if config.penalty == "r1_r2" else 0.0)
+            of_real = gan_penalties.r1(logits, real, config.penalty_weight)
+            return of_real + (gan_penalties.r2(logits, fake, config.penalty_weight) if config.penalty == "r1_r2" else 0.0)
         return 0.0
 
-    def parts(params, extra, key, batch):
-        """(keys, real and fake images, labels, G's new statistics)."""
-        z_key, *keys = jax.random.split(key, 4)
+    return value
+
+
+def optimizers(config: Config) -> dict[str, Any]:
+    """Adam for both players; D's weights are clipped after each step where that is the penalty."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jgen.objectives.gan_penalties import clip_weights
+
+    def clipped(updates, state, params=None):
+        new = clip_weights(optax.apply_updates(params, updates), config.penalty_weight)
+        return jax.tree.map(jnp.subtract, new, params), state
+
+    adam = optax.adam(config.learning_rate, config.beta_1, config.beta_2)
+    clip = optax.GradientTransformation(lambda params: optax.EmptyState(), clipped)
+    return {"d": optax.chain(adam, clip) if config.penalty == "clip" else adam, "g": adam}
+
+
+def build(config: Config) -> "Experiment":
+    import jax
+    import jax.numpy as jnp
+
+    from experiments._gan import modes, square
+    from jgen import samplers
+    from jgen.data import classes_of, resolve
+    from jgen.errors import UserError
+    from jgen.experiment import Experiment, Stage
+    from jgen.models.gan.dcgan import Discriminator, Generator
+    from jgen.objectives import augmentation, gan
+    from jgen.objectives.gan_conditional import cross_entropy
+    from jgen.train import Phase
+    from jgen.train.rates import ramped
+
+    config = replace(config, data=resolve(config.data))
+    if config.loss == "wasserstein" and config.penalty == "none":
+        raise UserError("penalty=none: a Wasserstein critic must be kept Lipschitz; take gp or clip")
+    classes, channels = classes_of(config.data, config.conditioning != "none"), config.data.shape[-1]
+    g = Generator(square(config.data), channels, config.width, config.network)
+    d = Discriminator(config.width, config.network, config.conditioning)
+    law = {"relativistic": gan.relativistic_paired}.get(config.loss) or getattr(gan, config.loss)
+    augment, gradient = augmentation.named(config.augment).augment, penalty(config)
+
+    def labels(label):
+        return jax.nn.one_hot(label, classes) if classes else None
+
+    def init(key):
+        keys, label = jax.random.split(key), labels(jnp.zeros(1, jnp.int32))
+        made = g.init(keys[0], jnp.zeros((1, config.z_dim)), label)
+        params = {"g": made["params"], "d": d.init(keys[1], jnp.zeros((1, *config.data.shape)), label)["params"]}
+        return params, {"g": made["batch_stats"]}
+
+    def generate(params, extra, z, label, train):
+        return g.apply({"params": params["g"], "batch_stats": extra["g"]}, z, label, train=train, mutable=["batch_stats"])
+
+    def judge(params, x, label):
+        return d.apply({"params": params["d"]}, x, label)
+
+    def play(params, extra, key, batch):
+        """What both players see: (a key, reals, fakes, D's verdicts on both as augmented, labels, G's new statistics)."""
+        z_key, real_key, fake_key, key = jax.random.split(key, 4)
         real, label = batch["image"], labels(batch["label"])
-        z = jax.random.normal(z_key, (len(real), config.z_dim))
-        fake, new = generate(params, extra, z, label, True)
-        return keys, real, fake, label, new["batch_stats"]
+        fake, new = generate(params, extra, jax.random.normal(z_key, (len(real), config.z_dim)), label, True)
+        verdicts = (judge(params, augment(k, x, extra), label) for k, x in ((real_key, real), (fake_key, fake)))
+        return key, real, fake, *verdicts, label, new["batch_stats"]
 
     def named(verdict, label):
         """The auxiliary classifier's loss."""
         return 0.0 if verdict.classes is None else cross_entropy(verdict.classes, jnp.argmax(label, -1))
 
     def d_loss(params, extra, key, batch):
-        keys, real, fake, label, _ = parts(params, extra, key, batch)
-        fake = jax.lax.stop_gradient(fake)
-        true, false = judge(params, keys[0], real, label), judge(params, keys[1], fake, label)
+        key, real, fake, true, false, label, _ = play(params, extra, key, batch)
         value = law.d(true.logits, false.logits) + named(true, label)
-        size = penalty(params, keys[2], real, fake, label)
+        size = gradient(lambda x: judge(params, x, label).logits, key, real, fake)
         metrics = {"real_logits": jnp.mean(true.logits), "fake_logits": jnp.mean(false.logits), "penalty": size}
         return value + size, (extra, metrics)
 
     def g_loss(params, extra, key, batch):
-        keys, real, fake, label, stats = parts(params, extra, key, batch)
-        true, false = judge(params, keys[0], real, label), judge(params, keys[1], fake, label)
+        _, _, _, true, false, label, stats = play(params, extra, key, batch)
         return law.g(false.logits, true.logits) + named(false, label), ({**extra, "g": stats}, {})
 
     def sample(params, extra, keys, options):
@@ -170,12 +188,6 @@ def build(config: Config) -> "Experiment":
         z = samplers.noise(keys, (config.z_dim,))
         return generate(params, extra, z, None if label is None else labels(label), False)[0]
 
-    def clipped(updates, state, params=None):
-        new = gan_penalties.clip_weights(optax.apply_updates(params, updates), config.penalty_weight)
-        return jax.tree.map(jnp.subtract, new, params), state
-
-    adam = optax.adam(config.learning_rate, config.beta_1, config.beta_2)
-    clip = optax.GradientTransformation(lambda params: optax.EmptyState(), clipped)
     return Experiment([
         Stage(
             name="gan",
@@ -183,7 +195,7 @@ def build(config: Config) -> "Experiment":
             train=config.train,
             init=init,
             phases=[Phase("d", d_loss), Phase("g", g_loss, every=config.critic_steps)],
-            optimizers={"d": optax.chain(adam, clip) if config.penalty == "clip" else adam, "g": adam},
+            optimizers=optimizers(config),
             ema={"g": ramped(config.ema)},
             sample=sample,
             options=config.sampling,

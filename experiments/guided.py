@@ -128,35 +128,26 @@ def curve(config: Config, sample):
     """The evaluation: by scale, how often the feature network's own classifier agrees with the label asked for, and the
     precision (fidelity) and recall (diversity) of the samples against as many held-out images."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
+    from experiments._observer import Observer, held_out
     from jgen import samplers
-    from jgen.metrics.extract import open_extractor
     from jgen.metrics.neighbours import manifold
 
     def evaluate(params, extra, key, batches, count):
-        extractor = open_extractor("", config.data.name)
-        features = jax.jit(lambda variables, x: extractor.apply(variables, jnp.round((x + 1) * 127.5)))
-        images = [next(batches)["image"] for _ in range(count)]
-        held_out, place = [np.asarray(x) for x in images], images[0].sharding  # samples are made on all devices too
-        size, real = len(held_out[0]), np.concatenate([features(extractor.variables, x)[0] for x in held_out])
-        found = {}
+        observer, images = Observer(config.data.name), held_out(batches, count)
+        real, found = observer.see(images).features, {}
+        classes = config.data.num_classes
+        asked = np.concatenate([samplers.class_labels(keys, -1, classes) for keys in observer.keys(key, images)])
         runs = [(f"guidance={s:g}", dict(guidance=s, classifier_scale=0.0)) for s in SCALES]
         if "classifier" in params:
             runs += [(f"classifier_scale={s:g}", dict(guidance=1.0, classifier_scale=s)) for s in CLASSIFIER_SCALES]
         for name, changes in runs:
             options = replace(config.sampling, label=-1, **changes)
             draw = jax.jit(lambda params, keys, options=options: sample(params, extra, keys, options))
-            fake, agreed = [], []
-            for i in range(count):
-                keys = jax.device_put(jax.vmap(lambda n: jax.random.fold_in(key, n))(i * size + jnp.arange(size)), place)
-                asked = samplers.class_labels(keys, -1, config.data.num_classes)
-                rows, logits = features(extractor.variables, draw(params, keys))
-                fake.append(np.asarray(rows))
-                agreed.append(np.asarray(jnp.argmax(logits, -1) == asked))
-            result = manifold(real, np.concatenate(fake), 3)
-            found[f"agreement at {name}"] = np.mean(agreed)
+            fake = observer.samples(lambda keys, draw=draw: draw(params, keys), key, images)
+            result = manifold(real, fake.features, 3)
+            found[f"agreement at {name}"] = np.mean(fake.logits.argmax(-1) == asked)
             found[f"precision at {name}"] = result.precision
             found[f"recall at {name}"] = result.recall
         return found

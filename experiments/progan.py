@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._style import Shared
+from experiments._style import FASHION_MNIST, PAPER, Growing, Shared
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(Shared):
-    first_steps: int = 300
-    """Steps at 4x4; train.steps are those at each larger resolution."""
-    fade: float = 0.5
-    """Share of a stage in which its level comes in."""
+class Config(Growing, Shared):
     train: TrainConfig = TrainConfig(steps=3000, save_every=1500, sample_every=0)
     learning_rate: float = 2e-3
     penalty_weight: float = 10.0
@@ -35,27 +31,19 @@ class Config(Shared):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=32),
-        channel_base=512,
-        channel_max=64,
-        train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10),
-        ema_kimg=5.0,
-    ),
+    "fashion_mnist": Config(**FASHION_MNIST, train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10)),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=18_750, save_every=10_000, sample_every=10_000, log_every=100),
         first_steps=9_375,
-        z_dim=512,
-        channel_base=8192,
-        channel_max=512,
+        **{**PAPER, "channel_base": 8192},
         ema_kimg=20.0,
     ),
 }
 
 
 def losses(config, at, adapt):
-    """WGAN-GP with drift, as `experiments._style.style_losses`."""
+    """WGAN-GP with drift, as `experiments._style_model.style_losses`."""
     import jax
     import optax
 
@@ -77,15 +65,14 @@ def build(config: Config) -> "Experiment":
     import jax
     import jax.numpy as jnp
 
-    from experiments._gan import padded_side
-    from experiments._style import Family, growing
+    from experiments._gan import shape_of
+    from experiments._style_model import Family, growing
     from jgen.data import resolve
     from jgen.experiment import Experiment
     from jgen.models.gan.progan import Discriminator, Generator
 
     config = replace(config, data=resolve(config.data))
-    side, channels = padded_side(config.data), config.data.shape[-1]
-    classes = config.data.num_classes if config.conditional else 0
+    side, channels, classes = shape_of(config.data, config.conditional)
     g = Generator(config.z_dim, classes, side, channels, config.channel_base, config.channel_max)
     d = Discriminator(classes, side, channels, config.channel_base, config.channel_max)
 
@@ -112,7 +99,7 @@ def build(config: Config) -> "Experiment":
         config.z_dim + classes,
         {},
     )
-    return Experiment(growing(config, parts, losses, config.first_steps, config.fade, pictures=False))
+    return Experiment(growing(config, parts, losses, styles=False))
 
 
 if __name__ == "__main__":

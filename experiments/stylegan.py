@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._style import Knobs
+from experiments._style import FASHION_MNIST, PAPER_STYLES, Growing, Knobs
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(Knobs):
-    first_steps: int = 300
-    """Steps at 4x4; train.steps are those at each larger resolution."""
-    fade: float = 0.5
-    """Share of a stage in which its level comes in."""
-    learning_rate: float = 2.5e-3
+class Config(Growing, Knobs):
     r1_every: int = 4
     """Steps between R1 penalties."""
 
@@ -34,12 +29,7 @@ class Config(Knobs):
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=32),
-        channel_base=512,
-        channel_max=64,
-        train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10),
-        r1_every=8,
-        ema_kimg=5.0,
+        **FASHION_MNIST, train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10), r1_every=8
     ),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=32, resolution=16, channels=1),
@@ -49,11 +39,7 @@ PRESETS = {
         data=DataConfig("folder:ffhq", batch_size=32, resolution=256, flip=True),
         train=TrainConfig(steps=37_500, save_every=10_000, sample_every=10_000, log_every=100),
         first_steps=18_750,
-        z_dim=512,
-        w_dim=512,
-        mapping_layers=8,
-        channel_base=16384,
-        channel_max=512,
+        **PAPER_STYLES,
         r1_gamma=10.0,
         r1_every=1,
         ema_kimg=10.0,
@@ -62,22 +48,21 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from experiments._gan import padded_side
-    from experiments._style import family, growing, style_losses
+    from experiments._gan import shape_of
+    from experiments._style_model import family, growing
     from jgen.data import resolve
     from jgen.experiment import Experiment
     from jgen.models.gan.stylegan1 import Discriminator, Generator, noise_planes
 
     config = replace(config, data=resolve(config.data))
-    side, channels = padded_side(config.data), config.data.shape[-1]
-    classes = config.data.num_classes if config.conditional else 0
+    side, channels, classes = shape_of(config.data, config.conditional)
     shared = (config.channel_base, config.channel_max)
     g = Generator(
         config.z_dim, classes, config.w_dim, side, channels, config.mapping_layers, config.w_dim, config.mapping_lr_mul, *shared
     )
     d = Discriminator(classes, side, channels, *shared)
     parts = family(g, d, config, noise_planes(side))
-    return Experiment(growing(config, parts, style_losses, config.first_steps, config.fade))
+    return Experiment(growing(config, parts))
 
 
 if __name__ == "__main__":

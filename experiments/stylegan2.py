@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments._style import Knobs
+from experiments._style import FASHION_MNIST, PAPER_STYLES, Knobs
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -33,22 +33,14 @@ class Config(Knobs):
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        data=DataConfig("fashion_mnist", batch_size=32),
-        channel_base=512,
-        channel_max=64,
-        train=TrainConfig(steps=5000, save_every=1000, sample_every=2500, log_every=10),
+        **FASHION_MNIST,
+        train=TrainConfig(steps=3000, save_every=1000, sample_every=1500, log_every=10),
         r1_every=16,
-        ema_kimg=5.0,
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=1_562_500, save_every=10_000, sample_every=10_000, log_every=100),
-        z_dim=512,
-        w_dim=512,
-        mapping_layers=2,
-        channel_base=16384,
-        channel_max=512,
-        learning_rate=0.0025,
+        **{**PAPER_STYLES, "mapping_layers": 2},
         r1_gamma=0.01,
         r1_every=16,
         path_weight=0.0,
@@ -60,12 +52,7 @@ PRESETS = {
     "ffhq256": Config(
         data=DataConfig("folder:ffhq", batch_size=64, resolution=256, flip=True),
         train=TrainConfig(steps=390_625, save_every=10_000, sample_every=10_000, log_every=100),
-        z_dim=512,
-        w_dim=512,
-        mapping_layers=8,
-        channel_base=16384,
-        channel_max=512,
-        learning_rate=0.0025,
+        **PAPER_STYLES,
         r1_every=16,
         ema_kimg=20.0,
     ),
@@ -73,15 +60,14 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from experiments._gan import padded_side
-    from experiments._style import family, style_stage
+    from experiments._gan import shape_of
+    from experiments._style_model import family, style_stage
     from jgen.data import resolve
     from jgen.experiment import Experiment
     from jgen.models.gan.stylegan2 import Discriminator, Generator, noise_planes
 
     config = replace(config, data=resolve(config.data))
-    side, channels = padded_side(config.data), config.data.shape[-1]
-    classes = config.data.num_classes if config.conditional else 0
+    side, channels, classes = shape_of(config.data, config.conditional)
     shared = (config.channel_base, config.channel_max)
     g = Generator(
         config.z_dim,

@@ -93,7 +93,9 @@ def test_noise_moves_only_where_it_is_given(synthesis):
         stylegan2.Synthesis(16, 1, 64, 4).init(jax.random.key(0), ws, {"b99.conv0": jnp.zeros(1)})
 
 
-@pytest.mark.parametrize("kind", [noise.gaussian, noise.uniform, noise.salt_and_pepper, noise.perlin, noise.octaves])
+@pytest.mark.parametrize(
+    "kind", [noise.gaussian, noise.uniform, noise.salt_and_pepper, noise.perlin, noise.octaves, noise.simplex]
+)
 def test_kinds_of_noise_have_unit_variance(kind):
     many = jax.vmap(lambda key: kind(key, 32))(jax.random.split(jax.random.key(0), 20))
     assert many.shape == (20, 32, 32, 1)
@@ -108,6 +110,7 @@ def test_perlin_noise_is_smooth_and_white_noise_is_not():
         return float(jnp.mean(jnp.square(plane[1:] - plane[:-1])))
 
     assert 30 * roughness(noise.perlin) < roughness(noise.gaussian)
+    assert 10 * roughness(noise.simplex) < roughness(noise.gaussian)
     assert roughness(noise.perlin) < roughness(lambda key, side: noise.octaves(key, side, 4, 4)) < roughness(noise.gaussian)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jgen.errors import UserError
+from jgen.nn.warp import SYM6
 from jgen.objectives import ada, diffaug
 from tests.oracle import Oracle, files
 
@@ -132,7 +133,7 @@ def test_ada_values_and_gradients(path, case):
 @pytest.mark.parametrize("path", files("stylegan2", "ada_augment"))
 def test_ada_filters(path):
     o = Oracle(path)
-    o.check("out/Hz_geom", ada._SYM6, 1e-6)
+    o.check("out/Hz_geom", SYM6, 1e-6)
     o.check("out/Hz_fbank", ada._bands(), 1e-6)
     assert np.allclose(ada._bands().sum(0), np.eye(43)[21], atol=1e-12)
 

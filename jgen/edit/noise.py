@@ -1,7 +1,7 @@
 """Kinds of noise for a generator's noise inputs: each key -> plane [side, side, 1] of mean 0 and variance about 1.
 
 A network is trained with Gaussian planes; others show what it does with structure (Karras et al. 2019, section 3.2). Perlin
-noise is Perlin's of 2002; simplex noise comes from the opensimplex package, on the host.
+noise is Perlin's of 2002; simplex noise is the opensimplex package's.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from opensimplex import OpenSimplex
 
 from jgen.errors import UserError
 from jgen.types import Array, Key
@@ -66,17 +67,16 @@ def octaves(key: Key, side: int, count: int = 4, first: int = 2) -> Array:
     return standardized(jnp.sum(jnp.stack([perlin(k, side, first << i) * 0.5**i for i, k in enumerate(keys)]), 0))
 
 
-def simplex(seed: int, side: int, cells: float = 4.0) -> Array:
-    """OpenSimplex noise; computed on the host from a seed rather than a key.
-
-    Raises UserError where the opensimplex package is not installed.
-    """
-    try:
-        import opensimplex  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError("simplex: needs the package opensimplex (pip install opensimplex)") from error
+def simplex(key: Key, side: int, cells: float = 4.0) -> Array:
+    """OpenSimplex noise of the opensimplex package, with about `cells` cells along each side; computed on the host."""
     at = (np.arange(side) + 0.5) * cells / side
-    return standardized(jnp.asarray(opensimplex.OpenSimplex(seed).noise2array(at, at), jnp.float32)[..., None])
+
+    def on_host(bits: np.ndarray) -> np.ndarray:
+        return OpenSimplex(int(bits)).noise2array(at, at).astype(np.float32)
+
+    shape = jax.ShapeDtypeStruct((side, side), jnp.float32)
+    plane = jax.pure_callback(on_host, shape, jax.random.bits(key), vmap_method="sequential")
+    return standardized(plane[..., None])
 
 
 def standardized(plane: Array) -> Array:

@@ -1,8 +1,9 @@
 """StyleGAN (Karras et al. 2019, arXiv:1812.04948), with the growth of `progan`.
 
-Images are [B, H, W, C] in about [-1, 1]. Noise is an argument: {"layer0": [B, 4, 4, 1], ...}, drawn by `draw_noise`; a missing
-plane is none. Layers are counted from 4 x 4 up, two a resolution, and each has its own row of ws. Truncation and the mixing
-of styles are `stylegan2.truncate` and `stylegan2.mix`; the centre of truncation w_avg is a plain array that training keeps.
+Images are [B, H, W, C] in about [-1, 1]. Noise is an argument: {"layer0": [B, 4, 4, 1], ...}, as `jgen.edit.noise.planes`
+draws it; a missing plane is none. Layers are counted from 4 x 4 up, two a resolution, and each has its own row of ws.
+Truncation and the mixing of styles are `stylegan2.truncate` and `stylegan2.mix`; the centre of truncation w_avg is a plain
+array that training keeps.
 """
 
 from typing import Literal
@@ -11,14 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jgen.errors import UserError
 from jgen.models.gan import progan
 from jgen.models.gan.progan import BLUR, Fade, active_side, check_label, check_latent, enlarge, newest
-from jgen.models.gan.stylegan2 import Noise, repeat
+from jgen.models.gan.stylegan2 import Noise, checked_noise, repeat
 from jgen.nn.conv import convolve
 from jgen.nn.equalized import NORMAL, Conv, Dense, bias_act, normalize, widths
 from jgen.nn.fir import filter2d
-from jgen.types import Array, Key
+from jgen.types import Array
 
 FusedScale = bool | Literal["auto"]
 
@@ -93,12 +93,8 @@ class Synthesis(nn.Module):
 
     @nn.compact
     def __call__(self, ws: Array, noise: Noise | None = None, *, skip: int = 0, fade: Fade = None) -> Array:
-        active, noise = active_side(self.resolution, skip), noise or {}
-        planes = noise_planes(self.resolution)
-        if ws.ndim != 3 or ws.shape[1] != len(planes):
-            raise UserError(f"ws of shape {ws.shape}: must be [B, {len(planes)}, w_dim]")
-        if unknown := sorted(set(noise) - set(planes)):
-            raise UserError(f"noise[{unknown[0]!r}]: no such layer; there are {', '.join(planes)}")
+        planes, active = noise_planes(self.resolution), active_side(self.resolution, skip)
+        noise = checked_noise(ws, noise, len(planes), planes)
         x, images = None, {}
         for i, (side, width) in enumerate(widths(self.resolution, self.channel_base, self.channel_max).items()):
             if side > active and not self.is_initializing():
@@ -166,16 +162,3 @@ class Discriminator(progan.Discriminator):
 def noise_planes(resolution: int) -> dict[str, int]:
     """{layer: side} of every noise input."""
     return {f"layer{2 * i + j}": side for i, side in enumerate(widths(resolution, 1, 1)) for j in (0, 1)}
-
-
-def draw_noise(keys: Key, resolution: int) -> dict[str, Array]:
-    """Standard normal planes of every layer up to a resolution, image i's from keys[i] alone.
-
-    A smaller resolution's planes are among a larger one's, so a network that still grows may ask for its active one.
-    """
-    names = noise_planes(resolution).items()
-
-    def one(key: Key) -> dict[str, Array]:
-        return {n: jax.random.normal(jax.random.fold_in(key, i), (side, side, 1)) for i, (n, side) in enumerate(names)}
-
-    return jax.vmap(one)(keys)

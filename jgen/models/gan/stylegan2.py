@@ -1,21 +1,20 @@
 """StyleGAN2 (Karras et al. 2020, arXiv:1912.04958; with labels as in StyleGAN2-ADA, arXiv:2006.06676).
 
 Submodules carry the names of the reference implementation (`synthesis.b8.conv0.affine` is `synthesis/b8/conv0/affine`). Images
-are [B, H, W, C] in about [-1, 1]. Noise is an argument: {"b8.conv0": [B, 8, 8, 1], ...}, from `jgen.edit.noise` or drawn by
-`draw_noise`; a missing plane is none. The centre of truncation w_avg is a plain array that training keeps.
+are [B, H, W, C] in about [-1, 1]. Noise is an argument: {"b8.conv0": [B, 8, 8, 1], ...}, as
+`jgen.edit.noise.planes` draws it; a missing plane is none. The centre of truncation w_avg is a plain array that training keeps.
 """
 
 from collections.abc import Mapping as Dict
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.equalized import Conv, Dense, bias_act, minibatch_std, modulated_conv, normalize, widths
 from jgen.nn.fir import downsample2d, setup_filter, upsample2d
-from jgen.types import Array, Key
+from jgen.types import Array
 
 Architecture = Literal["orig", "skip", "resnet"]
 Noise = Dict[str, Array]
@@ -136,16 +135,13 @@ class Synthesis(nn.Module):
 
     @nn.compact
     def __call__(self, ws: Array, noise: Noise | None = None) -> Array:
-        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
-            raise UserError(f"ws of shape {ws.shape}: must be [B, {self.num_ws}, w_dim]")
-        if unknown := sorted(set(noise or {}) - set(noise_planes(self.resolution))):
-            raise UserError(f"noise[{unknown[0]!r}]: no such layer; there are {', '.join(noise_planes(self.resolution))}")
+        noise = checked_noise(ws, noise, self.num_ws, noise_planes(self.resolution))
         x, image, at = None, None, 0
         for side, width in widths(self.resolution, self.channel_base, self.channel_max).items():
             first, last = side == 4, side == self.resolution
             convs = 1 if first else 2
             rows = [ws[:, at + i] for i in range(convs + 1)]
-            planes = {f"conv{i}": (noise or {}).get(f"b{side}.conv{i}") for i in (0, 1)}
+            planes = {f"conv{i}": noise.get(f"b{side}.conv{i}") for i in (0, 1)}
             block = SynthesisBlock(width, self.image_channels, first, last, self.architecture, self.conv_clamp, name=f"b{side}")
             x, image = block(x, image, rows, planes)
             at += convs
@@ -207,20 +203,19 @@ def mix(ws: Array, other: Array, cutoff: int | Array) -> Array:
     return jnp.where(rows < jnp.reshape(jnp.asarray(cutoff), (-1, 1, 1)), ws, other)
 
 
+def checked_noise(ws: Array, noise: Noise | None, num_ws: int, planes: Dict[str, int]) -> Noise:
+    """The noise, {} for None. Raises UserError where ws is not [B, num_ws, w_dim], or a plane's layer is not in `planes`."""
+    if ws.ndim != 3 or ws.shape[1] != num_ws:
+        raise UserError(f"ws of shape {ws.shape}: must be [B, {num_ws}, w_dim]")
+    if unknown := sorted(set(noise or {}) - set(planes)):
+        raise UserError(f"noise[{unknown[0]!r}]: no such layer; there are {', '.join(planes)}")
+    return noise or {}
+
+
 def noise_planes(resolution: int) -> dict[str, int]:
     """{layer: side} of every noise input."""
     sides = list(widths(resolution, resolution, 1))
     return {f"b{side}.conv{i}": side for side in sides for i in ((1,) if side == 4 else (0, 1))}
-
-
-def draw_noise(keys: Key, resolution: int) -> dict[str, Array]:
-    """Standard normal planes of every layer, image i's from keys[i] alone."""
-    names = noise_planes(resolution).items()
-
-    def one(key: Key) -> dict[str, Array]:
-        return {n: jax.random.normal(jax.random.fold_in(key, i), (side, side, 1)) for i, (n, side) in enumerate(names)}
-
-    return jax.vmap(one)(keys)
 
 
 class DiscriminatorBlock(nn.Module):
