@@ -1,11 +1,13 @@
 """What the diffusion experiments share: the knobs of a U-Net and its training, and sampling in continuous coordinates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from jgen.models.edm import SongUNet
     from jgen.models.unet import UNet
 
 
@@ -123,6 +125,32 @@ def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> 
         remat=remat,
         **more,
     )
+
+
+def song_knobs(config: Knobs, attention: Sequence[int]) -> dict[str, Any]:
+    """Arguments that the networks of `jgen.models.edm` share; attention: sides in pixels."""
+    import jax.numpy as jnp
+
+    from jgen.data import classes_of
+
+    return dict(
+        out_channels=config.data.shape[-1],
+        channels=config.channels,
+        channel_mult=config.channel_mult,
+        num_blocks=config.num_res_blocks,
+        attention_resolutions=tuple(attention),
+        dropout=config.dropout,
+        classes=classes_of(config.data, config.conditional),
+        dtype=jnp.dtype(config.train.dtype),
+    )
+
+
+def song_unet(config: Knobs, kind: Literal["ddpmpp", "ncsnpp"], attention: Sequence[int]) -> "SongUNet":
+    """DDPM++ or NCSN++ (Song et al. 2021)."""
+    from jgen.models.edm import SongUNet
+
+    fourier = dict(embedding="fourier", channel_mult_noise=2, encoder="residual", taps=(1, 3, 3, 1))
+    return SongUNet(**song_knobs(config, attention), **(fourier if kind == "ncsnpp" else {}))
 
 
 def optimizer(config: Knobs, steps: int) -> Any:

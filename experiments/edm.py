@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments._diffusion import FASHION_MNIST, Knobs, Solver, continuous_stage
+from experiments._diffusion import FASHION_MNIST, Knobs, Solver, continuous_stage, song_knobs, song_unet
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -57,20 +57,11 @@ PRESETS = {
 
 
 def network(config: Config) -> "SongUNet | DhariwalUNet":
-    import jax.numpy as jnp
+    from jgen.models.edm import DhariwalUNet
 
-    from jgen.data import classes_of
-    from jgen.models.edm import DhariwalUNet, SongUNet
-
-    shared = dict(
-        out_channels=config.data.shape[-1], channels=config.channels, channel_mult=config.channel_mult,
-        num_blocks=config.num_res_blocks, attention_resolutions=config.attention, dropout=config.dropout,
-        classes=classes_of(config.data, config.conditional), dtype=jnp.dtype(config.train.dtype),
-    )  # fmt: skip
     if config.network == "adm":
-        return DhariwalUNet(**shared)
-    fourier = dict(embedding="fourier", channel_mult_noise=2, encoder="residual", taps=(1, 3, 3, 1))
-    return SongUNet(**shared, **(fourier if config.network == "ncsnpp" else {}))
+        return DhariwalUNet(**song_knobs(config, config.attention))
+    return song_unet(config, config.network, config.attention)
 
 
 def build(config: Config) -> "Experiment":

@@ -10,16 +10,18 @@ the cifar10 preset (deep NCSN++, continuous VE): FID 2.20; of sub-VP with DDPM++
 trained 1.3 million steps of 128 images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, optimizer, paper_steps, unet
+from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, optimizer, paper_steps, song_unet, unet
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
     from jgen.sde import SDE
+    from jgen.types import Sample
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Sampling:
     snr: float = 0.16
     """Of the corrector: how long its steps are."""
     tolerance: float = 1e-4
-    """Of ode, relative and absolute."""
+    """Of ode, relative and absolute; and of the likelihood that `evaluate` gives."""
     label: int = -1
     """Class of all images; -1 draws one for each. For a class-conditional model."""
 
@@ -64,7 +66,7 @@ PRESETS = {
         **{**FASHION_MNIST, "train": TrainConfig(steps=1100, save_every=220, sample_every=550)}, sampling=Sampling(steps=200)
     ),
     "cifar10": Config(
-        **{**CIFAR10, "attention": (16,), "data": DataConfig("cifar10", batch_size=128, flip=True)},
+        **{**CIFAR10, "data": DataConfig("cifar10", batch_size=128, flip=True)},
         train=paper_steps(1_300_000),
         sampling=Sampling(steps=1000),
         sde="ve",
@@ -88,43 +90,18 @@ def process(config: Config, steps: int = 1000) -> "SDE":
 
 def network(config: Config) -> Any:
     """(x, what it is told [B], label) -> the noise, or for ve minus the noise."""
-    import jax.numpy as jnp
-
-    from jgen.data import classes_of
-    from jgen.models.edm import SongUNet
-
     if config.network == "unet":
         return unet(config, config.data.shape[-1], config.train.dtype, config.train.remat)
-    fourier = dict(embedding="fourier", channel_mult_noise=2, encoder="residual", taps=(1, 3, 3, 1))
-    return SongUNet(
-        out_channels=config.data.shape[-1], channels=config.channels, channel_mult=config.channel_mult,
-        num_blocks=config.num_res_blocks, attention_resolutions=config.attention, dropout=config.dropout,
-        classes=classes_of(config.data, config.conditional), dtype=jnp.dtype(config.train.dtype),
-        **(fourier if config.network == "ncsnpp" else {}),
-    )  # fmt: skip
+    return song_unet(config, config.network, [config.data.shape[0] // factor for factor in config.attention])
 
 
-def build(config: Config) -> "Experiment":
-    import jax
-    import jax.numpy as jnp
+def field(config: Config) -> Callable[..., Any]:
+    """(params, x, t, label=None, **how) -> the score at time t."""
+    from jgen import sde
 
-    from jgen import samplers, sde
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment, Stage
-    from jgen.objectives import score
-    from jgen.samplers import pc
-    from jgen.train import Phase
-    from jgen.train.rates import ramped
-
-    config = replace(config, data=resolve(config.data))
-    if config.drop_label:
-        raise UserError(f"drop_label={config.drop_label}: this experiment has no guidance; see experiments.guided")
-    shape, net, whole = config.data.shape, network(config), process(config)
+    net, whole = network(config), process(config)
 
     def apply(params, x, t, label=None, **how):
-        """The score at time t."""
-
         def call(x, told):
             return net.apply({"params": params}, x, told, label, **how)
 
@@ -134,37 +111,96 @@ def build(config: Config) -> "Experiment":
         told = (lambda x, log: call(x, log)) if config.network == "ncsnpp" else (lambda x, log: call(x, 999 * t))
         return sde.score_of_level(told, whole)(x, t)
 
-    def init(key):
-        label = jnp.zeros((1,), jnp.int32) if config.conditional else None
-        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, {}
+    return apply
+
+
+def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
+    """Predictor-corrector, or the probability-flow ODE."""
+    import jax
+    import jax.numpy as jnp
+
+    from jgen import samplers
+    from jgen.data import classes_of
+    from jgen.errors import UserError
+    from jgen.samplers import pc, probability_flow
+
+    def solved(x, keys, score, options):
+        predictor = {**vars(pc), "none": None}[options.predictor]
+        corrector = {"langevin": pc.langevin, "annealed": pc.annealed, "none": None}[options.corrector]
+        if corrector is not None:
+            corrector = jax.tree_util.Partial(corrector, snr=options.snr)
+        how = dict(predictor=predictor, corrector=corrector, corrector_steps=options.corrector_steps)
+        return samplers.predictor_corrector(process(config, options.steps), score, x, keys, **how)
 
     def sample(params, extra, keys, options):
-        label = samplers.class_labels(keys, options.label, config.data.num_classes if config.conditional else 0)
-
-        def field(x, t):
-            return apply(params["net"], x, t, label)
-
-        x = whole.prior_std * samplers.noise(keys, shape)
-        if options.sampler == "ode":
-            x = flowed(options, field, x, label)
-        else:
-            predictor = {**vars(pc), "none": None}[options.predictor]
-            corrector = {"langevin": pc.langevin, "annealed": pc.annealed, "none": None}[options.corrector]
-            if corrector is not None:
-                corrector = jax.tree_util.Partial(corrector, snr=options.snr)
-            how = dict(predictor=predictor, corrector=corrector, corrector_steps=options.corrector_steps)
-            x = samplers.predictor_corrector(process(config, options.steps), field, x, keys, **how)
-        return jnp.clip(x, -1, 1)
-
-    def flowed(options, field, x, label):
-        from jgen.samplers import probability_flow
-
+        label = samplers.class_labels(keys, options.label, classes_of(config.data, config.conditional))
+        x = process(config).prior_std * samplers.noise(keys, config.data.shape)
+        score = lambda x, t: apply(params["net"], x, t, label)  # noqa: E731
+        if options.sampler == "pc":
+            return jnp.clip(solved(x, keys, score, options), -1, 1)
         if label is not None:
             raise UserError("sampler=ode: takes images one by one, so no class-conditional model; sampler=pc does")
-        return probability_flow.flow(whole, field, x, rtol=options.tolerance, atol=options.tolerance)
+        tolerance = dict(rtol=options.tolerance, atol=options.tolerance)
+        return jnp.clip(probability_flow.flow(process(config), score, x, **tolerance), -1, 1)
+
+    return sample
+
+
+def likelihood(config: Config, apply: Callable[..., Any]) -> Any:
+    """The evaluation: exact bits/dim by the probability-flow ODE, and its standard error."""
+    import jax
+    import jax.numpy as jnp
+
+    from jgen.metrics import BitsPerDim
+    from jgen.objectives.score import projections
+    from jgen.samplers import probability_flow
+
+    tolerance = dict(rtol=config.sampling.tolerance, atol=config.sampling.tolerance)
+
+    @jax.jit
+    def bits(params, key, images, label):
+        probe_key, level_key = jax.random.split(key)
+        # Back to the 256 levels, then uniform noise within each: the density bounds that of the levels.
+        levels = jnp.round((images + 1) * 127.5)
+        x = (levels + jax.random.uniform(level_key, images.shape)) / 128 - 1
+        score = lambda x, t: apply(params["net"], x, t, label if config.conditional else None)  # noqa: E731
+        probes = projections(probe_key, x.shape)
+        return probability_flow.bits_per_dim(process(config), score, x, probes, together=True, **tolerance)[0]
+
+    def evaluate(params, extra, key, batches, count):
+        found = []
+        for i in range(count):
+            batch = next(batches)
+            found.append(bits(params, jax.random.fold_in(key, i), batch["image"], batch["label"]))
+        found = jnp.concatenate(found)
+        mean = BitsPerDim(float(jnp.mean(found)), "uniform", bound=False)
+        return {mean.name: mean.bits, "its standard error over images": jnp.std(found) / len(found) ** 0.5}
+
+    return evaluate
+
+
+def build(config: Config) -> "Experiment":
+    import jax.numpy as jnp
+
+    from jgen.data import resolve
+    from jgen.errors import UserError
+    from jgen.experiment import Experiment, Stage
+    from jgen.objectives import score
+    from jgen.train import Phase
+    from jgen.train.rates import ramped
+
+    config = replace(config, data=resolve(config.data))
+    if config.drop_label:
+        raise UserError(f"drop_label={config.drop_label}: this experiment has no guidance; see experiments.guided")
+    apply = field(config)
+
+    def init(key):
+        label = jnp.zeros((1,), jnp.int32) if config.conditional else None
+        return {"net": network(config).init(key, jnp.zeros((1, *config.data.shape)), jnp.zeros((1,)), label)["params"]}, {}
 
     def objective(train):
-        return score.continuous(apply, whole, likelihood=config.likelihood, conditional=config.conditional, train=train)
+        how = dict(likelihood=config.likelihood, conditional=config.conditional, train=train)
+        return score.continuous(apply, process(config), **how)
 
     return Experiment([
         Stage(
@@ -176,45 +212,12 @@ def build(config: Config) -> "Experiment":
             optimizers={"net": optimizer(config, config.train.steps)},
             ema={"net": ramped(config.ema)},
             supports=frozenset(("dtype", "remat") if config.network == "unet" else ("dtype",)),
-            sample=sample,
+            sample=sampler(config, apply),
             options=config.sampling,
             validate=objective(False),
-            evaluate=likelihood(config, apply, whole),
+            evaluate=likelihood(config, apply),
         )
     ])  # fmt: skip
-
-
-def likelihood(config: Config, apply: Any, whole: "SDE") -> Any:
-    """The evaluation: exact bits/dim by the probability-flow ODE, and its standard error."""
-    import jax
-    import jax.numpy as jnp
-
-    from jgen.objectives.score import projections
-
-    @jax.jit
-    def bits(params, key, images):
-        from jgen.samplers import probability_flow
-
-        probe_key, level_key = jax.random.split(key)
-        # Back to the 256 levels, then uniform noise within each: the density bounds that of the levels.
-        levels = jnp.round((images + 1) * 127.5)
-        x = (levels + jax.random.uniform(level_key, images.shape)) / 128 - 1
-        probes = projections(probe_key, x.shape)
-        field = lambda x, t: apply(params["net"], x, t)  # noqa: E731
-        return probability_flow.bits_per_dim(whole, field, x, probes, together=True)[0]
-
-    def evaluate(params, extra, key, batches, count):
-        if config.conditional:
-            return {"bits_per_dim": float("nan")}
-        found = jnp.concatenate([
-            bits(params, jax.random.fold_in(key, i), next(batches)["image"]) for i in range(count)
-        ])  # fmt: skip
-        return {
-            "bits_per_dim (exact, ODE, uniform dequantisation)": jnp.mean(found),
-            "its standard error over images": jnp.std(found) / len(found) ** 0.5,
-        }
-
-    return evaluate
 
 
 if __name__ == "__main__":

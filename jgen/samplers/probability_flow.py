@@ -2,9 +2,9 @@
 
 Song et al. 2021 (arXiv:2011.13456), section 4.3 and appendix D.2. It is solved for y = cos(a) x_0 + sin(a) noise against
 the angle a = arctan(std / mean), in which every SDE is the same path and dy / da = (noise - sin(a) y) / cos(a) neither grows
-nor becomes steep at an end (Salimans and Ho 2022, arXiv:2202.00512, appendix D). Every image has its own steps, so image i depends on its
-key alone. The divergence of D is Skilling's and Hutchinson's estimate v J v, whose mean over random v is exact; that of the
-linear drift, which the authors' code estimates too, is known.
+nor becomes steep at an end (Salimans and Ho 2022, arXiv:2202.00512, appendix D). Every image has its own steps, so image i
+depends on its key alone. The divergence is Skilling's and Hutchinson's estimate v J v, whose mean over random v is exact;
+that of the linear part, which the authors' code estimates too, is known.
 """
 
 from collections.abc import Callable
