@@ -13,6 +13,7 @@ import numpy as np
 
 from jgen.arrays import dot, wide
 from jgen.errors import UserError
+from jgen.sigmas import vp_linear
 from jgen.types import Array, Denoise, Score
 
 Function = Callable[[Array], Array]
@@ -92,7 +93,7 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000) -> SDE:
     betas = np.linspace(beta_min / steps, beta_max / steps, steps)
     if betas[-1] >= 1:
         raise UserError(f"steps={steps}: betas reach {betas[-1]:.3g}; more than beta_max={beta_max} steps are needed")
-    log_mean = _log_mean(beta_min, beta_max)
+    log_mean = vp_linear(beta_min, beta_max).log_alpha
     return SDE(
         rate=lambda t: -0.5 * _beta(beta_min, beta_max, t),
         diffusion=lambda t: jnp.sqrt(_beta(beta_min, beta_max, t)),
@@ -111,7 +112,7 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000) -> SDE:
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000) -> SDE:
     """The VP process with less noise on the way, which gives better likelihoods; discretised by Euler's rule."""
     _check(steps, beta=(beta_min, beta_max))
-    log_mean = _log_mean(beta_min, beta_max)
+    log_mean = vp_linear(beta_min, beta_max).log_alpha
 
     def diffusion(t: Array) -> Array:
         return jnp.sqrt(_beta(beta_min, beta_max, t) * -jnp.expm1(4 * log_mean(t)))
@@ -135,12 +136,8 @@ def _beta(low: float, high: float, t: Array) -> Array:
     return low + t * (high - low)
 
 
-def _log_mean(low: float, high: float) -> Function:
-    return lambda t: -0.25 * t**2 * (high - low) - 0.5 * t * low
-
-
 def _time(low: float, high: float, minus_log_mean: Array) -> Array:
-    """The inverse of `_log_mean`, in a form without cancellation at small times."""
+    """The inverse of -log mean of the VP process, in a form without cancellation at small times."""
     return 4 * minus_log_mean / (low + jnp.sqrt(low**2 + 4 * (high - low) * minus_log_mean))
 
 

@@ -7,9 +7,11 @@ the input added up, which XLA fuses; no convolution with zeros between pixels is
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
+from jgen.nn.fir import upfirdn2d
 from jgen.types import Array
 
 
@@ -26,13 +28,7 @@ def downsample(x: Array, taps: Sequence[float] = (1, 1), pad: int | None = None)
     pad: (len(taps) - 1) // 2 unless given. (1, 1) is the mean of each 2x2 square.
     """
     f = _normalised(taps)
-    pad = (len(f) - 1) // 2 if pad is None else pad
-    for axis in (1, 2):
-        size = (x.shape[axis] + 2 * pad - len(f)) // 2 + 1
-        padded = jnp.pad(x, [(pad, pad + 1) if a == axis else (0, 0) for a in range(4)])
-        x = sum((f[k] * lax.slice_in_dim(padded, k, k + 2 * size - 1, 2, axis) for k in range(1, len(f))),
-                f[0] * lax.slice_in_dim(padded, 0, 2 * size - 1, 2, axis))  # fmt: skip
-    return x
+    return upfirdn2d(x, np.asarray(f), down=2, padding=(len(f) - 1) // 2 if pad is None else pad, flip=True)
 
 
 def upsample(x: Array, taps: Sequence[float] = (1, 1)) -> Array:
