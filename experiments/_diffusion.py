@@ -104,6 +104,14 @@ def classes(config: Knobs) -> int:
     return classes_of(config.data, config.conditional) + (config.drop_label > 0)
 
 
+def asked(config: Knobs, keys: Any, label: int) -> Any:
+    """The class of every image: `label`, or one drawn for each where it is -1; None for an unconditional model."""
+    from jgen import samplers
+    from jgen.data import classes_of
+
+    return samplers.class_labels(keys, label, classes_of(config.data, config.conditional))
+
+
 def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> "UNet":
     """ADM's U-Net of so many output channels, unconditional unless `config.conditional`."""
     import jax.numpy as jnp
@@ -237,7 +245,6 @@ def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_
     import jax
     import jax.numpy as jnp
 
-    from jgen import samplers
     from jgen.experiment import Stage
     from jgen.objectives import edm
     from jgen.train import Phase
@@ -256,7 +263,7 @@ def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_
         def call(x, sigma, label):
             return edm.denoiser(lambda x, noise: apply(params["net"], x, noise, label), precondition)(x, sigma)
 
-        label = samplers.class_labels(keys, options.label, config.data.num_classes if config.conditional else 0)
+        label = asked(config, keys, options.label)
         denoise = guided_denoiser(config, options, call, label)
         return jnp.clip(solve(denoise, options, keys, shape, *ends), -1, 1)
 

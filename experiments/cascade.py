@@ -19,6 +19,7 @@ import jgen
 from experiments._diffusion import (
     Knobs,
     Solver,
+    asked,
     classes,
     free_guidance,
     guided_denoiser,
@@ -202,7 +203,7 @@ def build(config: Config) -> "Experiment":
                 raise UserError(f"guidance={options.guidance}: the stages of a cascade are not guided; give it 1")
             if not 0 <= options.augment <= config.most_augment:
                 raise UserError(f"augment={options.augment}: must be from 0 to the {config.most_augment} it was trained with")
-            label = samplers.class_labels(keys, options.label, config.data.num_classes if config.conditional else 0)
+            label = asked(config, keys, options.label)
             images = draw(0, params, keys, options, None, label)
             for i in range(1, last + 1):
                 noise_keys = jax.vmap(lambda k, i=i: jax.random.fold_in(k, 2000 + i))(keys)

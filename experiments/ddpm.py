@@ -17,6 +17,7 @@ from experiments._diffusion import (
     FASHION_MNIST,
     Knobs,
     Solver,
+    asked,
     classes,
     free_guidance,
     guided_denoiser,
@@ -123,7 +124,7 @@ def sampler(config: Config, outputs: int = 1):
     chain, shape = schedule(config), config.data.shape
 
     def sample(params, extra, keys, options: Sampling):
-        label = samplers.class_labels(keys, options.label, config.data.num_classes if config.conditional else 0)
+        label = asked(config, keys, options.label)
         if options.sampler in ("ddim", "ddpm"):
             predict, x = predictor(config, params, label, options.guidance, outputs), samplers.noise(keys, shape)
             if options.sampler == "ddim":

@@ -62,7 +62,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=1500, save_every=300, sample_every=500),
+        train=TrainConfig(steps=1000, save_every=250, sample_every=500),
         sampling=Langevin(steps_each=5),
         levels=40,
         sigma_max=15.0,

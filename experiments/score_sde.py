@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, optimizer, paper_steps, song_unet, unet
+from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, asked, optimizer, paper_steps, song_unet, unet
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -120,7 +120,6 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
     import jax.numpy as jnp
 
     from jgen import samplers
-    from jgen.data import classes_of
     from jgen.errors import UserError
     from jgen.samplers import pc, probability_flow
 
@@ -133,7 +132,7 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
         return samplers.predictor_corrector(process(config, options.steps), score, x, keys, **how)
 
     def sample(params, extra, keys, options):
-        label = samplers.class_labels(keys, options.label, classes_of(config.data, config.conditional))
+        label = asked(config, keys, options.label)
         x = process(config).prior_std * samplers.noise(keys, config.data.shape)
         score = lambda x, t: apply(params["net"], x, t, label)  # noqa: E731
         if options.sampler == "pc":
