@@ -8,6 +8,7 @@ Target of the cifar10 preset: FID 10.87 with the last denoising step (NCSNv2, ar
 trained 300,000 steps. Images are taken as [0, 1] inside, so levels and step sizes read as in the papers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,10 @@ from experiments._diffusion import mean_loss, optimizer, paper_steps
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jgen.experiment import Experiment
+    from jgen.types import Sample
 
 
 @dataclass(frozen=True)
@@ -85,53 +89,76 @@ PRESETS = {
 }
 
 
-def build(config: Config) -> "Experiment":
+def levels(config: Config) -> "np.ndarray":
+    """The noise levels [L], noisiest first."""
+    from jgen.samplers.langevin import geometric
+
+    return geometric(config.sigma_max, config.sigma_min, config.levels)
+
+
+def network(config: Config) -> tuple[Any, Callable[[Any], Any]]:
+    """(network, what it is told of a level sigma [B])."""
     import jax.numpy as jnp
     import numpy as np
 
-    from jgen import samplers
-    from jgen.data import resolve
-    from jgen.experiment import Experiment, Stage
     from jgen.models.ncsn import NCSN, NCSNv2
-    from jgen.objectives import score
+
+    channels = config.data.shape[-1]
+    if config.version == 2:
+        return NCSNv2(config.channels, channels), lambda sigma: sigma
+    rise = jnp.asarray(np.log(levels(config)[::-1]), jnp.float32)
+
+    def index(sigma):
+        """Of the nearest level, noisiest first."""
+        place = jnp.interp(jnp.log(sigma), rise, jnp.arange(config.levels - 1.0, -1.0, -1.0))
+        return jnp.round(place).astype(jnp.int32)
+
+    return NCSN(config.channels, channels, levels=config.levels), index
+
+
+def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
+    """Annealed Langevin dynamics in the papers' two forms."""
+    import jax.numpy as jnp
+
+    from jgen import samplers
     from jgen.samplers.langevin import geometric
-    from jgen.train import Phase
-    from jgen.train.rates import ramped
 
-    config = replace(config, data=resolve(config.data))
-    shape = config.data.shape
-    sigmas = geometric(config.sigma_max, config.sigma_min, config.levels)
-    held = jnp.asarray(sigmas, jnp.float32)
-    if config.version == 1:
-        net: Any = NCSN(config.channels, shape[-1], levels=config.levels)
-        rise = jnp.asarray(np.log(sigmas[::-1]), jnp.float32)
-
-        def level(sigma):  # the index of the nearest level, noisiest first
-            place = jnp.interp(jnp.log(sigma), rise, jnp.arange(config.levels - 1.0, -1.0, -1.0))
-            return jnp.round(place).astype(jnp.int32)
-    else:
-        net, level = NCSNv2(config.channels, shape[-1]), lambda sigma: sigma
-
-    def apply(params, x, sigma, label=None, **_):
-        return net.apply({"params": params}, x, level(sigma))
-
-    def init(key):
-        return {"net": net.init(key, jnp.zeros((1, *shape)), level(held[:1]))["params"]}, {}
+    sigmas, shape = levels(config), config.data.shape
 
     def sample(params, extra, keys, options):
         def field(x, sigma):
             return apply(params["net"], x, sigma)
 
+        x = sigmas[0] * samplers.noise(keys, shape)
         if options.sampler == "consistent":
             many = geometric(config.sigma_max, config.sigma_min, config.levels * options.steps_each)
-            x = many[0] * samplers.noise(keys, shape)
             x = samplers.consistent_langevin(field, x, many, keys, denoise=options.denoise)
         else:
             size = options.step_size or samplers.step_size_for(sigmas, options.steps_each)
-            x = sigmas[0] * samplers.noise(keys, shape)
             how = dict(steps_each=options.steps_each, step_size=size, denoise=options.denoise)
             x = samplers.annealed_langevin(field, x, sigmas, keys, **how)
         return jnp.clip(2 * x - 1, -1, 1)
+
+    return sample
+
+
+def build(config: Config) -> "Experiment":
+    import jax.numpy as jnp
+
+    from jgen.data import resolve
+    from jgen.experiment import Experiment, Stage
+    from jgen.objectives import score
+    from jgen.train import Phase
+    from jgen.train.rates import ramped
+
+    config = replace(config, data=resolve(config.data))
+    (net, told), held = network(config), jnp.asarray(levels(config), jnp.float32)
+
+    def apply(params, x, sigma, label=None, **_):
+        return net.apply({"params": params}, x, told(sigma))
+
+    def init(key):
+        return {"net": net.init(key, jnp.zeros((1, *config.data.shape)), told(held[:1]))["params"]}, {}
 
     matching = {"denoising": score.annealed, "sliced": score.annealed_sliced}[config.objective]
 
@@ -147,7 +174,7 @@ def build(config: Config) -> "Experiment":
             phases=[Phase("net", loss)],
             optimizers={"net": optimizer(config, config.train.steps)},
             ema={"net": ramped(config.ema)},
-            sample=sample,
+            sample=sampler(config, apply),
             options=config.sampling,
             validate=loss,
             evaluate=mean_loss(loss),
