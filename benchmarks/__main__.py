@@ -12,10 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import foundation, gan, latent, metrics, score
+from benchmarks import diffusion, foundation, gan, latent, metrics, score
 from benchmarks.timing import Row
 
-BENCHMARKS = {**foundation.BENCHMARKS, **metrics.BENCHMARKS, **latent.BENCHMARKS, **score.BENCHMARKS, **gan.BENCHMARKS}
+BENCHMARKS = {
+    name: run for part in (foundation, metrics, latent, diffusion, score, gan) for name, run in part.BENCHMARKS.items()
+}
 
 
 def isolated(name: str) -> list[Row]:

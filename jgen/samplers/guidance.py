@@ -83,10 +83,10 @@ def cfg_batched(call: Callable[[Array, Array, Array], Any], label: Array, null: 
     """The same with one call of twice the batch: call(x [2B], t [2B], label [2B]) -> function of (x, t)."""
 
     def guided(x: Array, t: Array) -> Any:
-        twice = lambda v: jnp.concatenate([v, v])  # noqa: E731
-        labels = jnp.concatenate([label, jnp.full_like(label, null)])
-        found = call(twice(x), twice(t), labels)
-        first, second = (jax.tree.map(lambda v, i=i: v[i * len(x) : (i + 1) * len(x)], found) for i in range(2))
+        # An image's two calls are neighbours, so that both stay on the image's device.
+        both = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])  # noqa: E731
+        found = call(both(x, x), both(t, t), both(label, jnp.full_like(label, null)))
+        first, second = (jax.tree.map(lambda v, i=i: v.reshape(-1, 2, *v.shape[1:])[:, i], found) for i in range(2))
         return _mixed(first, second, scale)
 
     return guided
