@@ -8,6 +8,7 @@ import pytest
 
 from jgen import samplers, schedules
 from jgen.objectives import diffusion
+from jgen.samplers.repaint import levels
 from jgen.schedules import at
 from jgen.types import Prediction
 
@@ -172,3 +173,36 @@ def test_the_bridge_to_sigma_agrees_at_the_chain_own_levels():
 def test_impossible_schedules_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_the_walk_of_repaint():
+    path = levels(12, 4, 3)
+    assert path[0] == 12
+    assert path[-1] == 0
+    assert set(np.abs(np.diff(path))) == {1}
+    assert [list(path).count(n) for n in (0, 2, 4, 6, 8)] == [1, 1, 3, 5, 5]
+    with pytest.raises(ValueError, match="jump=0"):
+        levels(12, 0)
+
+
+def test_repaint_comes_closer_to_the_conditional_law_than_replacement():
+    covariance = np.array([[1.0, 0.9], [0.9, 1.0]]) * 0.5  # two pixels; the first is known to be 1
+
+    def predict(x, t):
+        a = jnp.asarray(CHAIN.alpha_bar, jnp.float32)[t[0]]
+        gain = jnp.sqrt(a) * jnp.linalg.solve(a * covariance + (1 - a) * jnp.eye(2), covariance).T
+        return Prediction(jnp.einsum("ij,bj->bi", gain, x[:, 0, :, 0])[:, None, :, None])
+
+    known, mask = jnp.ones((1, 1, 2, 1)), jnp.array([True, False]).reshape(1, 1, 2, 1)
+    keys = samplers.image_keys(0, 1000)
+    x = samplers.noise(keys, (1, 2, 1))
+    found = []
+    for resamplings in (1, 10):
+        run = jax.jit(lambda x, k, r=resamplings: samplers.repaint(
+            predict, CHAIN, x, known, mask, k, timesteps=100, jump=2, resamplings=r
+        ))  # fmt: skip
+        images = np.asarray(run(x, keys))[:, 0, :, 0]
+        assert (images[:, 0] == 1).all()
+        found.append(images[:, 1].mean())
+    assert found[0] < found[1] - 0.15
+    assert abs(found[1] - 0.9) < 0.05  # E[second | first = 1]

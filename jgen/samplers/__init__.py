@@ -23,6 +23,7 @@ from jgen.samplers.langevin import (
     unadjusted_langevin,
 )
 from jgen.samplers.pc import predictor_corrector
+from jgen.samplers.repaint import repaint
 from jgen.samplers.sdedit import sdedit
 from jgen.samplers.unipc import unipc
 
@@ -31,5 +32,5 @@ __all__ = [
     "class_labels", "clip", "clip_denoised", "consistent_langevin", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2",
     "dpm_2_ancestral", "dpm_adaptive", "dpm_solver", "dpm_solver_adaptive", "dpmpp_2s_ancestral", "dpmpp_multistep_sde",
     "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "heun", "image_keys", "lms", "metropolis_langevin", "noise",
-    "plms", "predictor_corrector", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",
+    "plms", "predictor_corrector", "repaint", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",
 ]  # fmt: skip

@@ -117,7 +117,8 @@ def interval(guided: F, plain: F, low: float, high: float) -> F:
 def replace_known(denoise: F, known: Array, mask: Array) -> F:
     """Inpainting: the clean image is taken from `known` [B, H, W, C] where mask (bool [B or 1, H, W, 1]) says so.
 
-    Every step then pulls those pixels to their values, noised to the level at hand by the sampler itself.
+    Every step then pulls those pixels to their values, noised to the level at hand by the sampler itself. With
+    `jgen.samplers.repaint` the other pixels agree with them better, for more calls.
     """
 
     def replaced(x: Array, t: Array) -> Any:
