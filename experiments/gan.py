@@ -60,7 +60,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=4000, save_every=2000, sample_every=2000, log_every=10),
+        train=TrainConfig(steps=3000, save_every=1500, sample_every=1500, log_every=10),
         width=16,
         learning_rate=5e-4,
         ema=0.998,

@@ -31,7 +31,7 @@ class Config(Growing, Shared):
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(**FASHION_MNIST, train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10)),
+    "fashion_mnist": Config(**FASHION_MNIST, train=TrainConfig(steps=1000, save_every=1000, sample_every=1000, log_every=10)),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=18_750, save_every=10_000, sample_every=10_000, log_every=100),
