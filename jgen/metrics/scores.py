@@ -105,6 +105,10 @@ def collect(
             width = dim.shape[1] if keep else 0
             moments = jax.device_put(frechet.no_moments(dim.shape[1]), replicated(mesh))
         moments, kept = run(extractor.variables, moments, _spread(images, mesh), weights)
+        if jax.default_backend() == "cpu":
+            # Or the next batch's sampler starts beside it: with two cores, the collectives of two programs can hold both
+            # threads and wait forever, each for the other device.
+            jax.block_until_ready(moments)
         if pending is not None:
             rows.append(np.asarray(pending))
         pending, seen = kept, seen + count
@@ -129,12 +133,12 @@ def _runner(extractor: Extractor, mesh: Mesh, features_too: bool, logits_too: bo
             x = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255)
         with jax.default_matmul_precision("highest"):  # or a score would depend on the accelerator
             features, logits = extractor.apply(variables, x)
-        moments = frechet.add(moments, features, weights)
-        parts = [*([features] if features_too else []), *([logits] if logits_too else [])]
-        if not parts:
-            return moments, None
-        # One collective after the other: on a CPU with two cores, two at once can hold both threads and wait forever.
-        return lax.optimization_barrier((moments, jnp.concatenate(parts, 1)))
+        found = features if logits is None or not logits_too else jnp.concatenate([features, logits], 1)
+        # The one collective of the program; all that follows is done on every device alike.
+        found = lax.with_sharding_constraint(found, replicated(mesh))
+        moments = frechet.add(moments, found[:, : features.shape[1]], weights)
+        kept = found if features_too else found[:, features.shape[1] :]
+        return moments, kept if kept.shape[1] else None
 
     return jax.jit(run, donate_argnums=1, out_shardings=replicated(mesh))
 
