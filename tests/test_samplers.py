@@ -185,6 +185,7 @@ def test_the_walk_of_repaint():
         levels(12, 0)
 
 
+@pytest.mark.slow
 def test_repaint_comes_closer_to_the_conditional_law_than_replacement():
     covariance = np.array([[1.0, 0.9], [0.9, 1.0]]) * 0.5  # two pixels; the first is known to be 1
 

@@ -137,6 +137,7 @@ def test_a_score_model_runs_under_the_samplers_of_the_continuous_coordinates():
         assert np.allclose(found, 0.3 + (x - 0.3) * 0.6 / np.sqrt(0.36 + 25), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_probability_flow_round_trip_and_likelihood_of_a_gaussian():
     from jgen.samplers import probability_flow
 
