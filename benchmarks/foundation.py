@@ -55,7 +55,7 @@ def conv() -> list[Row]:
 
     import jax
 
-    from jgen.nn.conv import _kernel_gradient, tiled_kernel_gradient
+    from jgen.nn.conv import SAME, kernel_gradient, tiled_kernel_gradient
     from jgen.train.sharding import batch_sharding, make_mesh
 
     rows, mesh = [], make_mesh()
@@ -64,8 +64,8 @@ def conv() -> list[Row]:
         x, dy = (jax.device_put(jax.random.normal(key, (32, size, size, width)), batch_sharding(mesh)) for _ in range(2))
         kernel = jax.random.normal(key, (3, 3, width, width))
         sides = {
-            "xla": jax.jit(partial(_kernel_gradient, kernel, "SAME")),
-            "tiled": jax.jit(partial(tiled_kernel_gradient, kernel)),
+            "xla": jax.jit(partial(kernel_gradient, kernel, "SAME")),
+            "tiled": jax.jit(partial(tiled_kernel_gradient, kernel, SAME)),
         }
         runs = {name: lambda f=f: jax.block_until_ready(f(x, dy)) for name, f in sides.items()}  # noqa: B023
         times = alternate(runs, 20)

@@ -8,7 +8,7 @@ import pytest
 
 from jgen.models.unet import UNet
 from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, timestep_embedding
-from jgen.nn.conv import plain, tiled_kernel_gradient
+from jgen.nn.conv import SAME, plain, tiled_kernel_gradient, upsampled_conv3x3
 
 KEY = jax.random.key(0)
 
@@ -23,7 +23,7 @@ def test_convolution_has_the_plain_one_gradients(height, width):
     dy = jax.random.normal(jax.random.key(2), y.shape)
     for a, b in zip(back(dy), plain_back(dy)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(tiled_kernel_gradient(kernel, x, dy), plain_back(dy)[1], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(tiled_kernel_gradient(kernel, SAME, x, dy), plain_back(dy)[1], rtol=1e-4, atol=1e-3)
 
 
 def test_convolution_can_be_differentiated_twice():
@@ -33,6 +33,26 @@ def test_convolution_can_be_differentiated_twice():
         return jax.grad(lambda k: jnp.sum(jax.grad(lambda x: jnp.sum(jnp.tanh(conv(x, k))))(x) ** 2))(kernel)
 
     np.testing.assert_allclose(penalty(conv3x3), penalty(plain), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(penalty(upsampled_conv3x3), penalty(repeated), rtol=1e-3, atol=1e-3)
+
+
+def repeated(x, kernel):
+    return plain(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel)
+
+
+@pytest.mark.parametrize("height,width", [(4, 5), (14, 8)])
+def test_upsampling_convolution_is_that_of_the_repeated_image(height, width):
+    x = jax.random.normal(KEY, (2, height, width, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+    y, back = jax.vjp(upsampled_conv3x3, x, kernel)
+    want, plain_back = jax.vjp(repeated, x, kernel)
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
+    dy = jax.random.normal(jax.random.key(2), y.shape)
+    for a, b in zip(back(dy), plain_back(dy)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    bias = jnp.arange(4.0)
+    y = Conv3x3(4, up=True).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    np.testing.assert_allclose(y, want + bias[None, None, None], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

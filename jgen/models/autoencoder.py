@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.models.edm import check_levels
-from jgen.models.unet import upsample
 from jgen.models.vqvae import Quantized, quantize
 from jgen.nn.attention import attention
 from jgen.nn.conv import Conv3x3
@@ -94,7 +93,7 @@ class Decoder(_Half):
             for i in range(self.num_res_blocks + 1):
                 h = self._block(h, level, "up", i)
             if level:
-                h = Conv3x3(h.shape[-1], name=f"up_{level}_upsample_conv")(upsample(h))
+                h = Conv3x3(h.shape[-1], name=f"up_{level}_upsample_conv", up=True)(h)
         return self._out(h)
 
 

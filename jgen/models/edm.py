@@ -51,8 +51,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        def conv(name: str, init: nn.initializers.Initializer = GLOROT) -> Conv3x3:
-            return Conv3x3(self.features, 1, self.dtype, init, name=name)
+        def conv(name: str, init: nn.initializers.Initializer = GLOROT, up: bool = False) -> Conv3x3:
+            return Conv3x3(self.features, 1, self.dtype, init, up=up, name=name)
 
         def norm(h: Array, name: str) -> Array:
             return group_norm(h.shape[-1], self.epsilon, self.dtype, name)(h)
@@ -60,7 +60,8 @@ class Block(nn.Module):
         def resized(h: Array) -> Array:
             return {"": lambda h, _: h, "up": upsample, "down": downsample}[self.resample](h, self.taps)
 
-        h = conv("conv0")(resized(nn.silu(norm(x, "norm0"))))
+        h, repeat = nn.silu(norm(x, "norm0")), self.resample == "up" and tuple(self.taps) == (1, 1)
+        h = conv("conv0", up=repeat)(h if repeat else resized(h))
         width = self.features * (2 if self.scale_shift else 1)
         known = nn.Dense(width, dtype=self.dtype, kernel_init=GLOROT, name="affine")(emb)[:, None, None]
         if self.scale_shift:

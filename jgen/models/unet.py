@@ -23,9 +23,9 @@ ZEROS = nn.initializers.zeros
 Dtype = jnp.dtype | None
 
 
-def conv3x3(features: int, name: str, dtype: Dtype, stride: int = 1, zero: bool = False) -> Conv3x3:
-    """A 3x3 convolution; zero=True starts it at 0."""
-    return Conv3x3(features, stride, dtype, ZEROS if zero else nn.initializers.lecun_normal(), name=name)
+def conv3x3(features: int, name: str, dtype: Dtype, stride: int = 1, zero: bool = False, up: bool = False) -> Conv3x3:
+    """A 3x3 convolution; zero=True starts it at 0, up=True is of the image upsampled by nearest neighbour."""
+    return Conv3x3(features, stride, dtype, ZEROS if zero else nn.initializers.lecun_normal(), name=name, up=up)
 
 
 def upsample(x: Array) -> Array:
@@ -60,8 +60,8 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h = self.resample(nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="in_layers_0")(x)))
-        h = conv3x3(self.features, "in_layers_2", self.dtype)(h)
+        h, up = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="in_layers_0")(x)), self.resample is upsample
+        h = conv3x3(self.features, "in_layers_2", self.dtype, up=up)(h if up else self.resample(h))
         width = self.features * (2 if self.scale_shift_norm else 1)
         cond = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))[:, None, None]
         norm = GroupNorm(self.groups, self.epsilon, self.dtype, name="out_layers_0")
@@ -218,7 +218,7 @@ class UNet(_Blocks):
                     if self.resblock_updown:
                         h = self._res(mult * self.channels, f"{name}_{parts}", upsample)(h, emb, train)
                     else:
-                        h = conv3x3(mult * self.channels, f"{name}_{parts}_conv", self.dtype)(upsample(h))
+                        h = conv3x3(mult * self.channels, f"{name}_{parts}_conv", self.dtype, up=True)(h)
                     factor //= 2
                 index += 1
         h = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="out_0")(h))

@@ -12,15 +12,23 @@ from jgen.types import Array
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation after each but the last."""
+    """Dense layers with an activation after each but the last.
+
+    gated: twice as many units a layer, one half the sigmoid gates of the other, in place of the activation (Tomczak & Welling
+    2018, arXiv:1705.07120).
+    """
 
     widths: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i, width in enumerate(self.widths):
-            x = nn.Dense(width, name=f"dense_{i}")(x if i == 0 else self.activation(x))
+            if self.gated and i < len(self.widths) - 1:
+                x = nn.glu(nn.Dense(2 * width, name=f"dense_{i}")(x))
+            else:
+                x = nn.Dense(width, name=f"dense_{i}")(x if i == 0 or self.gated else self.activation(x))
         return x
 
 
@@ -51,8 +59,7 @@ class ConvDecoder(nn.Module):
         x = nn.relu(nn.Dense(height * width * self.channels[-1], name="in")(z))
         x = x.reshape(len(z), height, width, self.channels[-1])
         for i, channels in reversed(list(enumerate(self.channels))):
-            x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
-            x = nn.relu(Conv3x3(channels, name=f"up_{i}")(x))
+            x = nn.relu(Conv3x3(channels, name=f"up_{i}", up=True)(x))
         return Conv3x3(self.shape[2], name="out")(x)
 
 
@@ -69,6 +76,8 @@ class VAE(nn.Module):
     widths: Sequence[int] = (256, 256)
     channels: Sequence[int] = ()
     activation: Callable[[Array], Array] = nn.relu
+    gated: bool = False
+    """Gates in place of activations in the MLPs."""
 
     def setup(self) -> None:
         if self.channels:
@@ -78,8 +87,8 @@ class VAE(nn.Module):
             self.decoder = ConvDecoder((*self.shape[:2], self.outputs), self.channels)
         else:
             pixels = int(np.prod(self.shape[:2]))
-            self.encoder = MLP((*self.widths, 2 * self.latents), self.activation)
-            self.decoder = MLP((*reversed(self.widths), pixels * self.outputs), self.activation)
+            self.encoder = MLP((*self.widths, 2 * self.latents), self.activation, self.gated)
+            self.decoder = MLP((*reversed(self.widths), pixels * self.outputs), self.activation, self.gated)
 
     def __call__(self, x: Array) -> Array:
         return self.decode(self.encode(x)[0])

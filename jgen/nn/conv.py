@@ -17,6 +17,10 @@ from jax import lax
 from jgen.types import Array
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+Padding = tuple[tuple[int, int], tuple[int, int]]
+"""Rows above and below, columns left and right."""
+SAME: Padding = ((1, 1), (1, 1))
+"""That keeps the size under a 3x3 kernel."""
 TILES = (7, 8, 6, 5, 4)
 """Sides of a tile, best first; an axis takes the first that divides it."""
 SMALLEST = 14
@@ -42,39 +46,64 @@ def plain(x: Array, kernel: Array, padding: str = "SAME") -> Array:
     return convolve(x, kernel, 1, padding)
 
 
-@jax.custom_vjp
 def conv3x3(x: Array, kernel: Array) -> Array:
     """`plain` with the faster weight gradient on CPUs. Reverse-mode differentiation only, of any order."""
-    return plain(x, kernel)
+    return same_size(x, kernel, SAME)
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return plain(x, kernel), (x, kernel)
+def upsampled_conv3x3(x: Array, kernel: Array) -> Array:
+    """`plain` of x [B, H, W, I] with every pixel repeated to a 2x2 square: [B, 2H, 2W, O] for 4/9 of the arithmetic.
+
+    Three taps on repeated pixels see two different ones; an even row (column) the one before and its own, an odd row its own
+    and the one after. So each of the four phases is a 2x2 convolution of the small image with taps added up.
+    """
+    b, height, width, _ = x.shape
+    sums = jnp.asarray([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)  # [phase, tap of two, tap of three]
+    taps = jnp.einsum("rak,sbl,klio->rsabio", sums, sums, kernel)
+    phases = [[same_size(x, taps[r, s], ((1 - r, r), (1 - s, s))) for s in (0, 1)] for r in (0, 1)]
+    rows = jnp.stack([jnp.stack(row, 3) for row in phases], 2)
+    return rows.reshape(b, 2 * height, 2 * width, kernel.shape[-1])
 
 
-def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def same_size(x: Array, kernel: Array, padding: Padding) -> Array:
+    """`convolve` with padding that keeps the size, and the faster weight gradient on CPUs."""
+    return convolve(x, kernel, 1, padding)
+
+
+def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, kernel, 1, padding), (x, kernel)
+
+
+def _backward(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    (dx,) = jax.vjp(lambda x: plain(x, kernel), x)[1](dy)
+    (dx,) = jax.vjp(lambda x: convolve(x, kernel, 1, padding), x)[1](dy)
     if max(_tile(x.shape[1]), _tile(x.shape[2])) == 0:
-        return dx, _kernel_gradient(kernel, "SAME", x, dy)
-    whole, tiled = partial(_kernel_gradient, kernel, "SAME"), partial(tiled_kernel_gradient, kernel)
+        return dx, kernel_gradient(kernel, padding, x, dy)
+    whole, tiled = (partial(f, kernel, padding) for f in (kernel_gradient, tiled_kernel_gradient))
     return dx, lax.platform_dependent(x, dy, cpu=tiled, default=whole)
 
 
-conv3x3.defvjp(_forward, _backward)
+same_size.defvjp(_forward, _backward)
 
 
-def _kernel_gradient(kernel: Array, padding: str, x: Array, dy: Array) -> Array:
-    return jax.vjp(lambda k: plain(x, k, padding), kernel)[1](dy)[0]
+def kernel_gradient(kernel: Array, padding: Padding | str, x: Array, dy: Array) -> Array:
+    """The gradient of `kernel` as the compiler makes it."""
+    return jax.vjp(lambda k: convolve(x, k, 1, padding), kernel)[1](dy)[0]
 
 
-def tiled_kernel_gradient(kernel: Array, x: Array, dy: Array) -> Array:
+def tiled_kernel_gradient(kernel: Array, padding: Padding, x: Array, dy: Array) -> Array:
     """The gradient of `kernel` as a sum over tiles of dy [B, H, W, O], each with the rim of x that it sees."""
-    height, width = x.shape[1:3]
+    (height, width), (tall, wide) = dy.shape[1:3], kernel.shape[:2]
     down, right = _tile(height) or height, _tile(width) or width
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     return sum(
-        _kernel_gradient(kernel, "VALID", padded[:, i : i + down + 2, j : j + right + 2], dy[:, i : i + down, j : j + right])
+        kernel_gradient(
+            kernel,
+            "VALID",
+            padded[:, i : i + down + tall - 1, j : j + right + wide - 1],
+            dy[:, i : i + down, j : j + right],
+        )
         for i in range(0, height, down)
         for j in range(0, width, right)
     )  # pyright: ignore[reportReturnType]
@@ -87,7 +116,8 @@ def _tile(size: int) -> int:
 class Conv3x3(nn.Module):
     """3x3 convolution with bias, one pixel of zero padding on every side, stride 1 or 2; parameters as nn.Conv's.
 
-    asymmetric: with stride 2, the padding is right of and below the image only.
+    asymmetric: with stride 2, the padding is right of and below the image only. up: of the image with every pixel repeated to
+    a 2x2 square.
     """
 
     features: int
@@ -95,6 +125,7 @@ class Conv3x3(nn.Module):
     dtype: jnp.dtype | None = None
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     asymmetric: bool = False
+    up: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -102,6 +133,6 @@ class Conv3x3(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.stride == 1:
-            return conv3x3(x, kernel) + bias[None, None, None]
+            return (upsampled_conv3x3 if self.up else conv3x3)(x, kernel) + bias[None, None, None]
         pad = (0, 1) if self.asymmetric else (1, 1)
         return convolve(x, kernel, self.stride, (pad, pad)) + bias[None, None, None]

@@ -53,9 +53,9 @@ class Generator(nn.Module):
         for _ in range(levels):
             width //= 2
             if self.kind == "dcgan":
-                x = Conv3x3(width, kernel_init=INIT)(upsample(norm(x)))
+                x = Conv3x3(width, kernel_init=INIT, up=True)(norm(x))
             else:
-                y = Conv3x3(width, kernel_init=INIT)(upsample(norm(x)))
+                y = Conv3x3(width, kernel_init=INIT, up=True)(norm(x))
                 y = Conv3x3(width, kernel_init=INIT)(norm(y))
                 x = upsample(nn.Dense(width, kernel_init=INIT)(x)) + y
         return jnp.tanh(Conv3x3(self.channels)(norm(x)))
