@@ -26,9 +26,9 @@ from experiments._diffusion import (
     mean_loss,
     null_label,
     optimizer,
-    solve,
     unet,
 )
+from experiments.ddpm import solved
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -139,9 +139,10 @@ def build(config: Config) -> "Experiment":
 
     def caller(i, low):
         """(params, x, t, label) -> the noise at stage i, given what the smaller image is to it."""
-        known = {} if low is None else {"low_res": low}
 
         def apply(params, x, t, label, **kwargs):
+            # A guided call has each image twice, one beside the other.
+            known = {} if low is None else {"low_res": jnp.repeat(low, len(x) // len(low), 0)}
             return nets[i].apply({"params": params}, x, t, label, **known, **kwargs)
 
         return apply
@@ -194,13 +195,10 @@ def build(config: Config) -> "Experiment":
             guided, x = samplers.clip(free_guidance(config, predict, label, options.guidance)), samplers.noise(keys, shape)
             walk = samplers.ddim if options.sampler == "ddim" else samplers.ancestral
             return walk(guided, chain, x, keys, **steps)
-        ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), 200.0)
-        return jnp.clip(solve(guided_denoiser(config, options, denoise, label), options, keys, shape, *ends), -1, 1)
+        return solved(chain, options, guided_denoiser(config, options, denoise, label), keys, shape)
 
     def sampler(last):
         def sample(params, extra, keys, options: Sampling):
-            if options.guidance != 1:
-                raise UserError(f"guidance={options.guidance}: the stages of a cascade are not guided; give it 1")
             if not 0 <= options.augment <= config.most_augment:
                 raise UserError(f"augment={options.augment}: must be from 0 to the {config.most_augment} it was trained with")
             label = asked(config, keys, options.label)

@@ -115,33 +115,44 @@ def denoiser(config: Config, params: "Params", options: Solver, label: Any = Non
     return guided_denoiser(config, options, call, label)
 
 
-def sampler(config: Config, outputs: int = 1):
-    """The experiment's `sample`: any sampler, guided or not."""
-    import jax.numpy as jnp
-
+def walk(chain: "Schedule", options: Sampling, predict: "Predict", keys: Any, shape: tuple[int, ...]) -> Any:
+    """Images by one of the samplers of the discrete coordinates."""
     from jgen import samplers
 
+    x = samplers.noise(keys, shape)
+    if options.sampler == "ddim":
+        return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
+    return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
+
+
+def solved(chain: "Schedule", options: Solver, denoise: "Denoise", keys: Any, shape: tuple[int, ...]) -> Any:
+    """Images by one of the samplers of the continuous coordinates, from the chain's last level (200 at most) to its first."""
+    import jax.numpy as jnp
+
+    ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), 200.0)
+    return jnp.clip(solve(denoise, options, keys, shape, *ends), -1, 1)
+
+
+def sampler(config: Config, outputs: int = 1):
+    """The experiment's `sample`: any sampler, guided or not."""
     chain, shape = schedule(config), config.data.shape
 
     def sample(params, extra, keys, options: Sampling):
         label = asked(config, keys, options.label)
         if options.sampler in ("ddim", "ddpm"):
-            predict, x = predictor(config, params, label, options.guidance, outputs), samplers.noise(keys, shape)
-            if options.sampler == "ddim":
-                return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
-            return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
-        denoise = denoiser(config, params, options, label, outputs)
-        images = solve(denoise, options, keys, shape, float(chain.sigma[0]), float(chain.sigma[-1]))
-        return jnp.clip(images, -1, 1)
+            return walk(chain, options, predictor(config, params, label, options.guidance, outputs), keys, shape)
+        return solved(chain, options, denoiser(config, params, options, label, outputs), keys, shape)
 
     return sample
 
 
 def loss_by_time(config: Config, apply):
-    """The evaluation of a run: its loss at ten times of the chain, and their mean."""
+    """The evaluation of a run: its loss at ten times of the chain, their mean, and how well DDIM gives held-out images back."""
     import jax
     import jax.numpy as jnp
 
+    from jgen import samplers
+    from jgen.metrics.image_quality import psnr
     from jgen.objectives import diffusion
 
     chain = schedule(config)
@@ -156,9 +167,26 @@ def loss_by_time(config: Config, apply):
 
         return diffusion.loss_by_time(net, chain, batch["image"], key, times, config.prediction)
 
+    @jax.jit
+    def inversion(params, batch):
+        """PSNR of images that DDIM turned into noise and back."""
+        label, steps = batch["label"] if config.conditional else None, min(100, len(chain))
+
+        def predict(x, t):
+            net = lambda x, t: apply(params["net"], x, t, label)  # noqa: E731
+            return diffusion.predictor(net, chain, config.prediction)(x, t)
+
+        x0, keys = batch["image"], samplers.image_keys(0, len(batch["image"]))
+        back = samplers.ddim(predict, chain, samplers.ddim_invert(predict, chain, x0, timesteps=steps), keys, timesteps=steps)
+        return jnp.mean(psnr(x0, jnp.clip(back, -1, 1)))
+
     def evaluate(params, extra, key, batches, count):
-        total = sum(losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)) / count
-        return {"loss (mean of the rows below)": total.mean(), **{f"loss at t={t}": v for t, v in zip(times, total)}}
+        batch = next(batches)
+        found = {f"psnr_db of DDIM there and back, {min(100, len(chain))} steps": inversion(params, batch)}
+        total = losses(params, key, batch)
+        total = sum((losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(1, count)), total) / count
+        rows = {f"loss at t={t}": v for t, v in zip(times, total)}
+        return {"loss (mean of the rows below)": total.mean(), **rows, **found}
 
     return evaluate
 

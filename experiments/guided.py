@@ -95,31 +95,37 @@ def sampler(config: Config):
     import jax.numpy as jnp
 
     from jgen import samplers
+    from jgen.arrays import wide
     from jgen.errors import UserError
+    from jgen.objectives import edm
     from jgen.samplers import guidance
 
     plain, chain, shape = ddpm.sampler(config), ddpm.schedule(config), config.data.shape
-    judge = classifier.network(of_classifier(config))
+    judge, form = classifier.network(of_classifier(config)), edm.chain(chain)
 
     def sample(params, extra, keys, options: Sampling):
         if not options.classifier_scale:
             return plain(params, extra, keys, options)
         if "classifier" not in params:
             raise UserError(f"classifier_scale={options.classifier_scale}: the classifier is not trained yet")
-        if options.sampler not in ("ddim", "ddpm"):
-            raise UserError(f"sampler={options.sampler}: the classifier guides ddim and ddpm only")
         label = samplers.class_labels(keys, options.label, config.data.num_classes)
 
         def log_probability(x, t):
             logits = judge.apply({"params": params["classifier"]}, x, t)[1]
             return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
 
-        predict = ddpm.predictor(config, params, label, options.guidance)
-        predict = guidance.classifier(predict, log_probability, options.classifier_scale)
-        x = samplers.noise(keys, shape)
-        if options.sampler == "ddim":
-            return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
-        return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
+        def at_level(x, sigma):
+            """The same in the coordinates of the continuous samplers: the classifier knows x_t = c_in x."""
+            return log_probability(wide(form.scale(sigma), x) * x, form.noise(sigma))
+
+        if options.sampler in ("ddim", "ddpm"):
+            predict = ddpm.predictor(config, params, label, options.guidance)
+            return ddpm.walk(
+                chain, options, guidance.classifier(predict, log_probability, options.classifier_scale), keys, shape
+            )
+        denoise = ddpm.denoiser(config, params, options, label)
+        denoise = guidance.classifier_denoiser(denoise, at_level, options.classifier_scale)
+        return ddpm.solved(chain, options, denoise, keys, shape)
 
     return sample
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,15 +148,18 @@ def unknown_set(name: str) -> UserError:
 
 def digits(split: str) -> ArraySource:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey, in 17 levels: the first 1,500 are train, the rest test."""
-    from sklearn.datasets import load_digits
-
     if split not in ("train", "test"):
         raise UserError(f"data.split={split}: digits has train and test")
     chosen = slice(1500) if split == "train" else slice(1500, None)
-    data: Any = load_digits()
-    images = np.round(data.images[chosen, :, :, None] * (255 / 16)).astype(np.uint8)
+    # The file that scikit-learn carries is read in place, since importing the package takes a second of every start.
+    spec = find_spec("sklearn")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = spec.submodule_search_locations[0]
+    table = np.loadtxt(Path(folder) / "datasets" / "data" / "digits.csv.gz", np.float32, delimiter=",")[chosen]
+    images = np.round(table[:, :64].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     classes = tuple(str(i) for i in range(10))
-    return ArraySource({"image": images, "label": data.target[chosen].astype(np.int32)}, classes, "digits")
+    return ArraySource({"image": images, "label": table[:, 64].astype(np.int32)}, classes, "digits")
 
 
 def load(source: Source, count: int, name: str, skip_bad: bool) -> ArraySource:
