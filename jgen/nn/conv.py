@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
@@ -58,11 +59,17 @@ def upsampled_conv3x3(x: Array, kernel: Array) -> Array:
     and the one after. So each of the four phases is a 2x2 convolution of the small image with taps added up.
     """
     b, height, width, _ = x.shape
-    sums = jnp.asarray([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)  # [phase, tap of two, tap of three]
-    taps = jnp.einsum("rak,sbl,klio->rsabio", sums, sums, kernel)
-    phases = [[same_size(x, taps[r, s], ((1 - r, r), (1 - s, s))) for s in (0, 1)] for r in (0, 1)]
+    sums = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # [phase, tap of two, tap of three]
+    taps = [[mixed_taps(mixed_taps(kernel, sums[r], 0), sums[s], 1) for s in (0, 1)] for r in (0, 1)]
+    phases = [[same_size(x, taps[r][s], ((1 - r, r), (1 - s, s))) for s in (0, 1)] for r in (0, 1)]
     rows = jnp.stack([jnp.stack(row, 3) for row in phases], 2)
     return rows.reshape(b, 2 * height, 2 * width, kernel.shape[-1])
+
+
+def mixed_taps(kernel: Array, matrix: np.ndarray, axis: int) -> Array:
+    """matrix [n, m] times the m taps of a kernel along an axis, in sums of slices: so small a product is slow on CPUs."""
+    taps = [lax.index_in_dim(kernel, k, axis) for k in range(matrix.shape[1])]
+    return jnp.concatenate([sum(v if c == 1 else c * v for c, v in zip(row, taps) if c) for row in matrix.tolist()], axis)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.nn.conv import DIMENSIONS, conv3x3
+from jgen.nn.conv import DIMENSIONS, conv3x3, mixed_taps
 from jgen.types import Array
 
 Padding = int | Sequence[int]
@@ -177,10 +177,8 @@ def upsample_conv(x: Array, kernel: Array, taps: Sequence[float] = (1, 3, 3, 1))
     """
     if len(taps) != 4 or kernel.shape[:2] != (3, 3):
         raise UserError(f"taps={list(taps)}, kernel {kernel.shape[:2]}: must be 4 taps and a 3x3 kernel")
-    made = jnp.asarray(_phases(taps), kernel.dtype)
-    wide = jnp.einsum("rak,sbl,klio->abirso", made, made, kernel)
-    b, height, width, _ = x.shape
-    out = wide.shape[-1]
-    y = conv3x3(x, wide.reshape(3, 3, x.shape[-1], 4 * out))
+    made, (b, height, width, _), out = _phases(taps), x.shape, kernel.shape[-1]
+    wide = [mixed_taps(mixed_taps(kernel, made[r], 0), made[s], 1) for r in (0, 1) for s in (0, 1)]
+    y = conv3x3(x, jnp.concatenate(wide, -1))
     y = y.reshape(b, height, width, 2, 2, out).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(b, 2 * height, 2 * width, out)
