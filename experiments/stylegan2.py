@@ -34,7 +34,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         **FASHION_MNIST,
-        train=TrainConfig(steps=3000, save_every=1000, sample_every=1500, log_every=10),
+        train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
         r1_every=16,
     ),
     "cifar10": Config(

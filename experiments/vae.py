@@ -78,14 +78,14 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=100),
-        train=TrainConfig(steps=220_000, scan=10, log_every=100, save_every=20_000, sample_every=20_000),
+        train=TrainConfig(steps=100_000, scan=10, log_every=100, save_every=10_000, sample_every=20_000),
         likelihood="bernoulli",
         latents=40,
         widths=(300, 300),
         gated=True,
         bound_samples=5000,
-        kl_warmup=60_000,
-        learning_rate=1e-3,
+        kl_warmup=20_000,
+        learning_rate=5e-4,
         ema=0.999,
     ),
     "cifar10": Config(

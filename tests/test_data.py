@@ -14,6 +14,7 @@ from jgen.data import sources as sources_module
 from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, Glyphs, decode_caption
 from jgen.data.idx import fashion_mnist_folder
 from jgen.data.pipeline import indices
+from jgen.metrics.scores import make_reference
 from jgen.train.sharding import make_mesh
 
 MESH = make_mesh()
@@ -194,6 +195,10 @@ def test_bad_files_are_named_or_skipped_and_counted(folder, monkeypatch, capsys)
         pipeline = Pipeline(open_source(skipping), skipping, 0, MESH)
         assert len(take(pipeline, 4)) == 4
         assert pipeline.skipped >= 1
+    reference = make_reference(open_source(replace(config, skip_bad=True)), config)
+    assert [len(images) for images in reference.batches(5)] == [5, 5, 5]
+    with pytest.raises(ValueError, match=r"9.png: truncated"):
+        list(make_reference(open_source(config), config).batches(5))
 
 
 def test_other_files_in_a_folder_are_named(folder):

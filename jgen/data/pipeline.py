@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jgen.config import DataConfig
-from jgen.data.sources import ArraySource, Example, Source, check_labels
+from jgen.data.sources import ArraySource, Example, Source, check_labels, good_example
 from jgen.errors import UserError
 from jgen.train.sharding import batch_sharding
 from jgen.types import Array, Batch, Key
@@ -153,19 +153,14 @@ class Stream:
     def __getitem__(self, position: int, /) -> Example:
         step, row = divmod(int(position), len(self.rows))
         index = int(self._indices(self.start + step)[self.rows[row]])
-        skip_bad = getattr(self.source, "skip_bad", False)
-        for skipped in range(len(self.source)):
-            try:
-                found = self.source[(index + skipped) % len(self.source)]
-            except UserError as error:
-                if skip_bad:
-                    continue
-                example: dict[str, Any] = {"image": np.zeros(self.source.shape, np.uint8)}
-                if self.source.classes:
-                    example["label"] = np.int32(0)
-                return {**example, SKIPPED: np.int32(0), ERROR: _message(str(error))}
-            return {**found, SKIPPED: np.int32(skipped), ERROR: _message("")}
-        raise UserError("no file of the set can be read")
+        try:
+            found, skipped = good_example(self.source, index)
+        except UserError as error:
+            example: dict[str, Any] = {"image": np.zeros(self.source.shape, np.uint8)}
+            if self.source.classes:
+                example["label"] = np.int32(0)
+            return {**example, SKIPPED: np.int32(0), ERROR: _message(str(error))}
+        return {**found, SKIPPED: np.int32(skipped), ERROR: _message("")}
 
     @functools.lru_cache(4)  # noqa: B019 - one stream lives as long as its run
     def _indices(self, step: int) -> np.ndarray:

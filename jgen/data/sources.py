@@ -214,6 +214,19 @@ class Limited:
         return self.source[index]
 
 
+def good_example(source: Source, index: int) -> tuple[Example, int]:
+    """(the example at an index, 0); or, of a source that skips bad files, the next that can be read and how many could not."""
+    first: UserError | None = None
+    for skipped in range(len(source)):
+        try:
+            return source[(index + skipped) % len(source)], skipped
+        except UserError as error:
+            if not getattr(source, "skip_bad", False):
+                raise
+            first = first or error
+    raise UserError(f"no file of the set can be read, the first: {first}")
+
+
 def classes_of(config: DataConfig, conditional: bool) -> int:
     """How many classes a model of a (resolved) set is told: 0 where it is unconditional. Raises UserError without labels."""
     if conditional and not config.num_classes:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jgen.config import DataConfig, check_at_least
 from jgen.data.folder import SUFFIXES, UNREADABLE
-from jgen.data.sources import IN_MEMORY, ArraySource, Source
+from jgen.data.sources import IN_MEMORY, ArraySource, Source, good_example
 from jgen.errors import UserError, nearest
 from jgen.files import cache_folder, replacing
 from jgen.metrics import frechet
@@ -221,7 +221,7 @@ def make_reference(source: Source, data: DataConfig, num: int = 0) -> Reference:
         digest.update(source.arrays["image"][:num].tobytes())
     else:
         for index in np.linspace(0, num - 1, min(num, 256)).astype(int):
-            digest.update(source[int(index)]["image"].tobytes())
+            digest.update(good_example(source, int(index))[0]["image"].tobytes())
     return Reference(data.name, data.split, num, digest.hexdigest(), source)
 
 
@@ -262,14 +262,17 @@ def _write(path: Path, save: Callable[[Any], None]) -> None:
 
 
 def image_batches(source: Source, num: int, size: int) -> Iterator[np.ndarray]:
-    """The first `num` images of a source in order, uint8 [size, H, W, C]; the last batch is filled up with its last image."""
+    """The first `num` images of a source in order, uint8 [size, H, W, C]; the last batch is filled up with its last image.
+
+    A bad file of a source that skips them counts as the next good one.
+    """
     with ThreadPoolExecutor() as pool:
         for start in range(0, num, size):
             rows = np.minimum(np.arange(start, start + size), num - 1)
             if isinstance(source, ArraySource):
                 images = source.arrays["image"][rows]
             else:
-                images = np.stack(list(pool.map(lambda i: source[int(i)]["image"], rows)))
+                images = np.stack(list(pool.map(lambda i: good_example(source, int(i))[0]["image"], rows)))
             yield images
 
 
