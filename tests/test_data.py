@@ -10,12 +10,13 @@ from PIL import Image
 
 from jgen.config import DataConfig
 from jgen.data import ArraySource, Pipeline, open_source, resolve
+from jgen.data import pipeline as pipeline_module
 from jgen.data import sources as sources_module
 from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, Glyphs, decode_caption
 from jgen.data.idx import fashion_mnist_folder
 from jgen.data.pipeline import indices
 from jgen.metrics.scores import make_reference
-from jgen.train.sharding import make_mesh
+from jgen.train.sharding import batch_sharding, make_mesh
 
 MESH = make_mesh()
 
@@ -76,6 +77,15 @@ def test_flips_mirror_half_of_the_images():
     mirrored = batch["image"][:, 0, -1, 0] == 1
     assert 16 < mirrored.sum() < 48
     assert np.all(batch["image"][~mirrored, 0, 0, 0] == 1)
+
+
+def test_bytes_become_the_same_pixels_on_the_host_and_on_the_devices():
+    source, config = numbered(256), DataConfig("x", batch_size=256)
+    host = next(Pipeline(source, config, 0, MESH).batches())["image"]
+    finish = pipeline_module._finisher(False, False, batch_sharding(MESH))
+    devices = finish({"image": jax.numpy.asarray(source.arrays["image"])}, jax.random.key(0))["image"]
+    order = indices(source, 0, 0, 256)
+    np.testing.assert_array_equal(host, np.asarray(devices)[order])
 
 
 def test_dequantisation_fills_one_grey_level():
