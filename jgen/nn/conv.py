@@ -72,9 +72,13 @@ def mixed_taps(kernel: Array, matrix: np.ndarray, axis: int) -> Array:
     return jnp.concatenate([sum(v if c == 1 else c * v for c, v in zip(row, taps) if c) for row in matrix.tolist()], axis)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def same_size(x: Array, kernel: Array, padding: Padding) -> Array:
     """`convolve` with padding that keeps the size, and the faster weight gradient on CPUs."""
+    return jnp.asarray(_same_size(x, kernel, padding))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _same_size(x: Array, kernel: Array, padding: Padding) -> Array:
     return convolve(x, kernel, 1, padding)
 
 
@@ -91,7 +95,7 @@ def _backward(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[
     return dx, lax.platform_dependent(x, dy, cpu=tiled, default=whole)
 
 
-same_size.defvjp(_forward, _backward)
+_same_size.defvjp(_forward, _backward)
 
 
 def kernel_gradient(kernel: Array, padding: Padding | str, x: Array, dy: Array) -> Array:
