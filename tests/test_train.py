@@ -255,7 +255,8 @@ def test_sample_and_evaluate(runs):
     tiny.run("-m", "experiments.ddpm", "evaluate", "--run", "runs/ddpm/whole", "--num", "64", cwd=runs)
     (path,) = (runs / run.folder).glob("evaluate-64-seed0-*.json")
     records = json.loads(path.read_text())["records"]
-    assert len(records) == 11
+    assert sum(r["metric"].startswith("loss") for r in records) == 11
+    assert sum("DDIM there and back" in r["metric"] for r in records) == 1
     for record in records:
         assert record["subject"]["step"] == 6
         assert record["protocol"]["num"] == 64
