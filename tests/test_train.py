@@ -261,7 +261,7 @@ def test_sample_and_evaluate(runs):
         assert record["subject"]["step"] == 6
         assert record["protocol"]["num"] == 64
         assert record["protocol"]["reference_split"] == "test"
-        assert 0 < record["value"] < 10
+        assert 0 < record["value"] < (10 if record["metric"].startswith("loss") else 60)
 
 
 def test_report_holds_everything_and_loads_nothing(runs):
