@@ -181,10 +181,11 @@ def loss_by_time(config: Config, apply):
         return jnp.mean(psnr(x0, jnp.clip(back, -1, 1)))
 
     def evaluate(params, extra, key, batches, count):
-        batch = next(batches)
+        total = 0.0
+        for i in range(count):
+            batch = next(batches)
+            total = total + losses(params, jax.random.fold_in(key, i), batch) / count
         found = {f"psnr_db of DDIM there and back, {min(100, len(chain))} steps": inversion(params, batch)}
-        total = losses(params, key, batch)
-        total = sum((losses(params, jax.random.fold_in(key, i), next(batches)) for i in range(1, count)), total) / count
         rows = {f"loss at t={t}": v for t, v in zip(times, total)}
         return {"loss (mean of the rows below)": total.mean(), **rows, **found}
 

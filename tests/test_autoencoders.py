@@ -11,7 +11,7 @@ from scipy.stats import norm
 from jgen.data import ArraySource
 from jgen.edit import latents
 from jgen.errors import UserError
-from jgen.models.vae import VAE
+from jgen.models.vae import MLP, VAE
 from jgen.models.vqvae import VQVAE, quantize, straight_through
 from jgen.objectives import likelihood, vae, vqvae
 from tests import tiny
@@ -248,3 +248,11 @@ def test_images_of_another_depth_or_range_are_refused():
         ArraySource({"image": np.zeros((2, 4, 4, 1), np.uint16)})
     with pytest.raises(UserError, match=r"from 0 to 255; floats must lie in \[-1, 1\]"):
         ArraySource({"image": np.linspace(0, 255, 32).reshape(2, 4, 4, 1)})
+
+
+def test_gated_layers_are_a_product_with_a_sigmoid():
+    x, net = jax.random.normal(jax.random.key(0), (3, 5)), MLP((4, 2), gated=True)
+    p = net.init(jax.random.key(1), x)["params"]
+    h = x @ p["dense_0"]["kernel"]
+    h = h[:, :4] / (1 + jnp.exp(-h[:, 4:]))
+    np.testing.assert_allclose(net.apply({"params": p}, x), h @ p["dense_1"]["kernel"], rtol=1e-5, atol=1e-6)
