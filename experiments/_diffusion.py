@@ -9,6 +9,7 @@ from jgen.config import DataConfig, MeshConfig, TrainConfig
 if TYPE_CHECKING:
     from jgen.models.edm import SongUNet
     from jgen.models.unet import UNet
+    from jgen.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,14 @@ class Solver:
     """Guide only at noise levels sigma above this one"""
     guidance_to: float = 1e9
     """and below this one."""
+
+
+@dataclass(frozen=True)
+class ChainSolver(Solver):
+    """The same for a model of a discrete chain, which has times to go along."""
+
+    grid: Literal["time", "log_snr", "karras", "uniform"] = "log_snr"
+    """How the noise levels of the continuous samplers are spaced: as the chain's times, or of themselves."""
 
 
 def null_label(config: Knobs) -> int:
@@ -211,11 +220,19 @@ def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:
     return sigmas.karras(options.steps, sigma_min, sigma_max, 7.0 if options.grid == "karras" else 1.0)
 
 
-def solve(denoise: Any, options: Solver, keys: Any, shape: Any, sigma_min: float, sigma_max: float) -> Any:
-    """Images [B, H, W, C] by the chosen solver, one key each."""
+def chain_levels(options: Any, chain: "Schedule") -> Any:
+    """The same from the last level of a chain (200 at most, where an image is gone) to its first, or along its times."""
+    from jgen import sigmas
+
+    if options.grid == "time":
+        return sigmas.of_schedule(chain, options.steps, 200.0)
+    return levels(options, float(chain.sigma[0]), min(float(chain.sigma[-1]), 200.0))
+
+
+def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> Any:
+    """Images [B, H, W, C] by the chosen solver over noise levels [steps + 1], one key each."""
     from jgen import samplers
 
-    grid = levels(options, sigma_min, sigma_max)
     x = grid[0] * samplers.noise(keys, shape)
     churn = samplers.Churn(options.churn) if options.churn else None
     if options.sampler in ("heun", "euler"):
@@ -265,7 +282,7 @@ def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_
 
         label = asked(config, keys, options.label)
         denoise = guided_denoiser(config, options, call, label)
-        return jnp.clip(solve(denoise, options, keys, shape, *ends), -1, 1)
+        return jnp.clip(solve(denoise, options, keys, shape, levels(options, *ends)), -1, 1)
 
     def objective(train):
         dropping = dict(drop_label=config.drop_label, null_label=null_label(config))

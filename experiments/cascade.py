@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments._diffusion import (
+    ChainSolver,
     Knobs,
-    Solver,
     asked,
     classes,
     free_guidance,
@@ -36,12 +36,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling(Solver):
+class Sampling(ChainSolver):
     sampler: Literal["ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"] = "dpm"
     """Of every stage; ddpm is ancestral sampling, dpm multistep DPM-Solver++."""
     steps: int = 25
-    grid: Literal["karras", "log_snr", "uniform"] = "log_snr"
-    """How the noise levels of the continuous samplers are spaced."""
     augment: float = 0.1
     """Deviation of the noise that is put on the smaller image of a super-resolution stage."""
 
@@ -133,7 +131,7 @@ def build(config: Config) -> "Experiment":
     sizes = config.sizes
     if sizes[-1] != height or height != width or any(b % a or a >= b for a, b in itertools.pairwise(sizes)):
         raise UserError(f"sizes={sizes}: each must divide the next, and the last be the set's {height}x{width}")
-    chain = {"linear": schedules.linear, "cosine": schedules.cosine}[config.schedule](config.diffusion_steps)
+    chain = schedules.named(config.schedule, config.diffusion_steps)
     nets = [network(config, i) for i in range(len(sizes))]
     players = ["base", *(f"super_{side}" for side in sizes[1:])]
 

@@ -11,7 +11,7 @@ the time (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.1).
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jgen
 from jgen.config import DataConfig, MeshConfig, TrainConfig
@@ -39,6 +39,8 @@ class Config:
     """Share of the label spread over all classes."""
     noisy: bool = False
     """Classify noisy images, given their times: for guidance."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Of a noisy classifier: the model's that it is to guide."""
     diffusion_steps: int = 1000
     """Of the chain that makes the noise."""
     learning_rate: float = 3e-3
@@ -79,7 +81,7 @@ def schedule(config: Config) -> "Schedule":
     """The chain whose noise levels a noisy classifier knows."""
     from jgen import schedules
 
-    return schedules.linear(config.diffusion_steps)
+    return schedules.named(config.schedule, config.diffusion_steps)
 
 
 def evaluation(config: Config):

@@ -15,9 +15,11 @@ import jgen
 from experiments._diffusion import (
     CIFAR10,
     FASHION_MNIST,
+    ChainSolver,
     Knobs,
     Solver,
     asked,
+    chain_levels,
     classes,
     free_guidance,
     guided_denoiser,
@@ -36,15 +38,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling(Solver):
+class Sampling(ChainSolver):
     sampler: Literal[
         "ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"
     ] = "ddim"  # fmt: skip
     """ddpm is ancestral sampling, dpm multistep DPM-Solver++; all but the first two run in continuous coordinates."""
     steps: int = 50
     """Of ddim and ddpm evenly spaced over the chain."""
-    grid: Literal["karras", "log_snr", "uniform"] = "log_snr"
-    """How the noise levels of the continuous samplers are spaced."""
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
     variance: Literal["small", "large", "learned_range"] = "large"
@@ -80,7 +80,7 @@ def schedule(config: Config) -> "Schedule":
     """The noise schedule of the forward process."""
     from jgen import schedules
 
-    return {"linear": schedules.linear, "cosine": schedules.cosine}[config.schedule](config.diffusion_steps)
+    return schedules.named(config.schedule, config.diffusion_steps)
 
 
 def network(config: Config, outputs: int = 1) -> "UNet":
@@ -126,11 +126,10 @@ def walk(chain: "Schedule", options: Sampling, predict: "Predict", keys: Any, sh
 
 
 def solved(chain: "Schedule", options: Solver, denoise: "Denoise", keys: Any, shape: tuple[int, ...]) -> Any:
-    """Images by one of the samplers of the continuous coordinates, from the chain's last level (200 at most) to its first."""
+    """Images by one of the samplers of the continuous coordinates."""
     import jax.numpy as jnp
 
-    ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), 200.0)
-    return jnp.clip(solve(denoise, options, keys, shape, *ends), -1, 1)
+    return jnp.clip(solve(denoise, options, keys, shape, chain_levels(options, chain)), -1, 1)
 
 
 def sampler(config: Config, outputs: int = 1):

@@ -85,6 +85,7 @@ def of_classifier(config: Config) -> classifier.Config:
         channels=config.classifier_channels,
         stride=config.classifier_stride,
         noisy=True,
+        schedule=config.schedule,
         diffusion_steps=config.diffusion_steps,
     )
 

@@ -4,6 +4,7 @@
     python -m experiments.latent_diffusion --first vq --prior dit     # codes rather than a KL, a transformer
     python -m experiments.latent_diffusion --condition class
     python -m experiments.latent_diffusion --preset glyphs            # from captions: minutes to hours, as long as you let it
+    python -m experiments.latent_diffusion --preset glyphs --data.captions minilm     # captions as features of MiniLM
     python -m experiments.latent_diffusion sample --prompt "a red A on blue"
     python -m experiments.latent_diffusion --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.latent_diffusion --preset imagenet256       # DiT-XL/2, for accelerators
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import Knobs, Solver, free_guidance, mean_loss, optimizer, solve, unet
+from experiments._diffusion import ChainSolver, Knobs, chain_levels, free_guidance, mean_loss, optimizer, solve, unet
 from experiments._first_stage import autoencoder_stage, first_stage
 from jgen.config import DataConfig, TrainConfig
 
@@ -25,12 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling(Solver):
+class Sampling(ChainSolver):
     sampler: Literal["heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"] = "dpm"
     """dpm is multistep DPM-Solver++."""
     steps: int = 25
-    grid: Literal["karras", "log_snr", "uniform"] = "log_snr"
-    """How the noise levels are spaced."""
     prompt: str = ""
     """Caption of all images, for a model of captions; empty takes those of held-out images."""
 
@@ -75,7 +74,7 @@ class Config(Knobs):
     width: int = 128
     """Of DiT."""
     text_width: int = 64
-    """Of the caption encoder."""
+    """Of the caption encoder: of bytes, or of the features that --data.captions minilm gives."""
     attention: tuple[int, ...] = (1,)
     channels: int = 32
     channel_mult: tuple[int, ...] = (1, 2)
@@ -136,14 +135,14 @@ def prior_network(config: Config) -> Any:
 
     from jgen.errors import UserError
     from jgen.models.dit import DiT
-    from jgen.models.text import ByteEncoder
+    from jgen.models.text import ByteEncoder, FeatureEncoder
 
     text, classes = config.condition == "text", config.data.num_classes if config.condition == "class" else 0
     if text and config.prior == "dit":
         raise UserError("condition=text: captions are for the U-Net prior; DiT takes classes")
     if config.condition == "class" and not classes:
         raise UserError(f"condition=class: {config.data.name} has no labels")
-    encoder = ByteEncoder(config.text_width)
+    encoder = (ByteEncoder if config.data.captions == "bytes" else FeatureEncoder)(config.text_width)
     if config.prior == "dit":
         net: Any = DiT(
             config.latent_channels, config.width, config.depth, 4 if config.width < 512 else 16, config.patch, classes
@@ -175,10 +174,14 @@ def prior_network(config: Config) -> Any:
 
 
 def captions(config: Config, prompt: str) -> Any:
-    """uint8 [N, L]: the prompt, or the captions of 64 held-out images. Raises UserError for one that does not fit."""
+    """The prompt, or the captions of 64 held-out images: uint8 [N, L], or float32 [N, L, D] where they are features.
+
+    Raises UserError for one that does not fit.
+    """
     import numpy as np
 
     from jgen.data import open_source
+    from jgen.data.captions import minilm
     from jgen.errors import UserError
 
     source = open_source(replace(config.data, split="test", limit=0), config.train.seed)
@@ -187,6 +190,8 @@ def captions(config: Config, prompt: str) -> Any:
         raise UserError(f"condition=text: {config.data.name} has no captions")
     if not prompt:
         return np.stack([source[i]["caption"] for i in range(64)])
+    if config.data.captions == "minilm":
+        return minilm()(prompt)[None]
     length, text = len(first["caption"]), prompt.encode("utf-8")
     if len(text) > length:
         raise UserError(f"prompt: {len(text)} bytes long; captions of {config.data.name} have at most {length}")
@@ -211,9 +216,7 @@ def build(config: Config) -> "Experiment":
     net = first_stage(config)
     first = autoencoder_stage(config, net)
     text, grid = config.condition == "text", net.grid(*config.data.shape[:2])
-    chain = {"linear": schedules.linear, "cosine": schedules.cosine, "scaled_linear": schedules.scaled_linear}[config.schedule](
-        config.diffusion_steps
-    )
+    chain = schedules.named(config.schedule, config.diffusion_steps)
     apply, init_prior = prior_network(config)
     examples = captions(config, "") if text else None
     null, conditional = (0 if text else config.data.num_classes), config.condition != "none"
@@ -267,7 +270,7 @@ def build(config: Config) -> "Experiment":
             return edm.denoiser(lambda x, t: apply(params["prior"], x, t, label), edm.chain(chain))(x, sigma)
 
         denoise = free_guidance(config, call, label, options.guidance, null)
-        z = solve(denoise, options, keys, grid, float(chain.sigma[0]), float(chain.sigma[-1])) / extra["scale"]
+        z = solve(denoise, options, keys, grid, chain_levels(options, chain)) / extra["scale"]
         method = "decode_nearest" if config.first == "vq" else "decode"
         return jnp.clip(net.apply({"params": params["net"]}, z, method=method), -1, 1)
 

@@ -70,6 +70,8 @@ class Config:
     learning_rate: float = 1e-3
     final_learning_rate: float = 0.02
     """Share of the learning rate that a cosine falls to by the last step."""
+    clip_norm: float = 0.0
+    """Greatest norm of the gradient; 0 for any."""
     ema: float = 0.998
     """Decay of the weights' moving average."""
 
@@ -258,13 +260,14 @@ def build(config: Config) -> "Experiment":
         return law.draw(outputs, uniforms)
 
     rate = warmup_cosine(config.learning_rate, config.train.steps, 200, config.final_learning_rate)
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     stage = Stage(
         name="vae",
         data=config.data,
         train=config.train,
         init=init,
         phases=[Phase("net", objective(train=True))],
-        optimizers={"net": optax.adam(rate)},
+        optimizers={"net": optax.chain(*clip, optax.adam(rate))},
         ema={"net": ramped(config.ema)},
         sample=sample if prior else None,
         options=config.sampling,

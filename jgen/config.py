@@ -32,6 +32,8 @@ class DataConfig:
     """Mirror each image left to right with probability 1/2."""
     dequantize: bool = False
     """Add uniform noise of one grey level, so that a density on the 8-bit values is proper."""
+    captions: Literal["bytes", "minilm"] = "bytes"
+    """What captions become, where the set has them: their bytes, or the features of a language model (jgen.data.captions)."""
     skip_bad: bool = False
     """Skip and count the files that can't be read, rather than stop at the first."""
     workers: int = 0

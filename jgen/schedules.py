@@ -132,6 +132,14 @@ def sigmoid(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Sc
     return from_betas(beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, steps))))
 
 
+Name = Literal["linear", "cosine", "scaled_linear", "sigmoid"]
+
+
+def named(name: Name, steps: int) -> Schedule:
+    """One of the schedules above, with its paper's other settings."""
+    return {"linear": linear, "cosine": cosine, "scaled_linear": scaled_linear, "sigmoid": sigmoid}[name](steps)
+
+
 def evenly(total: int, count: int) -> np.ndarray:
     """`count` of the `total` steps, evenly spaced, both ends included (a single one is step 0).
 

@@ -116,10 +116,11 @@ def vp(steps: int, beta_d: float = 19.9, beta_min: float = 0.1, epsilon: float =
     return np.append(np.sqrt(np.expm1(beta_d * t**2 / 2 + beta_min * t)), 0.0)
 
 
-def of_schedule(schedule: Schedule, steps: int) -> np.ndarray:
-    """[steps + 1], 0 last: evenly spaced in the (fractional) time of a discrete chain."""
+def of_schedule(schedule: Schedule, steps: int, sigma_max: float = np.inf) -> np.ndarray:
+    """[steps + 1], 0 last: evenly spaced in the (fractional) time of a discrete chain, from sigma_max or its own greatest."""
     _check(steps)
-    return np.append(sigma_at(schedule, np.linspace(len(schedule) - 1, 0, steps)), 0.0)
+    last = time_at(schedule, min(sigma_max, schedule.sigma[-1]))
+    return np.append(sigma_at(schedule, np.linspace(last, 0, steps)), 0.0)
 
 
 def sigma_at(schedule: Schedule, t: Numbers) -> np.ndarray:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import cascade, ddpm, guided, latent_diffusion
+from experiments import cascade, classifier, ddpm, guided, latent_diffusion
+from experiments._diffusion import chain_levels
+from jgen import schedules, sigmas
 from jgen.data import resolve
 from jgen.metrics import trade_off
 from jgen.metrics.record import Record
@@ -48,6 +50,23 @@ def test_guidance_that_cannot_be_is_refused():
         shape_of(first, classifier_scale=1.0)
     for sampler in ("ddim", "heun"):
         assert shape_of(second, classifier_scale=1.0, sampler=sampler) == (3, 8, 8, 1)
+
+
+def test_the_classifier_learns_the_noise_of_the_model_it_guides():
+    for schedule in ("linear", "cosine"):
+        config = replace(guided.PRESETS["digits"], schedule=schedule, diffusion_steps=100)
+        own = classifier.schedule(guided.of_classifier(config))
+        np.testing.assert_array_equal(own.alpha_bar, ddpm.schedule(config).alpha_bar)
+
+
+def test_noise_levels_follow_the_times_of_a_chain():
+    chain = schedules.cosine(100)
+    grid = chain_levels(ddpm.Sampling(sampler="dpm", steps=5, grid="time"), chain)
+    assert grid[0] == pytest.approx(200)  # an image is gone there; the chain itself ends at 20,000
+    assert grid[-2:].tolist() == [chain.sigma[0], 0]
+    np.testing.assert_allclose(np.diff(sigmas.time_at(chain, grid[:-1]), 2), 0, atol=1e-9)
+    whole = sigmas.of_schedule(chain, 100)
+    np.testing.assert_allclose(whole[:-1], chain.sigma[::-1])
 
 
 def test_steps_that_cannot_be_are_refused():

@@ -6,10 +6,10 @@
 Files are read without running code from them; a converter fails with the names that are missing or left over.
 """
 
-from jgen.convert import adm, diffusers, dit, edm, feature_nets, latent_diffusion, ncsn, score_sde, stylegan1, stylegan2
+from jgen.convert import adm, diffusers, dit, edm, feature_nets, latent_diffusion, minilm, ncsn, score_sde, stylegan1, stylegan2
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "ncsn", "score_sde", "stylegan1",
-    "stylegan2",
+    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "score_sde",
+    "stylegan1", "stylegan2",
 ]  # fmt: skip

@@ -94,6 +94,16 @@ def open_source(config: DataConfig, seed: int = 0) -> Source:
 
     Raises UserError for an unknown set (with the nearest names), one that isn't prepared, or files that can't be read.
     """
+    if config.captions == "bytes":
+        return _opened(config, seed)
+    if config.workers:
+        raise UserError(f"data.workers={config.workers}: captions become features in this process; use 0")
+    from jgen.data.captions import described
+
+    return described(_opened(config, seed))
+
+
+def _opened(config: DataConfig, seed: int) -> Source:
     source = _find(config, seed)
     if config.channels and source.shape[2] != config.channels:
         raise UserError(f"data.channels={config.channels}: {config.name} has {source.shape[2]}")

@@ -1,4 +1,4 @@
-"""A small encoder of captions, byte by byte (a transformer, Vaswani et al. 2017, arXiv:1706.03762)."""
+"""Encoders of captions: of bytes, a small transformer (Vaswani et al. 2017, arXiv:1706.03762); of features, a layer."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,3 +28,16 @@ class ByteEncoder(nn.Module):
             y = nn.gelu(nn.Dense(4 * self.width, name=f"mlp_in_{i}")(nn.LayerNorm(name=f"norm_m_{i}")(h)))
             h = h + nn.Dense(self.width, name=f"mlp_out_{i}")(y)
         return nn.LayerNorm(name="norm")(h)
+
+
+class FeatureEncoder(nn.Module):
+    """Features [B, L, D] of a language model that stays as it is (`jgen.data.captions`) -> tokens [B, L, width].
+
+    Places without a token, and all of an empty caption's, are zeros.
+    """
+
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        return nn.LayerNorm(name="norm")(nn.Dense(self.width, name="project")(features))
