@@ -41,6 +41,17 @@ class Knobs:
     """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
 
 
+@dataclass(frozen=True)
+class ChainKnobs(Knobs):
+    """Of a model with a discrete chain besides."""
+
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
+    """How the noise grows along the chain."""
+    diffusion_steps: int = 1000
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    """What the network predicts."""
+
+
 FASHION_MNIST: dict[str, Any] = dict(
     data=DataConfig("fashion_mnist", batch_size=64),
     train=TrainConfig(steps=1100, save_every=220, sample_every=220),
@@ -218,6 +229,13 @@ def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:
     if options.grid == "log_snr":
         return sigmas.exponential(options.steps, sigma_min, sigma_max)
     return sigmas.karras(options.steps, sigma_min, sigma_max, 7.0 if options.grid == "karras" else 1.0)
+
+
+def schedule(config: ChainKnobs) -> "Schedule":
+    """The noise schedule of the forward process."""
+    from jgen import schedules
+
+    return schedules.named(config.schedule, config.diffusion_steps)
 
 
 def chain_levels(options: Any, chain: "Schedule") -> Any:

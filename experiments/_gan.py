@@ -8,11 +8,14 @@ import numpy as np
 
 from experiments._observer import Observer, held_out
 from jgen.config import DataConfig
-from jgen.data import classes_of
+from jgen.data import classes_of, glyphs
 from jgen.errors import UserError
 from jgen.metrics import linear_separability, paths
 from jgen.metrics.neighbours import manifold
 from jgen.types import Array
+
+MEDIAN_SIZE = 0.169
+"""Of `glyphs.measured` over the set."""
 
 
 class Shape(NamedTuple):
@@ -68,9 +71,25 @@ def modes(data: DataConfig, sample: Any, options: Any) -> Any:
     return evaluate
 
 
+def factors(images: np.ndarray) -> np.ndarray:
+    """Logits [N, 6] of attributes of glyphs: white ground, black ground, brighter than the ground, right, low, large."""
+    seen = glyphs.measured(images)
+    ground = seen["ground"]
+    return np.stack([ground - 0.5, -0.5 - ground, seen["contrast"], seen["right"], seen["down"], seen["size"] - MEDIAN_SIZE], 1)
+
+
+def classes(observer: Observer, images: np.ndarray) -> np.ndarray:
+    """Logits [N, classes] of each class against the rest."""
+    batches = [jnp.asarray(images[i : i + 256]) for i in range(0, len(images), 256)]
+    logits = observer.see(batches).logits
+    others = np.where(np.eye(logits.shape[-1], dtype=bool), -np.inf, logits[:, None])
+    return logits - np.logaddexp.reduce(others, -1)
+
+
 def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) -> Any:
     """The evaluation of StyleGAN's own measures: perceptual path length in Z and W (from features of the shipped classifier, so
-    comparable with no published figure), and the linear separability of the classifier's classes in both.
+    comparable with no published figure), and the linear separability in both: of the factors of glyphs, else of the
+    classifier's classes.
 
     mapping(params, z) -> w; synthesize(params, extra, w, keys) -> images in [-1, 1].
     """
@@ -97,18 +116,14 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
                 found[f"path length in {space.upper()}, {sampling}"] = paths.path_length(np.concatenate(rows)).mean
 
         @jax.jit
-        def some(params, variables, key):
+        def some(params, key):
             z = jax.random.normal(key, (64, z_dim))
             w = mapping(params, z)
-            images = synthesize(params, extra, w, jax.random.split(key, 64))
-            logits = observer.look(variables, (images + 1) * 127.5)[1]
-            others = jnp.where(jnp.eye(logits.shape[-1], dtype=bool)[None], -jnp.inf, logits[:, None])
-            return z, w, logits - jax.nn.logsumexp(others, -1)  # of each class against the rest
+            return z, w, synthesize(params, extra, w, jax.random.split(key, 64))
 
-        z, w, logits = (
-            np.concatenate(x)
-            for x in zip(*[some(params, variables, jax.random.fold_in(key, 1000 + i)) for i in range(16 * count)])
-        )
+        parts = [jax.device_get(some(params, jax.random.fold_in(key, 1000 + i))) for i in range(16 * count)]
+        z, w, images = (np.concatenate(x) for x in zip(*parts))
+        logits = factors(images) if data.name == "glyphs" else classes(observer, images)
         measured = linear_separability.separability({"z": z, "w": w}, logits, len(z) // 2, dual="auto")
         return found | {f"separability in {k.upper()} (1 is perfect)": v for k, v in measured.scores.items()}
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments._diffusion import (
+    ChainKnobs,
     ChainSolver,
-    Knobs,
     asked,
     classes,
     free_guidance,
@@ -26,6 +26,7 @@ from experiments._diffusion import (
     mean_loss,
     null_label,
     optimizer,
+    schedule,
     unet,
 )
 from experiments.ddpm import solved
@@ -45,14 +46,13 @@ class Sampling(ChainSolver):
 
 
 @dataclass(frozen=True)
-class Config(Knobs):
+class Config(ChainKnobs):
     train: TrainConfig = TrainConfig(steps=400, save_every=200, sample_every=200)
     """Of every stage."""
     sampling: Sampling = Sampling()
     sizes: tuple[int, ...] = (4, 8)
     """Sides of the images, stage by stage; the last is that of the set."""
-    schedule: Literal["linear", "cosine"] = "cosine"
-    diffusion_steps: int = 1000
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
     most_augment: float = 0.5
     """Greatest deviation of the noise on smaller images in training."""
     blur: float = 0.5
@@ -118,7 +118,7 @@ def build(config: Config) -> "Experiment":
     import jax
     import jax.numpy as jnp
 
-    from jgen import samplers, schedules
+    from jgen import samplers
     from jgen.data import resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
@@ -131,7 +131,7 @@ def build(config: Config) -> "Experiment":
     sizes = config.sizes
     if sizes[-1] != height or height != width or any(b % a or a >= b for a, b in itertools.pairwise(sizes)):
         raise UserError(f"sizes={sizes}: each must divide the next, and the last be the set's {height}x{width}")
-    chain = schedules.named(config.schedule, config.diffusion_steps)
+    chain = schedule(config)
     nets = [network(config, i) for i in range(len(sizes))]
     players = ["base", *(f"super_{side}" for side in sizes[1:])]
 
@@ -169,7 +169,7 @@ def build(config: Config) -> "Experiment":
         def loss(params, extra, key, batch):
             x = shrink(batch["image"], sizes[i])
             low = augmented(jax.random.fold_in(key, 7), shrink(batch["image"], sizes[i - 1])) if i else None
-            own = diffusion.simple(caller(i, low), chain, player=players[i], train=train, **how)
+            own = diffusion.simple(caller(i, low), chain, config.prediction, player=players[i], train=train, **how)
             return own(params, extra, key, {**batch, "image": x})
 
         return loss
@@ -183,10 +183,10 @@ def build(config: Config) -> "Experiment":
             return apply(params[players[i]], x, t, label)
 
         def predict(x, t, label):
-            return diffusion.predictor(lambda x, t: raw(x, t, label), chain)(x, t)
+            return diffusion.predictor(lambda x, t: raw(x, t, label), chain, config.prediction)(x, t)
 
         def denoise(x, sigma, label):
-            return edm.denoiser(lambda x, t: raw(x, t, label), edm.chain(chain))(x, sigma)
+            return edm.denoiser(lambda x, t: raw(x, t, label), edm.chain(chain, config.prediction))(x, sigma)
 
         if options.sampler in ("ddim", "ddpm"):
             steps = dict(timesteps=options.steps)

@@ -39,7 +39,7 @@ class Config:
     """Share of the label spread over all classes."""
     noisy: bool = False
     """Classify noisy images, given their times: for guidance."""
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
     """Of a noisy classifier: the model's that it is to guide."""
     diffusion_steps: int = 1000
     """Of the chain that makes the noise."""

@@ -15,8 +15,8 @@ import jgen
 from experiments._diffusion import (
     CIFAR10,
     FASHION_MNIST,
+    ChainKnobs,
     ChainSolver,
-    Knobs,
     Solver,
     asked,
     chain_levels,
@@ -26,6 +26,7 @@ from experiments._diffusion import (
     null_label,
     optimizer,
     paper_steps,
+    schedule,
     solve,
     unet,
 )
@@ -52,12 +53,8 @@ class Sampling(ChainSolver):
 
 
 @dataclass(frozen=True)
-class Config(Knobs):
+class Config(ChainKnobs):
     sampling: Sampling = Sampling()
-    schedule: Literal["linear", "cosine"] = "linear"
-    diffusion_steps: int = 1000
-    prediction: Literal["eps", "x0", "v"] = "eps"
-    """What the network predicts."""
     min_snr: float = 0.0
     """Weigh the loss by min(SNR, this); 0 for the simple loss."""
 
@@ -74,13 +71,6 @@ PRESETS = {
         dropout=0.1,
     ),
 }
-
-
-def schedule(config: Config) -> "Schedule":
-    """The noise schedule of the forward process."""
-    from jgen import schedules
-
-    return schedules.named(config.schedule, config.diffusion_steps)
 
 
 def network(config: Config, outputs: int = 1) -> "UNet":

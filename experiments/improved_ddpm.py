@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config(ddpm.Config):
     sampling: Sampling = Sampling("ddpm", steps=50, variance="learned_range")
-    schedule: Literal["linear", "cosine"] = "cosine"
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
     objective: Literal["hybrid", "vlb"] = "hybrid"
     """hybrid: the simple loss, and 0.001 of the bound for the variance; vlb: the bound itself."""
     evaluation_steps: int = 0

@@ -17,7 +17,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import ChainSolver, Knobs, chain_levels, free_guidance, mean_loss, optimizer, solve, unet
+from experiments._diffusion import (
+    ChainKnobs,
+    ChainSolver,
+    chain_levels,
+    free_guidance,
+    mean_loss,
+    optimizer,
+    schedule,
+    solve,
+    unet,
+)
 from experiments._first_stage import autoencoder_stage, first_stage
 from jgen.config import DataConfig, TrainConfig
 
@@ -35,7 +45,7 @@ class Sampling(ChainSolver):
 
 
 @dataclass(frozen=True)
-class Config(Knobs):
+class Config(ChainKnobs):
     data: DataConfig = DataConfig("digits", batch_size=64)
     train: TrainConfig = TrainConfig(steps=400, log_every=10, save_every=200, sample_every=200)
     """Of the autoencoder."""
@@ -65,8 +75,6 @@ class Config(Knobs):
     condition: Literal["none", "class", "text"] = "none"
     drop_label: float = 0.1
     """Share of classes or captions left out in training, for classifier-free guidance."""
-    schedule: Literal["scaled_linear", "linear", "cosine"] = "linear"
-    diffusion_steps: int = 1000
     patch: int = 1
     """Of DiT, in latents."""
     depth: int = 4
@@ -203,7 +211,7 @@ def build(config: Config) -> "Experiment":
     import jax.numpy as jnp
     import numpy as np
 
-    from jgen import samplers, schedules
+    from jgen import samplers
     from jgen.data import open_source, resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
@@ -216,7 +224,7 @@ def build(config: Config) -> "Experiment":
     net = first_stage(config)
     first = autoencoder_stage(config, net)
     text, grid = config.condition == "text", net.grid(*config.data.shape[:2])
-    chain = schedules.named(config.schedule, config.diffusion_steps)
+    chain = schedule(config)
     apply, init_prior = prior_network(config)
     examples = captions(config, "") if text else None
     null, conditional = (0 if text else config.data.num_classes), config.condition != "none"
@@ -247,7 +255,7 @@ def build(config: Config) -> "Experiment":
 
     def objective(train):
         dropped = dict(drop_label=config.drop_label, null_label=null)
-        own = diffusion.simple(apply, chain, player="prior", conditional=conditional, train=train, **dropped)
+        own = diffusion.simple(apply, chain, config.prediction, player="prior", conditional=conditional, train=train, **dropped)
 
         def loss(params, extra, key, batch):
             latents = extra["scale"] * encode(params, batch["image"], jax.random.fold_in(key, 7))
@@ -267,7 +275,7 @@ def build(config: Config) -> "Experiment":
             label = samplers.class_labels(keys, options.label, null if conditional else 0)
 
         def call(x, sigma, label):
-            return edm.denoiser(lambda x, t: apply(params["prior"], x, t, label), edm.chain(chain))(x, sigma)
+            return edm.denoiser(lambda x, t: apply(params["prior"], x, t, label), edm.chain(chain, config.prediction))(x, sigma)
 
         denoise = free_guidance(config, call, label, options.guidance, null)
         z = solve(denoise, options, keys, grid, chain_levels(options, chain)) / extra["scale"]

@@ -12,7 +12,7 @@ from jgen.config import DataConfig
 from jgen.data import ArraySource, Pipeline, open_source, resolve
 from jgen.data import pipeline as pipeline_module
 from jgen.data import sources as sources_module
-from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, Glyphs, decode_caption
+from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, GREYS, Glyphs, decode_caption, measured
 from jgen.data.idx import fashion_mnist_folder
 from jgen.data.pipeline import indices
 from jgen.metrics.scores import make_reference
@@ -351,3 +351,19 @@ def test_the_command_lists_and_shows(tmp_path, capsys):
         main(["show", "nothing_of_the_kind"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: data.name=nothing_of_the_kind: no such set")
+
+
+def test_factors_of_glyphs_can_be_read_from_their_pixels():
+    source = Glyphs(16, 1)
+    drawn = [source.factors(i) for i in range(300)]
+    levels = np.array([v[0] for v in GREYS.values()]) / 127.5 - 1
+    front, back = (levels[[getattr(f, k) for f in drawn]] for k in ("foreground", "background"))
+    seen = measured(np.stack([source[i]["image"] for i in range(300)]) / 127.5 - 1)
+    np.testing.assert_allclose(seen["ground"], back, atol=1e-6)
+    np.testing.assert_array_equal(np.sign(seen["contrast"]), np.sign(front - back))
+    true = {"right": [f.position[0] for f in drawn], "down": [f.position[1] for f in drawn], "size": [f.scale for f in drawn]}
+    # A character's pixels are not spread evenly about its centre, nor do all fill their font's size.
+    for (name, values), least in zip(true.items(), (0.92, 0.8, 0.6)):
+        assert np.corrcoef(seen[name], values)[0, 1] > least
+    blank = measured(np.zeros((1, 16, 16, 1)))
+    assert all(v == 0 for v in blank.values())

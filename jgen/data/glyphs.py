@@ -123,6 +123,30 @@ def draw(f: Factors, shape: tuple[int, int, int], colours: tuple[tuple[int, ...]
     return np.round(cover * front + (1 - cover) * back).astype(np.uint8)
 
 
+def measured(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Factors of any glyph-like images [N, H, W, C] in [-1, 1], drawn here or by a model, as the pixels show them: name -> [N].
+
+    "ground": the level of the background, in -1..1. "contrast": by how much the character is brighter. "right" and "down":
+    from the middle to the character's centre, in image widths. "size": the deviation of its pixels from there. Where all
+    pixels are the same, the last three are 0.
+    """
+    grey = np.asarray(images, np.float64).mean(-1)
+    rim = np.concatenate([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], 1)
+    ground = np.median(rim, 1)
+    ink = grey - ground[:, None, None]
+    weight = np.abs(ink) / np.maximum(np.abs(ink).sum((1, 2), keepdims=True), 1e-6)
+    down, right = (np.linspace(-0.5, 0.5, 2 * n + 1)[1::2] for n in grey.shape[1:])
+    y, x = (weight * down[:, None]).sum((1, 2)), (weight * right).sum((1, 2))
+    spread = (weight * (down[:, None] ** 2 + right**2)).sum((1, 2)) - x**2 - y**2
+    return {
+        "ground": ground,
+        "contrast": (weight * ink).sum((1, 2)),
+        "right": x,
+        "down": y,
+        "size": np.sqrt(np.maximum(spread, 0)),
+    }
+
+
 def _caption(f: Factors, colours: tuple[str, ...]) -> str:
     size = ["small"] if f.scale < 0.6 else ["large"] if f.scale > 0.75 else []
     turned = ["rotated"] if abs(f.rotation) > 15 else []
