@@ -35,12 +35,12 @@ def train_step() -> list[Row]:
     """A training step of the same U-Net against diffusers' in PyTorch (contiguous and channels-last)."""
     if why := missing("torch", "diffusers"):
         return [Row("train_step", float("nan"), "x", ">= 1.0", None, why)]
-    from benchmarks.unet import ours, their_step, theirs
+    from benchmarks.unet import ours, step_of, theirs
 
     rows = []
     for head in (64, 8):
         run, _, _ = ours(head, 32)
-        sides = {"jgen": run, "torch": their_step(theirs(head), 32), "torch-cl": their_step(theirs(head), 32, True)}
+        sides = {"jgen": run, "torch": step_of(theirs(head), 32), "torch-cl": step_of(theirs(head), 32, True)}
         times = alternate(sides, ROUNDS)
         detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
         for peer in ("torch", "torch-cl"):

@@ -1,0 +1,78 @@
+"""Training steps of one network with Adam, in jgen and in PyTorch, as calls that block until they are done."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jgen.train import Phase, init_state, make_step
+from jgen.train.sharding import batch_sharding, jit_once, make_mesh, replicated
+
+Run = Callable[[], None]
+
+
+def our_step(net: Any, loss: Any, batch: dict[str, np.ndarray], *inputs: Any) -> tuple[Run, Any]:
+    """(the step on all devices of this machine, a copy of the params); inputs: zeros to initialise the network with."""
+    mesh, optimizers = make_mesh(), {"net": optax.adam(1e-4)}
+
+    def create(key: jax.Array) -> Any:
+        return init_state({"net": net.init(key, *inputs)["params"]}, {}, optimizers)
+
+    state = [jit_once(create, out_shardings=replicated(mesh))(jax.random.key(0))]
+    params = jax.tree.map(jnp.copy, state[0].params["net"])  # the step gives its own away
+    step = jax.jit(make_step([Phase("net", loss)], optimizers), donate_argnums=0)
+    data = jax.device_put(batch, batch_sharding(mesh))
+
+    def run() -> None:
+        state[0], metrics = step(state[0], jax.random.key(0), data)
+        jax.block_until_ready((state[0], metrics))
+
+    return run, params
+
+
+def their_step(model: Any, loss: Callable[[], Any]) -> Run:
+    """The same of a PyTorch model and a loss of it, on as many threads."""
+    import torch
+
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    use_all_cores()
+
+    def run() -> None:
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+    return run
+
+
+def use_all_cores() -> None:
+    """Of PyTorch, as many threads as jgen has CPU devices."""
+    import torch
+
+    torch.set_num_threads(jax.device_count() if jax.default_backend() == "cpu" else torch.get_num_threads())
+
+
+def simple_loss(model: Callable[[Any, Any], Any], x0: Any) -> Callable[[], Any]:
+    """DDPM's loss in PyTorch: model(x_t, t) -> the noise, of images [B, C, H, W]."""
+    import torch
+
+    from jgen import schedules
+
+    alpha_bar = torch.tensor(schedules.linear().alpha_bar, dtype=torch.float32)
+
+    def loss() -> Any:
+        t, noise = torch.randint(0, 1000, (len(x0),)), torch.randn_like(x0)
+        a = alpha_bar[t][:, None, None, None]
+        return ((model(a.sqrt() * x0 + (1 - a).sqrt() * noise, t) - noise) ** 2).mean()
+
+    return loss
+
+
+def check_size(model: Any, params: Any) -> None:
+    """Both networks have as many weights."""
+    counts = sum(p.numel() for p in model.parameters()), sum(x.size for x in jax.tree.leaves(params))
+    assert counts[0] == counts[1], counts
