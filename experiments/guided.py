@@ -14,7 +14,7 @@ reports 1.55 at 64x64). Target of fashion_mnist: a held-out classifier agrees wi
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jgen
 from experiments import classifier, ddpm
@@ -36,6 +36,8 @@ class Sampling(ddpm.Sampling):
 @dataclass(frozen=True)
 class Config(ddpm.Config):
     sampling: Sampling = Sampling()
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
+    prediction: Literal["eps", "x0", "v"] = "v"
     conditional: bool = True
     drop_label: float = 0.1
     classifier_steps: int = 400
@@ -47,7 +49,7 @@ class Config(ddpm.Config):
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        **{**FASHION_MNIST, "train": TrainConfig(steps=1000, save_every=200, sample_every=200)},
+        **{**FASHION_MNIST, "train": TrainConfig(steps=1600, save_every=400, sample_every=400)},
         classifier_steps=1500,
         classifier_stride=2,
     ),
@@ -60,7 +62,7 @@ PRESETS = {
         num_res_blocks=3,
         attention=(2, 4, 8),
         dropout=0.1,
-        schedule="cosine",
+        prediction="eps",
         learning_rate=3e-4,
         warmup=0,
         final_learning_rate=1.0,

@@ -52,6 +52,8 @@ class Config(ChainKnobs):
     prior_steps: int = 600
     """Of the diffusion."""
     sampling: Sampling = Sampling()
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
+    prediction: Literal["eps", "x0", "v"] = "v"
     first: Literal["kl", "vq"] = "kl"
     """Bottleneck of the autoencoder."""
     first_channels: int = 16
@@ -116,6 +118,8 @@ PRESETS = {
         train=TrainConfig(steps=250_000, log_every=100, save_every=10_000, sample_every=10_000),
         prior_steps=7_000_000,
         sampling=Sampling("dpm_sde", steps=250, guidance=1.5),
+        schedule="linear",
+        prediction="eps",
         first_channels=128,
         first_mult=(1, 2, 4, 4),
         first_blocks=2,
