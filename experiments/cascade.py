@@ -33,7 +33,7 @@ from experiments.ddpm import solved
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.experiment import Experiment, Stage
 
 
 @dataclass(frozen=True)
@@ -114,73 +114,98 @@ def network(config: Config, stage: int) -> Any:
     return SuperResUNet(**fields)
 
 
-def build(config: Config) -> "Experiment":
+def told(low: Any, level: Any) -> Any:
+    """A smaller image [B, h, w, C] with a channel that says how much noise [B] is on it."""
+    import jax.numpy as jnp
+
+    return jnp.concatenate([low, jnp.broadcast_to(level[:, None, None, None], (*low.shape[:3], 1))], -1)
+
+
+def soften(x: Any) -> Any:
+    """Images blurred by (1, 2, 1) / 4 along both axes."""
+    import jax.numpy as jnp
+
+    from jgen.nn.fir import filter2d, setup_filter
+
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    return filter2d(padded, setup_filter([1, 2, 1]))[:, 1:-1, 1:-1]
+
+
+def augmented(config: Config, key: Any, low: Any) -> Any:
+    """A smaller image as a super-resolution stage is trained on it (Ho et al. 2021): some blurred, all noised."""
     import jax
     import jax.numpy as jnp
 
-    from jgen import samplers
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment, Stage
-    from jgen.objectives import diffusion, edm
-    from jgen.train import Phase
-    from jgen.train.rates import ramped
+    keys = jax.random.split(key, 3)
+    level = jax.random.uniform(keys[0], low.shape[:1], maxval=config.most_augment)
+    chosen = jax.random.bernoulli(keys[1], config.blur, low.shape[:1])[:, None, None, None]
+    low = jnp.where(chosen, soften(low), low)
+    return told(low + level[:, None, None, None] * jax.random.normal(keys[2], low.shape), level)
 
-    config = replace(config, data=resolve(config.data))
-    height, width, channels = config.data.shape
-    sizes = config.sizes
-    if sizes[-1] != height or height != width or any(b % a or a >= b for a, b in itertools.pairwise(sizes)):
-        raise UserError(f"sizes={sizes}: each must divide the next, and the last be the set's {height}x{width}")
-    chain = schedule(config)
-    nets = [network(config, i) for i in range(len(sizes))]
-    players = ["base", *(f"super_{side}" for side in sizes[1:])]
 
-    def caller(i, low):
-        """(params, x, t, label) -> the noise at stage i, given what the smaller image is to it."""
+class Cascade:
+    """The networks of all stages, each a player of its own, and what is done with them."""
+
+    def __init__(self, config: Config):
+        self.config, self.chain = config, schedule(config)
+        self.nets = [network(config, i) for i in range(len(config.sizes))]
+        self.players = ["base", *(f"super_{side}" for side in config.sizes[1:])]
+
+    def apply(self, i: int, low: Any) -> Any:
+        """(params, x, t, label) -> what the network of stage i predicts, given what the smaller image is to it."""
+        import jax.numpy as jnp
 
         def apply(params, x, t, label, **kwargs):
             # A guided call has each image twice, one beside the other.
             known = {} if low is None else {"low_res": jnp.repeat(low, len(x) // len(low), 0)}
-            return nets[i].apply({"params": params}, x, t, label, **known, **kwargs)
+            return self.nets[i].apply({"params": params}, x, t, label, **known, **kwargs)
 
         return apply
 
-    def told(low, level):
-        """A smaller image with a channel that says how much noise is on it."""
-        return jnp.concatenate([low, jnp.broadcast_to(level[:, None, None, None], (*low.shape[:3], 1))], -1)
+    def init(self, i: int, key: Any) -> Any:
+        """The weights of the stages up to i."""
+        import jax
+        import jax.numpy as jnp
 
-    def augmented(key, low):
-        """A smaller image as a super-resolution stage is trained on it."""
-        keys = jax.random.split(key, 3)
-        level = jax.random.uniform(keys[0], low.shape[:1], maxval=config.most_augment)
-        taps = jnp.array([0.25, 0.5, 0.25])
-        kernel = jnp.einsum("i,j->ij", taps, taps)[:, :, None, None] * jnp.ones((1, 1, 1, channels))
-        soft = jax.lax.conv_general_dilated(
-            jnp.pad(low, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge"), kernel, (1, 1), "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels,
-        )  # fmt: skip
-        chosen = jax.random.bernoulli(keys[1], config.blur, low.shape[:1])[:, None, None, None]
-        low = jnp.where(chosen, soft, low)
-        return told(low + level[:, None, None, None] * jax.random.normal(keys[2], low.shape), level)
+        sizes, channels = self.config.sizes, self.config.data.shape[-1]
+        made, label = {}, jnp.zeros((1,), jnp.int32) if classes(self.config) else None
+        for j in range(i + 1):
+            x, t = jnp.zeros((1, sizes[j], sizes[j], channels)), jnp.zeros((1,))
+            low = {"low_res": jnp.zeros((1, sizes[j - 1], sizes[j - 1], channels + 1))} if j else {}
+            made[self.players[j]] = self.nets[j].init(jax.random.fold_in(key, j), x, t, label, **low)["params"]
+        return made, {}
 
-    def objective(i, train):
-        how = dict(conditional=config.conditional, drop_label=config.drop_label, null_label=null_label(config))
+    def objective(self, i: int, train: bool) -> Any:
+        """The simple loss of stage i."""
+        import jax
+
+        from jgen.objectives import diffusion
+
+        config, sizes = self.config, self.config.sizes
+        how: dict[str, Any] = dict(conditional=config.conditional, drop_label=config.drop_label, null_label=null_label(config))
+        how |= dict(player=self.players[i], train=train)
 
         def loss(params, extra, key, batch):
             x = shrink(batch["image"], sizes[i])
-            low = augmented(jax.random.fold_in(key, 7), shrink(batch["image"], sizes[i - 1])) if i else None
-            own = diffusion.simple(caller(i, low), chain, config.prediction, player=players[i], train=train, **how)
+            low = augmented(config, jax.random.fold_in(key, 7), shrink(batch["image"], sizes[i - 1])) if i else None
+            own = diffusion.simple(self.apply(i, low), self.chain, config.prediction, **how)
             return own(params, extra, key, {**batch, "image": x})
 
         return loss
 
-    def draw(i, params, keys, options, low, label):
+    def draw(self, i: int, params: Any, keys: Any, options: Sampling, low: Any, label: Any) -> Any:
         """Images of stage i."""
-        apply, shape = caller(i, low), (sizes[i], sizes[i], channels)
+        import jax
+
+        from jgen import samplers
+        from jgen.objectives import diffusion, edm
+
+        config, chain = self.config, self.chain
+        apply, shape = self.apply(i, low), (config.sizes[i],) * 2 + config.data.shape[-1:]
         keys = jax.vmap(lambda k: jax.random.fold_in(k, 1000 + i))(keys)
 
         def raw(x, t, label):
-            return apply(params[players[i]], x, t, label)
+            return apply(params[self.players[i]], x, t, label)
 
         def predict(x, t, label):
             return diffusion.predictor(lambda x, t: raw(x, t, label), chain, config.prediction)(x, t)
@@ -189,53 +214,63 @@ def build(config: Config) -> "Experiment":
             return edm.denoiser(lambda x, t: raw(x, t, label), edm.chain(chain, config.prediction))(x, sigma)
 
         if options.sampler in ("ddim", "ddpm"):
-            steps = dict(timesteps=options.steps)
-            guided, x = samplers.clip(free_guidance(config, predict, label, options.guidance)), samplers.noise(keys, shape)
+            guided = samplers.clip(free_guidance(config, predict, label, options.guidance))
             walk = samplers.ddim if options.sampler == "ddim" else samplers.ancestral
-            return walk(guided, chain, x, keys, **steps)
+            return walk(guided, chain, samplers.noise(keys, shape), keys, timesteps=options.steps)
         return solved(chain, options, guided_denoiser(config, options, denoise, label), keys, shape)
 
-    def sampler(last):
-        def sample(params, extra, keys, options: Sampling):
-            if not 0 <= options.augment <= config.most_augment:
-                raise UserError(f"augment={options.augment}: must be from 0 to the {config.most_augment} it was trained with")
-            label = asked(config, keys, options.label)
-            images = draw(0, params, keys, options, None, label)
-            for i in range(1, last + 1):
-                noise_keys = jax.vmap(lambda k, i=i: jax.random.fold_in(k, 2000 + i))(keys)
-                level = jnp.full(len(keys), options.augment)
-                low = images + options.augment * samplers.noise(noise_keys, images.shape[1:])
-                images = draw(i, params, keys, options, told(low, level), label)
-            return images
+    def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
+        """Images of stage `last`, through all that come before it. Raises UserError for noise it was not trained with."""
+        import jax
+        import jax.numpy as jnp
 
-        return sample
+        from jgen import samplers
+        from jgen.errors import UserError
 
-    def stage(i):
-        def init(key):
-            made, label = {}, jnp.zeros((1,), jnp.int32) if classes(config) else None
-            for j in range(i + 1):
-                x, t = jnp.zeros((1, sizes[j], sizes[j], channels)), jnp.zeros((1,))
-                low = {"low_res": jnp.zeros((1, sizes[j - 1], sizes[j - 1], channels + 1))} if j else {}
-                made[players[j]] = nets[j].init(jax.random.fold_in(key, j), x, t, label, **low)["params"]
-            return made, {}
+        if not 0 <= options.augment <= self.config.most_augment:
+            raise UserError(f"augment={options.augment}: must be from 0 to the {self.config.most_augment} it was trained with")
+        label = asked(self.config, keys, options.label)
+        images = self.draw(0, params, keys, options, None, label)
+        for i in range(1, last + 1):
+            noise_keys = jax.vmap(lambda k, i=i: jax.random.fold_in(k, 2000 + i))(keys)
+            low = images + options.augment * samplers.noise(noise_keys, images.shape[1:])
+            images = self.draw(i, params, keys, options, told(low, jnp.full(len(keys), options.augment)), label)
+        return images
 
+    def stage(self, i: int) -> "Stage":
+        from jgen.experiment import Stage
+        from jgen.train import Phase
+        from jgen.train.rates import ramped
+
+        config, player = self.config, self.players[i]
         return Stage(
-            name=players[i],
+            name=player,
             data=config.data,
             train=config.train,
-            init=init,
-            phases=[Phase(players[i], objective(i, train=True))],
-            optimizers={players[i]: optimizer(config, config.train.steps)},
-            ema={players[i]: ramped(config.ema)},
+            init=lambda key: self.init(i, key),
+            phases=[Phase(player, self.objective(i, train=True))],
+            optimizers={player: optimizer(config, config.train.steps)},
+            ema={player: ramped(config.ema)},
             supports=frozenset(("dtype", "remat")),
-            sample=sampler(i),
+            sample=lambda params, extra, keys, options: self.sample(i, params, keys, options),
             options=config.sampling,
-            validate=objective(i, train=False),
-            evaluate=mean_loss(objective(i, train=False)),
+            validate=self.objective(i, train=False),
+            evaluate=mean_loss(self.objective(i, train=False)),
             begin=lambda params, extra, fresh, fresh_extra: ({**fresh, **params}, fresh_extra),
         )
 
-    return Experiment([stage(i) for i in range(len(sizes))])
+
+def build(config: Config) -> "Experiment":
+    from jgen.data import resolve
+    from jgen.errors import UserError
+    from jgen.experiment import Experiment
+
+    config = replace(config, data=resolve(config.data))
+    (height, width, _), sizes = config.data.shape, config.sizes
+    if sizes[-1] != height or height != width or any(b % a or a >= b for a, b in itertools.pairwise(sizes)):
+        raise UserError(f"sizes={sizes}: each must divide the next, and the last be the set's {height}x{width}")
+    cascade = Cascade(config)
+    return Experiment([cascade.stage(i) for i in range(len(sizes))])
 
 
 if __name__ == "__main__":
