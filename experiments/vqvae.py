@@ -18,7 +18,7 @@ import jgen
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.experiment import Experiment, Stage
     from jgen.models.vqvae import VQVAE
 
 
@@ -135,132 +135,186 @@ def measured(*losses):
     return evaluate
 
 
-def apply_prior(net, params, codes, label, **known):
-    """A prior's outputs, as the objective calls it."""
-    return net.apply({"params": params}, codes, label, **known)
+class Model:
+    """The autoencoder with its codebooks, the priors of its codes, and how one is made from the other."""
 
+    def __init__(self, config: Config):
+        from jgen.data import classes_of
 
-def build(config: Config) -> "Experiment":
-    import jax
-    import jax.numpy as jnp
-    import optax
+        self.config, self.net, self.priors = config, network(config), priors(config)
+        self.classes = classes_of(config.data, config.conditional)
+        self.grids = self.net.grids(*config.data.shape[:2])
 
-    from jgen import samplers
-    from jgen.data import classes_of, resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment, Stage
-    from jgen.objectives import vqvae
-    from jgen.objectives.likelihood import categorical
-    from jgen.train import Phase
-    from jgen.train.rates import ramped, warmup_cosine
+    def apply(self, params: Any, x: Any, vectors: Any) -> Any:
+        """The autoencoder, as the objective calls it."""
+        return self.net.apply({"params": params["autoencoder"]}, x, vectors)
 
-    config = replace(config, data=resolve(config.data))
-    classes, shape, net = classes_of(config.data, config.conditional), config.data.shape, network(config)
-    if config.ema and config.train.accumulate > 1:
-        raise UserError(f"train.accumulate={config.train.accumulate}: a codebook that follows its inputs needs the whole batch")
-    height, width, _ = shape
-    grids = net.grids(height, width)
+    def init(self, key: Any) -> Any:
+        """The autoencoder, its codebooks among the parameters or, where they follow their inputs, beside them."""
+        import jax
+        import jax.numpy as jnp
 
-    def apply(params, x, vectors):
-        return net.apply({"params": params["autoencoder"]}, x, vectors)
+        from jgen.objectives import vqvae
 
-    def init(key):
+        config = self.config
         keys = jax.random.split(key, 1 + config.levels)
         books = [vqvae.new_codebook(k, config.codes, config.code_size) for k in keys[1:]]
         vectors = [b.vectors for b in books]
-        params = {"autoencoder": net.init(keys[0], jnp.zeros((1, *shape)), vectors)["params"]}
+        params = {"autoencoder": self.net.init(keys[0], jnp.zeros((1, *config.data.shape)), vectors)["params"]}
         if config.ema:
             return {"net": params}, {"codebooks": books}
         return {"net": {**params, "codebooks": vectors}}, {}
 
-    def vectors_of(params, extra):
-        return [b.vectors for b in extra["codebooks"]] if config.ema else params["net"]["codebooks"]
+    def vectors(self, params: Any, extra: Any) -> Any:
+        """Of every level's codebook [codes, code_size]."""
+        return [b.vectors for b in extra["codebooks"]] if self.config.ema else params["net"]["codebooks"]
 
-    def reconstructions(params, extra, key, batch):
-        """Held-out images and, right of each, what its codes are decoded to."""
-        x = batch["image"][:32]
-        out, _ = apply(params["net"], x, vectors_of(params, extra))
-        return jnp.stack([x, jnp.clip(out, -1, 1)], 1).reshape(-1, *shape)
+    def codes(self, params: Any, extra: Any, x: Any) -> Any:
+        """The codes of images, level by level."""
+        variables = {"params": params["net"]["autoencoder"]}
+        return [q.codes for q in self.net.apply(variables, x, self.vectors(params, extra), method="encode")]
 
-    def objective(train):
-        return vqvae.vqvae(apply, beta=config.beta, ema=config.ema, decay=config.decay, train=train)
-
-    first = Stage(
-        name="autoencoder",
-        data=config.data,
-        train=config.train,
-        init=init,
-        phases=[Phase("net", objective(train=True))],
-        optimizers={"net": optax.adam(warmup_cosine(config.learning_rate, config.train.steps, 100, 0.05))},
-        pictures={"reconstructions": reconstructions},
-        validate=objective(train=False),
-        evaluate=measured(objective(train=False)),
-    )
-
-    nets, law = priors(config), categorical(config.codes, codes=True)
-
-    def beneath_of(params, extra, codes, level):
+    def beneath(self, params: Any, extra: Any, codes: Any, level: int) -> dict[str, Any]:
         """What a level's prior knows beforehand: the coarser codes' vectors, each over the four places it covers."""
+        import jax.numpy as jnp
+
         if level == 0:
             return {}
-        return {"beneath": jnp.repeat(jnp.repeat(vectors_of(params, extra)[0][codes[0]], 2, 1), 2, 2)}
+        return {"beneath": jnp.repeat(jnp.repeat(self.vectors(params, extra)[0][codes[0]], 2, 1), 2, 2)}
 
-    def begin(params, extra, fresh, fresh_extra):
-        """The autoencoder as it was trained, and fresh priors. Raises UserError for one of other sizes."""
-        old, new = (jax.tree.map(jnp.shape, tree) for tree in ((params["net"], extra), (fresh["net"], fresh_extra)))
-        if old != new:
-            raise UserError(f"prior: its grids {grids} of {config.codes} codes are not those of the autoencoder it begins from")
-        return {**fresh, "net": params["net"]}, extra
+    def init_prior(self, key: Any) -> Any:
+        """All of `init`, and fresh priors."""
+        import jax
+        import jax.numpy as jnp
 
-    def codes_of(params, extra, x):
-        found = net.apply({"params": params["net"]["autoencoder"]}, x, vectors_of(params, extra), method="encode")
-        return [q.codes for q in found]
-
-    def init_prior(key):
-        params, extra = init(key)
-        label = jnp.zeros(1, jnp.int32) if config.conditional else None
-        codes = [jnp.zeros((1, *g), jnp.int32) for g in grids]
-        keys = jax.random.split(jax.random.fold_in(key, 1), config.levels)
+        params, extra = self.init(key)
+        label = jnp.zeros(1, jnp.int32) if self.config.conditional else None
+        codes = [jnp.zeros((1, *g), jnp.int32) for g in self.grids]
+        keys = jax.random.split(jax.random.fold_in(key, 1), self.config.levels)
         made = [
-            n.init(k, c[..., None], label, **beneath_of(params, extra, codes, i))["params"]
-            for i, (n, k, c) in enumerate(zip(nets, keys, codes))
+            n.init(k, c[..., None], label, **self.beneath(params, extra, codes, i))["params"]
+            for i, (n, k, c) in enumerate(zip(self.priors, keys, codes))
         ]
         return {**params, "prior": made}, extra
 
-    prior_loss = vqvae.prior(
-        [functools.partial(apply_prior, n) for n in nets], codes_of, beneath_of, law, conditional=config.conditional
-    )
+    def begin(self, params: Any, extra: Any, fresh: Any, fresh_extra: Any) -> Any:
+        """The autoencoder as it was trained, and fresh priors. Raises UserError for one of other sizes."""
+        import jax
+        import jax.numpy as jnp
 
-    def sample(params, extra, keys, options: Sampling):
-        label = samplers.class_labels(keys, options.label, classes)
-        chosen = categorical(config.codes, codes=True, temperature=options.temperature, top_k=options.top_k)
+        from jgen.errors import UserError
+
+        old, new = (jax.tree.map(jnp.shape, tree) for tree in ((params["net"], extra), (fresh["net"], fresh_extra)))
+        if old != new:
+            raise UserError(
+                f"prior: its grids {self.grids} of {self.config.codes} codes are not those of the autoencoder it begins from"
+            )
+        return {**fresh, "net": params["net"]}, extra
+
+    def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
+        """Codes drawn from the priors, coarse to fine, and decoded."""
+        import jax
+        import jax.numpy as jnp
+
+        from jgen import samplers
+        from jgen.objectives.likelihood import categorical
+
+        label = samplers.class_labels(keys, options.label, self.classes)
+        chosen = categorical(self.config.codes, codes=True, temperature=options.temperature, top_k=options.top_k)
         codes = []
-        for i, (n, p, grid) in enumerate(zip(nets, params["prior"], grids)):
-            size, known = (len(keys), *grid, 1), beneath_of(params, extra, codes, i)
+        for i, (n, p, grid) in enumerate(zip(self.priors, params["prior"], self.grids)):
+            size, known = (len(keys), *grid, 1), self.beneath(params, extra, codes, i)
             decode = samplers.decoder(n, {"params": p}, size, label, **known)
             level_keys = jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys)
             drawn = samplers.autoregressive(decode, chosen.draw, level_keys, shape=size[1:])
             codes.append(drawn[..., 0].astype(jnp.int32))
-        vectors = [v[c] for v, c in zip(vectors_of(params, extra), codes)]
-        images = net.apply({"params": params["net"]["autoencoder"]}, vectors, method="decode")
+        vectors = [v[c] for v, c in zip(self.vectors(params, extra), codes)]
+        images = self.net.apply({"params": params["net"]["autoencoder"]}, vectors, method="decode")
         return jnp.clip(images, -1, 1)
 
+    def reconstructions(self, params: Any, extra: Any, key: Any, batch: Any) -> Any:
+        """Held-out images and, right of each, what its codes are decoded to."""
+        import jax.numpy as jnp
+
+        x = batch["image"][:32]
+        out, _ = self.apply(params["net"], x, self.vectors(params, extra))
+        return jnp.stack([x, jnp.clip(out, -1, 1)], 1).reshape(-1, *self.config.data.shape)
+
+    def objective(self, train: bool) -> Any:
+        """Of the autoencoder."""
+        from jgen.objectives import vqvae
+
+        config = self.config
+        return vqvae.vqvae(self.apply, beta=config.beta, ema=config.ema, decay=config.decay, train=train)
+
+    def prior_objective(self) -> Any:
+        """Of the priors, all levels at once."""
+        from jgen.objectives import vqvae
+        from jgen.objectives.likelihood import categorical
+
+        def call(net, params, codes, label, **known):
+            return net.apply({"params": params}, codes, label, **known)
+
+        nets, law = [functools.partial(call, n) for n in self.priors], categorical(self.config.codes, codes=True)
+        return vqvae.prior(nets, self.codes, self.beneath, law, conditional=self.config.conditional)
+
+
+def autoencoder_stage(model: Model) -> "Stage":
+    import optax
+
+    from jgen.experiment import Stage
+    from jgen.train import Phase
+    from jgen.train.rates import warmup_cosine
+
+    config = model.config
+    return Stage(
+        name="autoencoder",
+        data=config.data,
+        train=config.train,
+        init=model.init,
+        phases=[Phase("net", model.objective(train=True))],
+        optimizers={"net": optax.adam(warmup_cosine(config.learning_rate, config.train.steps, 100, 0.05))},
+        pictures={"reconstructions": model.reconstructions},
+        validate=model.objective(train=False),
+        evaluate=measured(model.objective(train=False)),
+    )
+
+
+def prior_stage(model: Model) -> "Stage":
+    import optax
+
+    from jgen.experiment import Stage
+    from jgen.train import Phase
+    from jgen.train.rates import ramped, warmup_cosine
+
+    config, loss = model.config, model.prior_objective()
     rate = warmup_cosine(config.prior_learning_rate, config.prior_steps, 100, 0.02)
-    second = Stage(
+    return Stage(
         name="prior",
         data=config.data,
         train=replace(config.train, steps=config.prior_steps),
-        init=init_prior,
-        phases=[Phase("prior", prior_loss)],
+        init=model.init_prior,
+        phases=[Phase("prior", loss)],
         optimizers={"prior": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))},
         ema={"prior": ramped(0.998)},
-        sample=sample,
+        sample=model.sample,
         options=config.sampling,
-        validate=prior_loss,
-        evaluate=measured(prior_loss, objective(train=False)),
-        begin=begin,
+        validate=loss,
+        evaluate=measured(loss, model.objective(train=False)),
+        begin=model.begin,
     )
-    return Experiment([first, second])
+
+
+def build(config: Config) -> "Experiment":
+    from jgen.data import resolve
+    from jgen.errors import UserError
+    from jgen.experiment import Experiment
+
+    config = replace(config, data=resolve(config.data))
+    if config.ema and config.train.accumulate > 1:
+        raise UserError(f"train.accumulate={config.train.accumulate}: a codebook that follows its inputs needs the whole batch")
+    model = Model(config)
+    return Experiment([autoencoder_stage(model), prior_stage(model)])
 
 
 if __name__ == "__main__":
