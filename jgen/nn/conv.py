@@ -23,7 +23,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 SAME: Padding = ((1, 1), (1, 1))
 """That keeps the size under a 3x3 kernel."""
 TILES = (7, 8, 6, 5, 4)
-"""Sides of a tile, best first; an axis takes the first that divides it."""
+"""Sides of a tile, best first; an axis takes the first that divides it, else 8, and its last tile is smaller."""
 SMALLEST = 14
 """Sides below this are not tiled."""
 
@@ -49,7 +49,7 @@ def plain(x: Array, kernel: Array, padding: str = "SAME") -> Array:
 
 def conv3x3(x: Array, kernel: Array) -> Array:
     """`plain` with the faster weight gradient on CPUs. Reverse-mode differentiation only, of any order."""
-    return same_size(x, kernel, SAME)
+    return conv(x, kernel, SAME)
 
 
 def upsampled_conv3x3(x: Array, kernel: Array) -> Array:
@@ -61,7 +61,7 @@ def upsampled_conv3x3(x: Array, kernel: Array) -> Array:
     b, height, width, _ = x.shape
     sums = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # [phase, tap of two, tap of three]
     taps = [[mixed_taps(mixed_taps(kernel, sums[r], 0), sums[s], 1) for s in (0, 1)] for r in (0, 1)]
-    phases = [[same_size(x, taps[r][s], ((1 - r, r), (1 - s, s))) for s in (0, 1)] for r in (0, 1)]
+    phases = [[conv(x, taps[r][s], ((1 - r, r), (1 - s, s))) for s in (0, 1)] for r in (0, 1)]
     rows = jnp.stack([jnp.stack(row, 3) for row in phases], 2)
     return rows.reshape(b, 2 * height, 2 * width, kernel.shape[-1])
 
@@ -72,13 +72,13 @@ def mixed_taps(kernel: Array, matrix: np.ndarray, axis: int) -> Array:
     return jnp.concatenate([sum(v if c == 1 else c * v for c, v in zip(row, taps) if c) for row in matrix.tolist()], axis)
 
 
-def same_size(x: Array, kernel: Array, padding: Padding) -> Array:
-    """`convolve` with padding that keeps the size, and the faster weight gradient on CPUs."""
-    return jnp.asarray(_same_size(x, kernel, padding))
+def conv(x: Array, kernel: Array, padding: Padding) -> Array:
+    """`convolve` of stride 1 with a small kernel, and the faster weight gradient on CPUs."""
+    return jnp.asarray(_conv(x, kernel, padding))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _same_size(x: Array, kernel: Array, padding: Padding) -> Array:
+def _conv(x: Array, kernel: Array, padding: Padding) -> Array:
     return convolve(x, kernel, 1, padding)
 
 
@@ -89,13 +89,13 @@ def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Ar
 def _backward(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
     (dx,) = jax.vjp(lambda x: convolve(x, kernel, 1, padding), x)[1](dy)
-    if max(_tile(x.shape[1]), _tile(x.shape[2])) == 0:
+    if max(_tile(dy.shape[1]), _tile(dy.shape[2])) == 0:
         return dx, kernel_gradient(kernel, padding, x, dy)
     whole, tiled = (partial(f, kernel, padding) for f in (kernel_gradient, tiled_kernel_gradient))
     return dx, lax.platform_dependent(x, dy, cpu=tiled, default=whole)
 
 
-_same_size.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
 def kernel_gradient(kernel: Array, padding: Padding | str, x: Array, dy: Array) -> Array:
@@ -121,7 +121,7 @@ def tiled_kernel_gradient(kernel: Array, padding: Padding, x: Array, dy: Array) 
 
 
 def _tile(size: int) -> int:
-    return next((t for t in TILES if size % t == 0), 0) if size >= SMALLEST else 0
+    return next((t for t in TILES if size % t == 0), 8) if size >= SMALLEST else 0
 
 
 class Conv3x3(nn.Module):

@@ -2,19 +2,21 @@
 
 A signal is first given zeros between (and after) its samples, then padded, then filtered, then thinned out. Filters are
 numpy arrays [taps] (applied along both axes) or [height, width], known when the program is built; each output is a sum of
-shifted views, which XLA fuses. Convolution with a filter and a resampling by 2 is one plain convolution
-(`upsample_conv`). Sources: Karras et al. 2020 (arXiv:1912.04958, 2006.06676) and their reference implementation.
+shifted views, which XLA fuses. Reverse-mode differentiation only, of any order. Sources: Karras et al. 2020
+(arXiv:1912.04958, 2006.06676) and their reference implementation.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.nn.conv import DIMENSIONS, conv3x3, mixed_taps
+from jgen.nn.conv import DIMENSIONS, conv
 from jgen.types import Array
 
 Padding = int | Sequence[int]
@@ -85,10 +87,34 @@ def _along(x: Array, f: np.ndarray, axis: int, down: int) -> Array:
     size = (x.shape[axis] - len(f)) // down + 1
     if size < 1:
         raise UserError(f"filter of {len(f)} taps: longer than the padded image's {x.shape[axis]} pixels")
+    seen = lax.slice_in_dim(x, 0, (size - 1) * down + len(f), 1, axis)
+    return jnp.asarray(_correlated(seen, tuple(f.tolist()), axis, down))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _correlated(x: Array, taps: tuple[float, ...], axis: int, down: int) -> Array:
+    """The same of an x whose last pixel is the last one seen.
+
+    The gradient is the filter the other way round; left to itself it would pad and write out each shifted view.
+    """
+    reach = x.shape[axis] - len(taps) + 1
     terms: list[Array] = [
-        x.dtype.type(tap) * lax.slice_in_dim(x, k, k + (size - 1) * down + 1, down, axis) for k, tap in enumerate(f) if tap
+        x.dtype.type(tap) * lax.slice_in_dim(x, k, k + reach, down, axis) for k, tap in enumerate(taps) if tap
     ]
     return sum(terms[1:], terms[0])
+
+
+def _correlated_forward(x: Array, taps: tuple[float, ...], axis: int, down: int) -> tuple[Array, None]:
+    return _correlated(x, taps, axis, down), None
+
+
+def _correlated_backward(taps: tuple[float, ...], axis: int, down: int, _: None, dy: Array) -> tuple[Array]:
+    rim = len(taps) - 1
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), [(rim, rim, down - 1) if a == axis else (0, 0, 0) for a in range(dy.ndim)])
+    return (jnp.asarray(_correlated(spread, taps[::-1], axis, 1)),)
+
+
+_correlated.defvjp(_correlated_forward, _correlated_backward)
 
 
 def _shape(f: np.ndarray | None) -> tuple[int, int]:
@@ -153,32 +179,19 @@ def conv2d_resample(
     return upfirdn2d(x, f, down=down, flip=flip_filter) if up > 1 and down > 1 else x
 
 
-def _phases(taps: Sequence[float]) -> np.ndarray:
-    """[2, 3, 3]: of each of the two phases of an axis, how its three taps on the small image are made of a kernel's three.
-
-    Zeros put between samples, a true convolution with three taps and a filter of four make g with six taps,
-    out[m] = sum over i of x[i] g[m - 2 i]; phase r of pixel q sees x at q - 1, q and q + 1.
-    """
-    f, made = np.asarray(taps, np.float64) / np.sum(taps), np.zeros((2, 3, 3))
-    for r in (0, 1):
-        for a in (-1, 0, 1):
-            for k in (0, 1, 2):
-                j = 1 + k - r + 2 * a
-                if 0 <= j <= 3:
-                    made[r, a + 1, k] = 2 * f[3 - j]
-    return made
-
-
 def upsample_conv(x: Array, kernel: Array, taps: Sequence[float] = (1, 3, 3, 1)) -> Array:
     """x [B, H, W, I] twice as large, truly convolved with kernel [3, 3, I, O] and filtered by 4 taps -> [B, 2H, 2W, O].
 
-    The same numbers as `conv2d_resample(x, kernel, f, up=2, padding=1, flip_weight=False)` from one 3x3 convolution of the
-    small image with four times as many outputs, one for each pixel of a 2x2 square.
+    The same numbers as `conv2d_resample(x, kernel, f, up=2, padding=1, flip_weight=False)` for a quarter of its arithmetic:
+    where zeros stand between pixels, an even row (column) of the convolution sees two taps of the kernel and an odd one sees
+    one, so it is four convolutions of the small image. The filter comes after them.
     """
     if len(taps) != 4 or kernel.shape[:2] != (3, 3):
         raise UserError(f"taps={list(taps)}, kernel {kernel.shape[:2]}: must be 4 taps and a 3x3 kernel")
-    made, (b, height, width, _), out = _phases(taps), x.shape, kernel.shape[-1]
-    wide = [mixed_taps(mixed_taps(kernel, made[r], 0), made[s], 1) for r in (0, 1) for s in (0, 1)]
-    y = conv3x3(x, jnp.concatenate(wide, -1))
-    y = y.reshape(b, height, width, 2, 2, out).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(b, 2 * height, 2 * width, out)
+    kernel, zero, spread = kernel[::-1, ::-1], jnp.zeros((), x.dtype), []
+    for r in (0, 1):
+        for s in (0, 1):
+            phase = conv(x, kernel[r : 3 - r : 2, s : 3 - s : 2], ((1 - r, 1 - r), (1 - s, 1 - s)))
+            spread.append(lax.pad(phase, zero, [(0, 0, 0), (r, r, 1), (s, s, 1), (0, 0, 0)]))
+    f = np.asarray(taps, np.float64)
+    return upfirdn2d(sum(spread[1:], spread[0]), 2 * f / f.sum(), padding=1)

@@ -5,7 +5,9 @@ the input added up, which XLA fuses; no convolution with zeros between pixels is
 """
 
 from collections.abc import Sequence
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -36,7 +38,11 @@ def upsample(x: Array, taps: Sequence[float] = (1, 1)) -> Array:
 
     Each of the two phases of an axis is a few shifted copies of x.
     """
-    f = _normalised(taps)
+    return jnp.asarray(_upsample(x, tuple(_normalised(taps))))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _upsample(x: Array, f: tuple[float, ...]) -> Array:
     pad = (len(f) - 1) // 2
     reach = len(f)
     for axis in (1, 2):
@@ -54,3 +60,14 @@ def upsample(x: Array, taps: Sequence[float] = (1, 1)) -> Array:
         shape[axis] *= 2
         x = jnp.stack(phases, axis + 1).reshape(shape)
     return x
+
+
+def _upsample_forward(x: Array, f: tuple[float, ...]) -> tuple[Array, None]:
+    return _upsample(x, f), None
+
+
+def _upsample_backward(f: tuple[float, ...], _: None, dy: Array) -> tuple[Array]:
+    return (4 * downsample(dy, f),)
+
+
+_upsample.defvjp(_upsample_forward, _upsample_backward)
