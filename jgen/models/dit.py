@@ -11,6 +11,7 @@ import numpy as np
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention
+from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.types import Array
 
@@ -51,8 +52,8 @@ class Embedder(nn.Module):
     def __call__(self, t: Array, label: Array | None) -> Array:
         emb = timestep_embedding(t, FREQUENCIES, endpoint=self.endpoint)
         init = nn.initializers.normal(0.02)
-        emb = nn.Dense(self.width, kernel_init=init, name="t_embedder_mlp_0")(emb)
-        emb = nn.Dense(self.width, kernel_init=init, name="t_embedder_mlp_2")(nn.silu(emb))
+        emb = Dense(self.width, kernel_init=init, name="t_embedder_mlp_0")(emb)
+        emb = Dense(self.width, kernel_init=init, name="t_embedder_mlp_2")(nn.silu(emb))
         if not self.classes:
             return emb
         label = jnp.full(t.shape, self.classes, jnp.int32) if label is None else label
@@ -69,16 +70,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, condition: Array) -> Array:
         b, length, c = x.shape
-        parts = nn.Dense(6 * c, kernel_init=ZEROS, dtype=self.dtype, name="adaLN_modulation_1")(nn.silu(condition))
+        parts = Dense(6 * c, kernel_init=ZEROS, dtype=self.dtype, name="adaLN_modulation_1")(nn.silu(condition))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(parts, 6, -1)
         y = modulate(_norm(self.dtype)(x), shift_a, scale_a)
-        qkv = nn.Dense(3 * c, kernel_init=GLOROT, dtype=self.dtype, name="attn_qkv")(y)
+        qkv = Dense(3 * c, kernel_init=GLOROT, dtype=self.dtype, name="attn_qkv")(y)
         q, k, v = jnp.moveaxis(qkv.reshape(b, length, 3, self.heads, c // self.heads), 2, 0)
         y = attention(q, k, v).reshape(x.shape)
-        x = x + gate_a[:, None] * nn.Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="attn_proj")(y)
+        x = x + gate_a[:, None] * Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="attn_proj")(y)
         y = modulate(_norm(self.dtype)(x), shift_m, scale_m)
-        y = nn.Dense(int(c * self.mlp_ratio), kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc1")(y)
-        y = nn.Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc2")(nn.gelu(y, approximate=True))
+        y = Dense(int(c * self.mlp_ratio), kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc1")(y)
+        y = Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc2")(nn.gelu(y, approximate=True))
         return x + gate_m[:, None] * y
 
 
@@ -122,10 +123,10 @@ class DiT(nn.Module):
         for i in range(self.depth):
             own = embed(f"embedder_{i}") if self.own_embedders and i else condition
             h = Block(self.heads, self.mlp_ratio, self.dtype, name=f"blocks_{i}")(h, own)
-        last = nn.Dense(2 * self.width, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_adaLN_modulation_1")
+        last = Dense(2 * self.width, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_adaLN_modulation_1")
         shift, scale = jnp.split(last(nn.silu(condition)), 2, -1)
         h = modulate(_norm(self.dtype)(h), shift, scale)
-        h = nn.Dense(p * p * self.out_channels, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_linear")(h)
+        h = Dense(p * p * self.out_channels, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_linear")(h)
         return unpatchify(h, (rows, columns), p).astype(jnp.float32)
 
 

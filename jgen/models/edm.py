@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jgen.errors import UserError
 from jgen.nn.attention import attention
 from jgen.nn.conv import Conv3x3, convolve
+from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
 from jgen.nn.resample import downsample, upsample
@@ -63,7 +64,7 @@ class Block(nn.Module):
         h, repeat = nn.silu(norm(x, "norm0")), self.resample == "up" and tuple(self.taps) == (1, 1)
         h = conv("conv0", up=repeat)(h if repeat else resized(h))
         width = self.features * (2 if self.scale_shift else 1)
-        known = nn.Dense(width, dtype=self.dtype, kernel_init=GLOROT, name="affine")(emb)[:, None, None]
+        known = Dense(width, dtype=self.dtype, kernel_init=GLOROT, name="affine")(emb)[:, None, None]
         if self.scale_shift:
             scale, shift = jnp.split(known, 2, -1)
             h = nn.silu(shift + norm(h, "norm1") * (scale + 1))
@@ -73,17 +74,17 @@ class Block(nn.Module):
         x_in = x.shape[-1]
         x = resized(x)
         if x_in != self.features or (self.skip_conv and self.resample):
-            x = nn.Dense(self.features, dtype=self.dtype, kernel_init=GLOROT, name="skip")(x)
+            x = Dense(self.features, dtype=self.dtype, kernel_init=GLOROT, name="skip")(x)
         x = (x + h) * self.skip_scale
         return self._attend(norm(x, "norm2"), x) if self.heads else x
 
     def _attend(self, y: Array, x: Array) -> Array:
         b, height, width, c = x.shape
         init = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
-        qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=init, name="qkv")(y)
+        qkv = Dense(3 * c, dtype=self.dtype, kernel_init=init, name="qkv")(y)
         q, k, v = jnp.moveaxis(qkv.reshape(b, height * width, 3, self.heads, c // self.heads), 2, 0)
         out = attention(q, k, v).reshape(x.shape)
-        return (x + nn.Dense(c, dtype=self.dtype, kernel_init=SMALL, name="proj")(out)) * self.skip_scale
+        return (x + Dense(c, dtype=self.dtype, kernel_init=SMALL, name="proj")(out)) * self.skip_scale
 
 
 def class_weights(label: Array | None, classes: int, batch: int) -> Array | None:
@@ -150,11 +151,11 @@ class SongUNet(nn.Module):
             emb = jnp.concatenate([sines, cosines], -1)
         weights = class_weights(label, self.classes, len(noise))
         if weights is not None:
-            emb = emb + nn.Dense(width, kernel_init=GLOROT, name="map_label")(weights * self.classes**0.5)
+            emb = emb + Dense(width, kernel_init=GLOROT, name="map_label")(weights * self.classes**0.5)
         if self.augment and augment is not None:
-            emb = emb + nn.Dense(width, use_bias=False, kernel_init=GLOROT, name="map_augment")(augment)
+            emb = emb + Dense(width, use_bias=False, kernel_init=GLOROT, name="map_augment")(augment)
         for i in range(2):
-            layer = nn.Dense(self.channels * self.channel_mult_emb, dtype=self.dtype, kernel_init=GLOROT, name=f"map_layer{i}")
+            layer = Dense(self.channels * self.channel_mult_emb, dtype=self.dtype, kernel_init=GLOROT, name=f"map_layer{i}")
             emb = nn.silu(layer(emb))
         return emb
 
@@ -182,7 +183,7 @@ class SongUNet(nn.Module):
                 skips.append(h)
                 if self.encoder == "skip":
                     aux = downsample(aux, self.taps)
-                    h = skips[-1] = h + nn.Dense(h.shape[-1], kernel_init=GLOROT, name=f"{at}_aux_skip")(aux)
+                    h = skips[-1] = h + Dense(h.shape[-1], kernel_init=GLOROT, name=f"{at}_aux_skip")(aux)
                 elif self.encoder == "residual":
                     joined = FusedDown(h.shape[-1], self.taps, name=f"{at}_aux_residual")(aux)
                     h = skips[-1] = aux = (h + joined) * HALF
@@ -234,12 +235,12 @@ class DhariwalUNet(nn.Module):
         width, init = self.channels * self.channel_mult_emb, nn.initializers.he_uniform()
         emb = timestep_embedding(noise, self.channels)
         if self.augment and augment is not None:
-            emb = emb + nn.Dense(self.channels, use_bias=False, kernel_init=init, name="map_augment")(augment)
-        emb = nn.silu(nn.Dense(width, dtype=self.dtype, kernel_init=init, name="map_layer0")(emb))
-        emb = nn.Dense(width, dtype=self.dtype, kernel_init=init, name="map_layer1")(emb)
+            emb = emb + Dense(self.channels, use_bias=False, kernel_init=init, name="map_augment")(augment)
+        emb = nn.silu(Dense(width, dtype=self.dtype, kernel_init=init, name="map_layer0")(emb))
+        emb = Dense(width, dtype=self.dtype, kernel_init=init, name="map_layer1")(emb)
         weights = class_weights(label, self.classes, len(noise))
         if weights is not None:
-            emb = emb + nn.Dense(width, use_bias=False, kernel_init=init, name="map_label")(weights)
+            emb = emb + Dense(width, use_bias=False, kernel_init=init, name="map_label")(weights)
         return nn.silu(emb)
 
     @nn.compact

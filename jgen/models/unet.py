@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jgen.errors import UserError
 from jgen.nn.attention import attention, heads_of
 from jgen.nn.conv import Conv3x3
+from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
 from jgen.nn.transformer import SpatialTransformer
@@ -63,7 +64,7 @@ class ResBlock(nn.Module):
         h, up = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="in_layers_0")(x)), self.resample is upsample
         h = conv3x3(self.features, "in_layers_2", self.dtype, up=up)(h if up else self.resample(h))
         width = self.features * (2 if self.scale_shift_norm else 1)
-        cond = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))[:, None, None]
+        cond = Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))[:, None, None]
         norm = GroupNorm(self.groups, self.epsilon, self.dtype, name="out_layers_0")
         if self.scale_shift_norm:
             scale, shift = jnp.split(cond, 2, axis=-1)
@@ -74,7 +75,7 @@ class ResBlock(nn.Module):
         h = conv3x3(self.features, "out_layers_3", self.dtype, zero=True)(h)
         x = self.resample(x)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
+            x = Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
         return x + h
 
 
@@ -92,9 +93,9 @@ class AttentionBlock(nn.Module):
         b, h, w, c = x.shape
         heads = heads_of(c, self.num_heads, self.head_channels)
         y = GroupNorm(self.groups, self.epsilon, self.dtype, name="norm")(x).reshape(b, h * w, c)
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(b, h * w, 3, heads, c // heads)
+        qkv = Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(b, h * w, 3, heads, c // heads)
         y = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(b, h * w, c)
-        return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZEROS, name="proj_out")(y).reshape(x.shape)
+        return x + Dense(c, dtype=self.dtype, kernel_init=ZEROS, name="proj_out")(y).reshape(x.shape)
 
 
 class _Blocks(nn.Module):
@@ -150,8 +151,8 @@ class _Blocks(nn.Module):
     def _embed(self, t: Array, label: Array | None) -> Array:
         width = 4 * self.channels
         emb = timestep_embedding(t, self.channels, endpoint=self.time_endpoint)
-        emb = nn.Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
-        emb = nn.Dense(width, dtype=self.dtype, name="time_embed_2")(nn.silu(emb))
+        emb = Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
+        emb = Dense(width, dtype=self.dtype, name="time_embed_2")(nn.silu(emb))
         if (label is None) == bool(self.num_classes):
             given = "no label" if label is None else "a label"
             raise UserError(f"label: the network has num_classes={self.num_classes} but {given} was given")
@@ -252,9 +253,9 @@ class AttentionPool(nn.Module):
         tokens = jnp.concatenate([tokens.mean(1, keepdims=True), tokens], axis=1)
         position = self.param("positional_embedding", nn.initializers.normal(c**-0.5), (c, h * w + 1))
         tokens = tokens + position.T[None].astype(tokens.dtype)
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv_proj")(tokens).reshape(b, -1, 3, heads, c // heads)
+        qkv = Dense(3 * c, dtype=self.dtype, name="qkv_proj")(tokens).reshape(b, -1, 3, heads, c // heads)
         pooled = attention(qkv[:, :1, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(b, c)
-        return nn.Dense(self.out_features, dtype=self.dtype, name="c_proj")(pooled)
+        return Dense(self.out_features, dtype=self.dtype, name="c_proj")(pooled)
 
 
 class Classifier(_Blocks):
@@ -276,7 +277,7 @@ class Classifier(_Blocks):
                 raise UserError("head_channels=None: attention pooling needs the width of a head")
             return AttentionPool(self.out_channels, self.head_channels, self.dtype, name="out_2")(h).astype(jnp.float32)
         if self.pool == "adaptive":
-            return nn.Dense(self.out_channels, dtype=self.dtype, name="out_3")(h.mean((1, 2))).astype(jnp.float32)
+            return Dense(self.out_channels, dtype=self.dtype, name="out_3")(h.mean((1, 2))).astype(jnp.float32)
         raise UserError(f"pool={self.pool}: must be attention or adaptive")
 
 

@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.nn.attention import attention
+from jgen.nn.dense import Dense
 from jgen.nn.norm import GroupNorm
 from jgen.types import Array
 
@@ -23,11 +24,11 @@ class CrossAttention(nn.Module):
         c = x.shape[-1]
 
         def project(y: Array, name: str) -> Array:
-            y = nn.Dense(c, use_bias=False, dtype=self.dtype, name=name)(y)
+            y = Dense(c, use_bias=False, dtype=self.dtype, name=name)(y)
             return y.reshape(*y.shape[:2], self.heads, c // self.heads)
 
         y = attention(project(x, "to_q"), project(context, "to_k"), project(context, "to_v"))
-        return nn.Dense(c, dtype=self.dtype, name="to_out_0")(y.reshape(x.shape))
+        return Dense(c, dtype=self.dtype, name="to_out_0")(y.reshape(x.shape))
 
 
 class TransformerBlock(nn.Module):
@@ -45,8 +46,8 @@ class TransformerBlock(nn.Module):
         x = x + CrossAttention(self.heads, self.dtype, name="attn1")(y, y)
         x = x + CrossAttention(self.heads, self.dtype, name="attn2")(norm("norm2")(x), context)
         inner = 4 * x.shape[-1]
-        value, gate = jnp.split(nn.Dense(2 * inner, dtype=self.dtype, name="ff_net_0_proj")(norm("norm3")(x)), 2, -1)
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="ff_net_2")(value * nn.gelu(gate, approximate=False))
+        value, gate = jnp.split(Dense(2 * inner, dtype=self.dtype, name="ff_net_0_proj")(norm("norm3")(x)), 2, -1)
+        return x + Dense(x.shape[-1], dtype=self.dtype, name="ff_net_2")(value * nn.gelu(gate, approximate=False))
 
 
 class SpatialTransformer(nn.Module):
@@ -61,7 +62,7 @@ class SpatialTransformer(nn.Module):
     def __call__(self, x: Array, context: Array) -> Array:
         b, height, width, c = x.shape
         h = GroupNorm(self.groups, 1e-6, dtype=self.dtype, name="norm")(x).reshape(b, height * width, c)
-        h = nn.Dense(c, dtype=self.dtype, name="proj_in")(h)
+        h = Dense(c, dtype=self.dtype, name="proj_in")(h)
         for i in range(self.depth):
             h = TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")(h, context)
-        return x + nn.Dense(c, kernel_init=ZEROS, dtype=self.dtype, name="proj_out")(h).reshape(x.shape)
+        return x + Dense(c, kernel_init=ZEROS, dtype=self.dtype, name="proj_out")(h).reshape(x.shape)

@@ -1,0 +1,45 @@
+"""A dense layer whose weight gradient is fast on a CPU too.
+
+The gradient of the weights is a product with one side transposed. XLA's CPU backend writes that side out transposed, and
+computes anew, value by value in the order of the transposed array, all that could be fused into it; a barrier before it makes
+that a copy of what is there already (a U-Net's step: 12 % less time).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jgen.types import Array
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """x [..., I] times kernel [I, O]. Reverse-mode differentiation only, of any order."""
+    return jnp.asarray(_product(x, kernel))
+
+
+@jax.custom_vjp
+def _product(x: Array, kernel: Array) -> Array:
+    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _product(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    dy = lax.platform_dependent(dy, cpu=lax.optimization_barrier, default=lambda v: v)
+    rows = tuple(range(x.ndim - 1))
+    return product(dy, kernel.T), lax.dot_general(x, dy, ((rows, rows), ((), ())))
+
+
+_product.defvjp(_forward, _backward)
+
+
+class Dense(nn.Dense):
+    """flax's, over the last axis."""
+
+    dot_general: Any = lambda x, kernel, dimensions, **_: product(x, kernel)
