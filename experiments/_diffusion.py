@@ -238,13 +238,17 @@ def schedule(config: ChainKnobs) -> "Schedule":
     return schedules.named(config.schedule, config.diffusion_steps)
 
 
+GONE = 200.0
+"""The noise level above which nothing of an image is left: chains are sampled from there, be they noisier or not."""
+
+
 def chain_levels(options: Any, chain: "Schedule") -> Any:
-    """The same from the last level of a chain (200 at most, where an image is gone) to its first, or along its times."""
+    """The same from the last level of a chain, or GONE, to its first; or along its times."""
     from jgen import sigmas
 
     if options.grid == "time":
-        return sigmas.of_schedule(chain, options.steps, 200.0)
-    return levels(options, float(chain.sigma[0]), min(float(chain.sigma[-1]), 200.0))
+        return sigmas.of_schedule(chain, options.steps, GONE)
+    return levels(options, float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE))
 
 
 def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> Any:

@@ -80,14 +80,14 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=100),
-        train=TrainConfig(steps=100_000, scan=10, log_every=100, save_every=10_000, sample_every=20_000),
+        train=TrainConfig(steps=150_000, scan=10, log_every=100, save_every=10_000, sample_every=50_000),
+        kind="iwae",
         likelihood="bernoulli",
         latents=40,
         widths=(300, 300),
         gated=True,
         bound_samples=5000,
-        kl_warmup=20_000,
-        learning_rate=5e-4,
+        clip_norm=60.0,
         ema=0.999,
     ),
     "cifar10": Config(

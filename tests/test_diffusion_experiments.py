@@ -59,6 +59,26 @@ def test_the_classifier_learns_the_noise_of_the_model_it_guides():
         np.testing.assert_array_equal(own.alpha_bar, ddpm.schedule(config).alpha_bar)
 
 
+@pytest.mark.slow
+def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
+    """At a cosine chain's last step DDIM would move x_0 by 20,000 times its gradient."""
+
+    def moved(gone):
+        monkeypatch.setattr(guided, "GONE", gone)
+        stage = stages(guided, "guided", "--diffusion-steps", "1000")[1]
+        params, extra = stage.init(jax.random.key(0))
+        params = jax.tree.map(lambda v: v + 0.02, params)
+
+        def draw(scale):
+            options = guided.Sampling(steps=2, guidance=1.0, classifier_scale=scale, label=3)
+            return jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)
+
+        return np.abs(draw(1.0) - draw(0.0)).max()
+
+    assert moved(guided.GONE) < 0.02
+    assert moved(1e9) > 0.2
+
+
 def test_noise_levels_follow_the_times_of_a_chain():
     chain = schedules.cosine(100)
     grid = chain_levels(ddpm.Sampling(sampler="dpm", steps=5, grid="time"), chain)
