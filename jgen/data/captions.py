@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jgen.data.glyphs import decode_caption
-from jgen.data.sources import Example, Source
+from jgen.data.sources import Example, Source, Wrapped
 from jgen.errors import UserError
 
 TOKENS = 24
@@ -73,30 +73,10 @@ def features_of(folder: Path) -> Describe:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Described:
+class Described(Wrapped):
     """A source whose captions are features in place of bytes."""
 
-    source: Source
     describe: Describe
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.source.shape
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.source.classes
-
-    @property
-    def endless(self) -> bool:
-        return self.source.endless
-
-    @property
-    def skip_bad(self) -> bool:
-        return getattr(self.source, "skip_bad", False)
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int, /) -> Example:
         example = self.source[index]

@@ -194,12 +194,11 @@ def load(source: Source, count: int, name: str, skip_bad: bool) -> ArraySource:
     return ArraySource({k: np.stack([r[k] for r in good]) for k in good[0]}, source.classes, name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Limited:
-    """The first so many examples of a large set."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Wrapped:
+    """Another source as it is: what a source that changes one thing about it begins from."""
 
     source: Source
-    count: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -211,17 +210,31 @@ class Limited:
 
     @property
     def endless(self) -> bool:
-        return False
+        return self.source.endless
 
     @property
     def skip_bad(self) -> bool:
         return getattr(self.source, "skip_bad", False)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.source)
 
     def __getitem__(self, index: int, /) -> Example:
         return self.source[index]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Limited(Wrapped):
+    """The first so many examples of a large set."""
+
+    count: int
+
+    @property
+    def endless(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return self.count
 
 
 def good_example(source: Source, index: int) -> tuple[Example, int]:
