@@ -105,8 +105,8 @@ def dit_step() -> list[Row]:
 
 def edm_step() -> list[Row]:
     """A training step of EDM's two networks (32 images of 32x32) against their authors' own, which physicsnemo carries."""
-    if why := missing("torch", "physicsnemo"):
-        return [Row("edm_step", float("nan"), "x", ">= 1.0", None, why.replace("'.[oracle]'", "nvidia-physicsnemo"))]
+    if why := missing("torch", "physicsnemo", install="nvidia-physicsnemo"):
+        return [Row("edm_step", float("nan"), "x", ">= 1.0", None, why)]
     import jax.numpy as jnp
     import numpy as np
     import torch

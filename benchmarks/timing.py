@@ -49,11 +49,11 @@ def ratio(times: dict[str, list[float]], over: str, under: str) -> float:
     return statistics.median(a / b for a, b in zip(times[over], times[under]))
 
 
-def missing(*names: str) -> str:
+def missing(*names: str, install: str = "-e '.[oracle]'") -> str:
     """Why a peer package can't be compared with, or ''."""
     for name in names:
         try:
             importlib.import_module(name)
         except (ImportError, RuntimeError) as error:
-            return f"not run: pip install -e '.[oracle]' ({name}: {error})"
+            return f"not run: pip install {install} ({name}: {error})"
     return ""

@@ -41,14 +41,19 @@ class Knobs:
     """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
 
 
+ChainName = Literal["linear", "cosine", "scaled_linear"]
+"""How the noise grows along a chain (`jgen.schedules`)."""
+Prediction = Literal["eps", "x0", "v"]
+
+
 @dataclass(frozen=True)
 class ChainKnobs(Knobs):
     """Of a model with a discrete chain besides."""
 
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
+    schedule: ChainName = "linear"
     """How the noise grows along the chain."""
     diffusion_steps: int = 1000
-    prediction: Literal["eps", "x0", "v"] = "eps"
+    prediction: Prediction = "eps"
     """What the network predicts."""
 
 
@@ -231,8 +236,8 @@ def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:
     return sigmas.karras(options.steps, sigma_min, sigma_max, 7.0 if options.grid == "karras" else 1.0)
 
 
-def schedule(config: ChainKnobs) -> "Schedule":
-    """The noise schedule of the forward process."""
+def schedule(config: Any) -> "Schedule":
+    """The noise schedule that a config's `schedule` and `diffusion_steps` name."""
     from jgen import schedules
 
     return schedules.named(config.schedule, config.diffusion_steps)
@@ -242,7 +247,7 @@ GONE = 200.0
 """The noise level above which nothing of an image is left: chains are sampled from there, be they noisier or not."""
 
 
-def chain_levels(options: Any, chain: "Schedule") -> Any:
+def chain_levels(options: ChainSolver, chain: "Schedule") -> Any:
     """The same from the last level of a chain, or GONE, to its first; or along its times."""
     from jgen import sigmas
 

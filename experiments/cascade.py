@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jgen
 from experiments._diffusion import (
     ChainKnobs,
+    ChainName,
     ChainSolver,
     asked,
     classes,
@@ -52,7 +53,8 @@ class Config(ChainKnobs):
     sampling: Sampling = Sampling()
     sizes: tuple[int, ...] = (4, 8)
     """Sides of the images, stage by stage; the last is that of the set."""
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
+    schedule: ChainName = "cosine"
+    """How the noise grows along the chain."""
     most_augment: float = 0.5
     """Greatest deviation of the noise on smaller images in training."""
     blur: float = 0.5

@@ -11,15 +11,15 @@ the time (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.1).
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import jgen
+from experiments._diffusion import ChainName, schedule
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
     from jgen.models.cnn import CNN
-    from jgen.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Config:
     """Share of the label spread over all classes."""
     noisy: bool = False
     """Classify noisy images, given their times: for guidance."""
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
+    schedule: ChainName = "linear"
     """Of a noisy classifier: the model's that it is to guide."""
     diffusion_steps: int = 1000
     """Of the chain that makes the noise."""
@@ -75,13 +75,6 @@ def network(config: Config) -> "CNN":
     from jgen.models.cnn import CNN
 
     return CNN(config.data.num_classes, config.channels, config.stride, config.noisy, config.dropout)
-
-
-def schedule(config: Config) -> "Schedule":
-    """The chain whose noise levels a noisy classifier knows."""
-    from jgen import schedules
-
-    return schedules.named(config.schedule, config.diffusion_steps)
 
 
 def evaluation(config: Config):

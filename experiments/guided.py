@@ -14,11 +14,11 @@ reports 1.55 at 64x64). Target of fashion_mnist: a held-out classifier agrees wi
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import jgen
 from experiments import classifier, ddpm
-from experiments._diffusion import FASHION_MNIST, GONE, paper_steps
+from experiments._diffusion import FASHION_MNIST, GONE, ChainName, Prediction, paper_steps
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ class Sampling(ddpm.Sampling):
 @dataclass(frozen=True)
 class Config(ddpm.Config):
     sampling: Sampling = Sampling()
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
-    prediction: Literal["eps", "x0", "v"] = "v"
+    schedule: ChainName = "cosine"
+    """How the noise grows along the chain."""
+    prediction: Prediction = "v"
+    """What the network predicts."""
     conditional: bool = True
     drop_label: float = 0.1
     classifier_steps: int = 400

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import jgen
 from experiments import ddpm
-from experiments._diffusion import CIFAR10, FASHION_MNIST, paper_steps
+from experiments._diffusion import CIFAR10, FASHION_MNIST, ChainName, paper_steps
 from experiments.ddpm import Sampling
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config(ddpm.Config):
     sampling: Sampling = Sampling("ddpm", steps=50, variance="learned_range")
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
+    schedule: ChainName = "cosine"
+    """How the noise grows along the chain."""
     objective: Literal["hybrid", "vlb"] = "hybrid"
     """hybrid: the simple loss, and 0.001 of the bound for the variance; vlb: the bound itself."""
     evaluation_steps: int = 0

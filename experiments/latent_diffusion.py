@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import jgen
 from experiments._diffusion import (
     ChainKnobs,
+    ChainName,
     ChainSolver,
+    Prediction,
     chain_levels,
     free_guidance,
     mean_loss,
@@ -52,8 +54,10 @@ class Config(ChainKnobs):
     prior_steps: int = 600
     """Of the diffusion."""
     sampling: Sampling = Sampling()
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
-    prediction: Literal["eps", "x0", "v"] = "v"
+    schedule: ChainName = "cosine"
+    """How the noise grows along the chain."""
+    prediction: Prediction = "v"
+    """What the network predicts."""
     first: Literal["kl", "vq"] = "kl"
     """Bottleneck of the autoencoder."""
     first_channels: int = 16

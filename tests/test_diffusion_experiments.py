@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import cascade, classifier, ddpm, guided, latent_diffusion
-from experiments._diffusion import chain_levels
+from experiments import cascade, ddpm, guided, latent_diffusion
+from experiments._diffusion import chain_levels, schedule
 from jgen import schedules, sigmas
 from jgen.data import resolve
 from jgen.metrics import trade_off
@@ -53,10 +53,10 @@ def test_guidance_that_cannot_be_is_refused():
 
 
 def test_the_classifier_learns_the_noise_of_the_model_it_guides():
-    for schedule in ("linear", "cosine"):
-        config = replace(guided.PRESETS["digits"], schedule=schedule, diffusion_steps=100)
-        own = classifier.schedule(guided.of_classifier(config))
-        np.testing.assert_array_equal(own.alpha_bar, ddpm.schedule(config).alpha_bar)
+    for name in ("linear", "cosine"):
+        config = replace(guided.PRESETS["digits"], schedule=name, diffusion_steps=100)
+        own = schedule(guided.of_classifier(config))
+        np.testing.assert_array_equal(own.alpha_bar, schedule(config).alpha_bar)
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jgen.models.unet import UNet
-from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, timestep_embedding
+from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, fir, resample, timestep_embedding
 from jgen.nn.conv import SAME, plain, tiled_kernel_gradient, upsampled_conv3x3
+from jgen.nn.dense import Dense
 
 KEY = jax.random.key(0)
 
@@ -148,3 +149,37 @@ def test_the_class_and_the_time_matter_and_dropout_is_for_training():
 def test_inputs_and_settings_that_do_not_fit_are_refused(changes, shape, label, match):
     with pytest.raises(ValueError, match=match):
         jax.eval_shape(UNet(**{**TINY, **changes}).init, KEY, jnp.zeros(shape), jnp.zeros(1), label)
+
+
+@pytest.mark.parametrize("taps", [(1.0, 1.0), (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 4.0), (2.0, 1.0, 0.0, 3.0, 1.0)])
+def test_gradients_of_filters_are_their_adjoints(taps):
+    """<A x, y> = <x, A' y> for all that filters, and for the gradient itself."""
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
+    runs = {
+        "down": lambda v: fir.upfirdn2d(v, np.array(taps), down=2, padding=(1, 2)),
+        "up": lambda v: fir.upfirdn2d(v, np.array(taps), up=2, padding=2),
+        "resample.up": lambda v: resample.upsample(v, taps),
+        "resample.down": lambda v: resample.downsample(v, taps),
+    }
+    for name, run in runs.items():
+        out, back = jax.vjp(run, x)
+        y = jax.random.normal(jax.random.key(1), out.shape)
+        np.testing.assert_allclose(jnp.vdot(out, y), jnp.vdot(x, back(y)[0]), rtol=1e-4, atol=1e-4, err_msg=name)
+        _, again = jax.vjp(lambda v, back=back: back(v)[0], y)
+        np.testing.assert_allclose(again(x)[0], out, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_dense_layers_have_the_gradients_of_flax():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 3))
+    own, other = Dense(4), nn.Dense(4)
+    params = other.init(jax.random.key(1), x)
+
+    def loss(layer, params, x):
+        return jnp.sum(jnp.sin(layer.apply(params, x)))
+
+    def penalised(layer, params, x):
+        return jnp.sum(jnp.square(jax.grad(loss, 2)(layer, params, x)))
+
+    for value in (loss, penalised):
+        found, expected = (jax.grad(value, (1, 2))(layer, params, x) for layer in (own, other))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
