@@ -127,6 +127,7 @@ def build(config: Config) -> "Experiment":
 
     from experiments._gan import modes, square
     from jgen import samplers
+    from jgen.arrays import spread
     from jgen.data import classes_of, resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
@@ -164,7 +165,8 @@ def build(config: Config) -> "Experiment":
         """What both players see: (a key, reals, fakes, D's verdicts on both as augmented, labels, G's new statistics)."""
         z_key, real_key, fake_key, key = jax.random.split(key, 4)
         real, label = batch["image"], labels(batch["label"])
-        fake, new = generate(params, extra, jax.random.normal(z_key, (len(real), config.z_dim)), label, True)
+        z = spread(jax.random.normal(z_key, (len(real), config.z_dim)), real)
+        fake, new = generate(params, extra, z, label, True)
         verdicts = (judge(params, augment(k, x, extra), label) for k, x in ((real_key, real), (fake_key, fake)))
         return key, real, fake, *verdicts, label, new["batch_stats"]
 

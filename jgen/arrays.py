@@ -1,8 +1,10 @@
 """What code that works image by image keeps writing: numbers of a batch against its images."""
 
+import jax
 import jax.numpy as jnp
+from jax.experimental.shard_alike import shard_alike
 
-from jgen.types import Array
+from jgen.types import Array, PyTree
 
 
 def wide(values: Array, x: Array) -> Array:
@@ -13,3 +15,18 @@ def wide(values: Array, x: Array) -> Array:
 def dot(a: Array, b: Array) -> Array:
     """Inner products [B] of the images of two arrays [B, ...]."""
     return jnp.sum((a * b).reshape(len(a), -1), -1)
+
+
+def spread(draws: PyTree, batch: Array) -> PyTree:
+    """The same draws, arrays [b, ...], spread over the devices as batch [B, ...] is; b divides B, else they stay as they are.
+
+    A draw that meets no array of the batch says nothing of where it belongs, and every device would work on all of it.
+    """
+
+    def alike(x: Array) -> Array:
+        if batch.shape[0] % x.shape[0]:
+            return x
+        rows = batch.reshape(x.shape[0], -1, *batch.shape[1:])[(slice(None), *[0] * batch.ndim)]
+        return shard_alike(x, jnp.broadcast_to(wide(rows, x), x.shape).astype(x.dtype))[0]
+
+    return jax.tree.map(alike, draws)

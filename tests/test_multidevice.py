@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from jgen.arrays import spread
 from tests import tiny
 
 
@@ -53,6 +55,31 @@ def check(one, out, devices, sharded):
 def test_devices_change_nothing(one, tmp_path, devices, fsdp):
     finish(start(tmp_path / "x.npz", devices, fsdp))
     check(one, tmp_path / "x.npz", devices, fsdp > 1)
+
+
+@pytest.mark.slow
+def test_devices_share_the_work_of_a_step(tmp_path):
+    """A step's arithmetic, over all devices, is no more on four than on one: no device does another's share as well."""
+    code = (
+        "from experiments import stylegan2; from jgen.config import MeshConfig; from jgen.train.sharding import make_mesh\n"
+        "from jgen.train.summary import dry_run; from tests import tiny\n"
+        "(stage,) = stylegan2.build(tiny.parsed('stylegan2')).stages\n"
+        "one, four = (dry_run(stage, make_mesh(MeshConfig(devices=n)))['flops'] for n in (1, 4))\n"
+        "assert four < 1.25 * one, (one, four)"
+    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(tiny.ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **flags}, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_spread_draws_keep_their_values():
+    draws = {"z": np.arange(12.0, dtype=np.float32).reshape(4, 3), "cut": np.arange(3)}
+    for call in (spread, jax.jit(spread)):
+        found = call(draws, np.full((8, 2, 2, 1), np.nan, np.float32))
+        np.testing.assert_array_equal(found["z"], draws["z"])
+        np.testing.assert_array_equal(found["cut"], draws["cut"])  # 3 rows do not divide 8
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import numpy as np
 
 from jgen.errors import UserError
 from jgen.nn.conv import conv3x3, convolve
+from jgen.nn.dense import product
 from jgen.nn.fir import conv2d_resample, setup_filter, upsample_conv
 from jgen.types import Array
 
@@ -98,8 +99,6 @@ class Conv(nn.Module):
             x = same(x, kernel)
         elif self.up == 2 and self.size == 3 and len(self.taps) == 4:
             x = upsample_conv(x, kernel, self.taps)
-        elif self.size == 1 and self.up == 2:  # the filter and a 1x1 convolution commute: convolve the fewer pixels
-            x = conv2d_resample(x @ kernel[0, 0], jnp.eye(self.features)[None, None], setup_filter(self.taps), up=2)
         else:
             f, flip = setup_filter(self.taps), self.up == 1
             x = conv2d_resample(x, kernel, f, up=self.up, down=self.down, padding=pad, flip_weight=flip)
@@ -109,7 +108,7 @@ class Conv(nn.Module):
 def same(x: Array, kernel: Array) -> Array:
     """x [B, H, W, I] convolved with kernel [k, k, I, O], zeros around, k odd."""
     if kernel.shape[0] == 1:
-        return x @ kernel[0, 0]
+        return product(x, kernel[0, 0])
     return conv3x3(x, kernel) if kernel.shape[0] == 3 else convolve(x, kernel, 1, "SAME")
 
 

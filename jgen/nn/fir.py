@@ -17,6 +17,7 @@ from jax import lax
 
 from jgen.errors import UserError
 from jgen.nn.conv import DIMENSIONS, conv
+from jgen.nn.dense import product
 from jgen.types import Array
 
 Padding = int | Sequence[int]
@@ -169,9 +170,14 @@ def conv2d_resample(
         p = (p[0] + (w + up - 1) // 2, p[1] + (w - up) // 2, p[2] + (h + up - 1) // 2, p[3] + (h - up) // 2)
     if down > 1:
         p = (p[0] + (w - down + 1) // 2, p[1] + (w - down) // 2, p[2] + (h - down + 1) // 2, p[3] + (h - down) // 2)
+    if kernel.shape[:2] == (1, 1) and groups == 1 and (up > 1) != (down > 1):
+        # It commutes with the filter, so it sees the smaller of the two images only.
+        x = product(x, kernel[0, 0]) if up > 1 else x
+        x = upfirdn2d(x, f, up=up, down=down, padding=p, flip=flip_filter, gain=up**2)
+        return x if up > 1 else product(x, kernel[0, 0])
     kernel = kernel if flip_weight else kernel[::-1, ::-1]
     if up > 1 or down > 1:
-        x = upfirdn2d(x, f if up > 1 or down > 1 else None, up=up, padding=p, flip=flip_filter, gain=up**2)
+        x = upfirdn2d(x, f, up=up, padding=p, flip=flip_filter, gain=up**2)
         p = (0, 0, 0, 0)
     stride = down if up == 1 else 1
     pads = ((max(p[2], 0), max(p[3], 0)), (max(p[0], 0), max(p[1], 0)))

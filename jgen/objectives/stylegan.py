@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jgen.arrays import spread
 from jgen.models.gan.stylegan2 import mix, repeat
 from jgen.objectives.gan import Adversarial, non_saturating
 from jgen.objectives.gan_penalties import path_length, r1
@@ -48,13 +49,14 @@ class Draws(NamedTuple):
     noise: Mapping[str, Array]
 
 
-def draw(nets: Nets, key: Key, batch: int) -> Draws:
-    """The latents, mixing and noise of a batch; mixing is one draw for the whole of it, as in the authors' code."""
+def draw(nets: Nets, key: Key, images: Array, rows: int | None = None) -> Draws:
+    """The latents and noise of as many images, or of `rows`, and their mixing: one draw for all, as in the authors' code."""
+    rows = len(images) if rows is None else rows
     z_key, z2_key, cut_key, mix_key, noise_key = jax.random.split(key, 5)
     cutoff = jax.random.randint(cut_key, (), 1, max(nets.num_ws, 2))
     mixed = jax.random.uniform(mix_key) < nets.mixing
-    noise = nets.noise(jax.random.split(noise_key, batch))
-    z, z2 = (jax.random.normal(k, (batch, nets.z_dim)) for k in (z_key, z2_key))
+    noise = spread(nets.noise(jax.random.split(noise_key, rows)), images)
+    z, z2 = (spread(jax.random.normal(k, (rows, nets.z_dim)), images) for k in (z_key, z2_key))
     return Draws(z, z2, jnp.where(mixed, cutoff, nets.num_ws), noise)
 
 
@@ -93,7 +95,7 @@ def generator_loss(nets: Nets, adversarial: Adversarial = non_saturating) -> Los
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         draw_key, real_key, fake_key = jax.random.split(key, 3)
         x, label = batch["image"], one_hot(nets, batch)
-        images, w_avg = fakes(nets, params["g"], draw(nets, draw_key, len(x)), label, extra["w_avg"])
+        images, w_avg = fakes(nets, params["g"], draw(nets, draw_key, x), label, extra["w_avg"])
         fake = nets.discriminate(params["d"], nets.augment(fake_key, images, extra), label)
         real = nets.discriminate(params["d"], nets.augment(real_key, x, extra), label)  # left out where no loss asks for it
         return adversarial.g(fake, real), ({**extra, "w_avg": w_avg}, {"fake_logits": jnp.mean(fake)})
@@ -115,7 +117,7 @@ def discriminator_loss(
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         draw_key, real_key, fake_key, penalty_key = jax.random.split(key, 4)
         x, label = batch["image"], one_hot(nets, batch)
-        images, w_avg = fakes(nets, params["g"], draw(nets, draw_key, len(x)), label, extra["w_avg"])
+        images, w_avg = fakes(nets, params["g"], draw(nets, draw_key, x), label, extra["w_avg"])
         images, x = nets.augment(fake_key, jax.lax.stop_gradient(images), extra), nets.augment(real_key, x, extra)
         see = lambda x: nets.discriminate(params["d"], x, label)  # noqa: E731
         real, fake = see(x), see(images)
@@ -145,7 +147,7 @@ def path_loss(nets: Nets, weight: float = 2.0, interval: int = 4, shrink: int = 
         draw_key, noise_key = jax.random.split(key)
         rows = max(len(batch["image"]) // shrink, 1)
         pl_noise = jax.random.normal(noise_key, (rows, *batch["image"].shape[1:]))
-        draws, label = draw(nets, draw_key, rows), one_hot(nets, batch, rows)
+        draws, label = draw(nets, draw_key, batch["image"], rows), one_hot(nets, batch, rows)
         penalty, extra = path_terms(nets, params["g"], draws, label, pl_noise, extra)
         value = jnp.mean(penalty)
         return interval * weight * value, (extra, {"penalty": value, "pl_mean": extra["pl_mean"]})
