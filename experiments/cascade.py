@@ -103,12 +103,12 @@ def shrink(x: Any, side: int) -> Any:
 
 
 def network(config: Config, stage: int) -> Any:
-    """The base U-Net, or the super-resolution one, with as many levels as its images halve evenly."""
+    """The base U-Net, or the super-resolution one, with as many of the widest levels as its images halve evenly."""
     from jgen.models.unet import SuperResUNet
 
     side, most = config.sizes[stage], len(config.channel_mult)
     levels = next(n for n in range(most, 0, -1) if side % 2 ** (n - 1) == 0)
-    shaped = replace(config, channel_mult=config.channel_mult[:levels])
+    shaped = replace(config, channel_mult=config.channel_mult[-levels:])
     plain = unet(shaped, config.data.shape[-1], config.train.dtype, config.train.remat)
     if stage == 0:
         return plain

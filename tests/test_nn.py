@@ -34,6 +34,17 @@ def test_convolution_has_the_plain_one_gradients(height, width):
     np.testing.assert_allclose(tiled_kernel_gradient(kernel, SAME, x, dy), plain_back(dy)[1], rtol=1e-4, atol=1e-3)
 
 
+def test_weight_gradient_of_a_batch_in_parts_is_the_whole_one(monkeypatch):
+    monkeypatch.setattr("jgen.nn.conv.PIECE", 500)  # tiles of 7 x 7 x 5 numbers: two images a part
+    kernel = jax.random.normal(KEY, (3, 3, 3, 5))
+    x, dy = (jax.random.normal(jax.random.key(c), (8, 14, 14, c)) for c in (3, 5))
+    text = str(jax.make_jaxpr(lambda x, dy: tiled_kernel_gradient(kernel, SAME, x, dy))(x, dy))
+    assert text.count("conv_general_dilated") == 4 * 4
+    np.testing.assert_allclose(
+        tiled_kernel_gradient(kernel, SAME, x, dy), jax.vjp(plain, x, kernel)[1](dy)[1], rtol=1e-4, atol=1e-3
+    )
+
+
 def test_convolution_can_be_differentiated_twice():
     x, kernel = jax.random.normal(KEY, (1, 14, 14, 2)), jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
 

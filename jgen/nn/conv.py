@@ -24,11 +24,15 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 SAME: Padding = ((1, 1), (1, 1))
 """That keeps the size under a 3x3 kernel."""
 TILES = (7, 8, 6, 5, 4)
-"""Sides of a tile, best first; an axis takes the first that divides it, else 8, and its last tile is smaller."""
+"""Sides of a tile, best first; an axis takes the first that divides it, else 8, and its last tile is smaller.
+
+From 128 pixels on they grow with the image, so that there are never hundreds along an axis."""
 SMALLEST = 14
 """Sides below this are not tiled."""
 PIECE = 40_000
 """Numbers of a tile's dy, over the images of a part, that still stay in the cache."""
+MOST_PARTS = 4
+"""Of a batch: each is an operation a tile, and takes time to compile."""
 
 
 def convolve(x: Array, kernel: Array, stride: int | tuple[int, int], padding: Any) -> Array:
@@ -93,10 +97,9 @@ def _backward(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[
     x, kernel = saved
     (dx,) = jax.vjp(lambda x: convolve(x, kernel, 1, padding), x)[1](dy)
     # A dy larger than x would change places with it, into a form that is slow; tiles are of x with its padding.
-    if max(_tile(dy.shape[1]), _tile(dy.shape[2])) == 0 and dy.size // dy.shape[-1] <= x.size // x.shape[-1]:
-        return dx, kernel_gradient(kernel, padding, x, dy)
-    whole, tiled = (partial(f, kernel, padding) for f in (kernel_gradient, tiled_kernel_gradient))
-    return dx, lax.platform_dependent(x, dy, cpu=tiled, default=whole)
+    small = max(_tile(dy.shape[1]), _tile(dy.shape[2])) == 0 and dy.size // dy.shape[-1] <= x.size // x.shape[-1]
+    whole = small or jax.default_backend() != "cpu"  # asked here, for hundreds of tiles take long even to trace
+    return dx, (kernel_gradient if whole else tiled_kernel_gradient)(kernel, padding, x, dy)
 
 
 _conv.defvjp(_forward, _backward)
@@ -130,13 +133,15 @@ def tiled_kernel_gradient(kernel: Array, padding: Padding, x: Array, dy: Array) 
 
 
 def _tile(size: int) -> int:
-    return next((t for t in TILES if size % t == 0), 8) if size >= SMALLEST else 0
+    if size < SMALLEST:
+        return 0
+    return next((t for t in TILES if size % t == 0), 8) * max(size // 64, 1)
 
 
 def _parts(images: int, size: int) -> int:
     """Into how many parts to take a batch whose images have tiles of so many numbers, on devices that share it evenly."""
     each, parts = images / jax.device_count(), 1
-    while each % (2 * parts) == 0 and size * each > PIECE * parts:
+    while parts < MOST_PARTS and each % (2 * parts) == 0 and size * each > PIECE * parts:
         parts *= 2
     return parts
 

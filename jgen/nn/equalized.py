@@ -43,9 +43,10 @@ def bias_act(
     if act not in FUNCTIONS:
         raise UserError(f"act={act}: must be one of {', '.join(FUNCTIONS)}")
     function, standard = FUNCTIONS[act]
+    gain = standard if gain is None else gain
     x = x if bias is None else x + bias.reshape(*[1] * (x.ndim - 1), -1)
-    x = function(x, alpha) if act == "lrelu" else function(x)
-    x = x * (standard if gain is None else gain)
+    # One slope a side, so that the gradient is one product as well.
+    x = x * jnp.where(x >= 0, gain, alpha * gain) if act == "lrelu" else function(x) * gain
     return x if clamp is None else jnp.clip(x, -clamp, clamp)
 
 
