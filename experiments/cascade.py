@@ -20,6 +20,7 @@ from experiments._diffusion import (
     ChainKnobs,
     ChainName,
     ChainSolver,
+    Prediction,
     asked,
     classes,
     free_guidance,
@@ -55,6 +56,8 @@ class Config(ChainKnobs):
     """Sides of the images, stage by stage; the last is that of the set."""
     schedule: ChainName = "cosine"
     """How the noise grows along the chain."""
+    prediction: Prediction = "v"
+    """What the network predicts. In so short a training one of noise sends some images off into specks."""
     most_augment: float = 0.5
     """Greatest deviation of the noise on smaller images in training."""
     blur: float = 0.5
@@ -86,6 +89,7 @@ PRESETS = {
         channel_mult=(1, 2, 3, 4),
         num_res_blocks=3,
         attention=(2, 4),
+        prediction="eps",
         dropout=0.1,
         conditional=True,
         learning_rate=1e-4,
