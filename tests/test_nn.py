@@ -8,7 +8,7 @@ import pytest
 
 from jgen.models.unet import UNet
 from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, fir, resample, timestep_embedding
-from jgen.nn.conv import SAME, plain, tiled_kernel_gradient, upsampled_conv3x3
+from jgen.nn.conv import SAME, conv, convolve, plain, tiled_kernel_gradient, upsampled_conv3x3
 from jgen.nn.dense import Dense
 
 KEY = jax.random.key(0)
@@ -43,6 +43,11 @@ def test_weight_gradient_of_a_batch_in_parts_is_the_whole_one(monkeypatch):
     np.testing.assert_allclose(
         tiled_kernel_gradient(kernel, SAME, x, dy), jax.vjp(plain, x, kernel)[1](dy)[1], rtol=1e-4, atol=1e-3
     )
+
+
+def test_convolution_that_grows_the_image_has_the_plain_one_gradients():
+    x, kernel, rim = jax.random.normal(KEY, (2, 8, 8, 3)), jax.random.normal(jax.random.key(1), (2, 1, 3, 5)), ((1, 1), (0, 0))
+    check_gradients(lambda x, k: conv(x, k, rim), lambda x, k: convolve(x, k, 1, rim), x, kernel)
 
 
 def test_convolution_can_be_differentiated_twice():

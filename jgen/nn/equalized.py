@@ -20,10 +20,17 @@ from jgen.nn.fir import conv2d_resample, setup_filter, upsample_conv
 from jgen.types import Array
 
 Activation = Literal["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
+
+
+def leaky_relu(x: Array, slope: float = 0.2) -> Array:
+    """As flax's, written as one product, so that its gradient is one as well."""
+    return x * jnp.where(x >= 0, 1.0, slope)
+
+
 FUNCTIONS: dict[str, tuple[Callable[..., Array], float]] = {
     "linear": (lambda x: x, 1.0),
     "relu": (nn.relu, 2**0.5),
-    "lrelu": (nn.leaky_relu, 2**0.5),
+    "lrelu": (leaky_relu, 2**0.5),
     "tanh": (jnp.tanh, 1.0),
     "sigmoid": (nn.sigmoid, 1.0),
     "elu": (nn.elu, 1.0),
@@ -43,10 +50,9 @@ def bias_act(
     if act not in FUNCTIONS:
         raise UserError(f"act={act}: must be one of {', '.join(FUNCTIONS)}")
     function, standard = FUNCTIONS[act]
-    gain = standard if gain is None else gain
     x = x if bias is None else x + bias.reshape(*[1] * (x.ndim - 1), -1)
-    # One slope a side, so that the gradient is one product as well.
-    x = x * jnp.where(x >= 0, gain, alpha * gain) if act == "lrelu" else function(x) * gain
+    x = function(x, alpha) if act == "lrelu" else function(x)
+    x = x * (standard if gain is None else gain)
     return x if clamp is None else jnp.clip(x, -clamp, clamp)
 
 
