@@ -49,12 +49,13 @@ def test_a_sets_captions_are_features():
 
 
 @installed
+@pytest.mark.slow
 def test_a_model_of_captions_takes_features():
     flags = ["--data.name", "glyphs", "--data.resolution", "16", "--data.channels", "3", "--data.captions", "minilm"]
     flags = [*tiny.FLAGS["latent_diffusion"], *flags, "--condition", "text"]
     config = tyro.cli(latent_diffusion.Config, default=latent_diffusion.PRESETS["digits"], args=flags)
     stage = latent_diffusion.build(config).stages[1]
-    params, extra = stage.init(jax.random.key(0))
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
 
     # The last layer begins at zero, so what captions change is seen once it does not.
     leaves, tree = jax.tree.flatten(params)

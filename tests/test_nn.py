@@ -7,42 +7,65 @@ import numpy as np
 import pytest
 
 from jgen.models.unet import UNet
-from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, fir, resample, timestep_embedding
-from jgen.nn.conv import SAME, conv, convolve, plain, tiled_kernel_gradient, upsampled_conv3x3
+from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, fir, resample, timestep_embedding, winograd
+from jgen.nn.conv import SAME, conv, convolve, plain, upsampled_conv3x3
 from jgen.nn.dense import Dense
 
 KEY = jax.random.key(0)
 
 
 def check_gradients(conv, wanted, x, kernel):
-    """Fails unless both give the same values and gradients; (what was sent back, the values)."""
-    y, back = jax.vjp(conv, x, kernel)
-    want, plain_back = jax.vjp(wanted, x, kernel)
+    """Fails unless both give the same values and gradients; the values."""
+    dy = jax.random.normal(jax.random.key(2), jax.eval_shape(wanted, x, kernel).shape)
+
+    def results(f):
+        def run(x, kernel, dy):
+            y, back = jax.vjp(f, x, kernel)
+            return y, *back(dy)
+
+        return jax.jit(run)(x, kernel, dy)
+
+    (y, *found), (want, *expected) = results(conv), results(wanted)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
-    dy = jax.random.normal(jax.random.key(2), y.shape)
-    for a, b in zip(back(dy), plain_back(dy)):
+    for a, b in zip(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
-    return dy, want
+    return want
 
 
-@pytest.mark.parametrize("height,width", [(8, 8), (14, 28), (16, 20), (17, 17)])
-def test_convolution_has_the_plain_one_gradients(height, width):
-    x = jax.random.normal(KEY, (2, height, width, 3))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
-    dy, _ = check_gradients(conv3x3, plain, x, kernel)
-    plain_back = jax.vjp(plain, x, kernel)[1]
-    np.testing.assert_allclose(tiled_kernel_gradient(kernel, SAME, x, dy), plain_back(dy)[1], rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize(
+    "size,height,width,padding",
+    [(3, 8, 8, SAME), (3, 7, 10, ((0, 1), (2, 0))), (2, 6, 5, ((1, 0), (0, 1))), (2, 1, 2, SAME)],
+)
+@pytest.mark.parametrize("channels", [(32, 64), (64, 65)])
+def test_winograds_convolution_is_the_plain_one(size, height, width, padding, channels):
+    x, kernel = (jax.random.normal(KEY, s) / 8 for s in ((2, height, width, channels[0]), (size, size, *channels)))
+    assert winograd.pays(x, kernel, padding)
+    check_gradients(lambda x, k: conv(x, k, padding), lambda x, k: convolve(x, k, 1, padding), x, kernel)
 
 
-def test_weight_gradient_of_a_batch_in_parts_is_the_whole_one(monkeypatch):
-    monkeypatch.setattr("jgen.nn.conv.PIECE", 500)  # tiles of 7 x 7 x 5 numbers: two images a part
-    kernel = jax.random.normal(KEY, (3, 3, 3, 5))
-    x, dy = (jax.random.normal(jax.random.key(c), (8, 14, 14, c)) for c in (3, 5))
-    text = str(jax.make_jaxpr(lambda x, dy: tiled_kernel_gradient(kernel, SAME, x, dy))(x, dy))
-    assert text.count("conv_general_dilated") == 4 * 4
-    np.testing.assert_allclose(
-        tiled_kernel_gradient(kernel, SAME, x, dy), jax.vjp(plain, x, kernel)[1](dy)[1], rtol=1e-4, atol=1e-3
-    )
+def test_winograds_convolution_rounds_no_more_than_the_plain_one():
+    x, kernel = jax.random.normal(KEY, (4, 8, 8, 128)), jax.random.normal(jax.random.key(1), (3, 3, 128, 128)) / 34
+    wide, taps = (np.asarray(v, np.float64) for v in (jnp.pad(x, ((0, 0), *SAME, (0, 0))), kernel))
+    exact = sum(wide[:, i : i + 8, j : j + 8] @ taps[i, j] for i in range(3) for j in range(3))
+    errors = [np.sqrt(np.mean((jax.jit(f)(x, kernel) - exact) ** 2)) for f in (conv3x3, plain)]
+    assert errors[0] < 1.2 * errors[1]
+
+
+def test_a_batch_in_parts_is_convolved_as_a_whole(monkeypatch):
+    x, kernel = (jax.random.normal(KEY, s) / 8 for s in ((8, 6, 6, 64), (3, 3, 64, 64)))
+    monkeypatch.setattr(winograd, "PIECE", 6 * 6 * 64 * 2)  # two images a part
+    text = str(jax.make_jaxpr(lambda x: jax.vjp(conv3x3, x, kernel)[1](x))(x))
+    assert text.count("length=4") == 3
+    check_gradients(conv3x3, plain, x, kernel)
+
+
+def test_few_channels_other_kernels_and_low_precision_take_the_plain_convolution():
+    x, kernel = jnp.zeros((1, 8, 8, 64)), jnp.zeros((3, 3, 64, 64))
+    assert winograd.pays(x, kernel, SAME)
+    assert not winograd.pays(x[..., :16], kernel[:, :, :16], SAME)
+    assert not winograd.pays(x, kernel[:1], SAME)
+    assert not winograd.pays(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), SAME)
+    assert not winograd.pays(x, kernel, ((3, 3), (1, 1)))
 
 
 def test_convolution_that_grows_the_image_has_the_plain_one_gradients():
@@ -50,11 +73,13 @@ def test_convolution_that_grows_the_image_has_the_plain_one_gradients():
     check_gradients(lambda x, k: conv(x, k, rim), lambda x, k: convolve(x, k, 1, rim), x, kernel)
 
 
-def test_convolution_can_be_differentiated_twice():
-    x, kernel = jax.random.normal(KEY, (1, 14, 14, 2)), jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
+@pytest.mark.parametrize("channels", [2, 64])
+def test_convolution_can_be_differentiated_twice(channels):
+    shapes = (1, 4, 4, channels), (3, 3, channels, channels)
+    x, kernel = (jax.random.normal(jax.random.key(i), s) / channels for i, s in enumerate(shapes))
 
     def penalty(conv):
-        return jax.grad(lambda k: jnp.sum(jax.grad(lambda x: jnp.sum(jnp.tanh(conv(x, k))))(x) ** 2))(kernel)
+        return jax.jit(jax.grad(lambda k: jnp.sum(jax.grad(lambda x: jnp.sum(jnp.tanh(conv(x, k))))(x) ** 2)))(kernel)
 
     np.testing.assert_allclose(penalty(conv3x3), penalty(plain), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(penalty(upsampled_conv3x3), penalty(repeated), rtol=1e-3, atol=1e-3)
@@ -68,7 +93,7 @@ def repeated(x, kernel):
 def test_upsampling_convolution_is_that_of_the_repeated_image(height, width):
     x = jax.random.normal(KEY, (2, height, width, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
-    _, want = check_gradients(upsampled_conv3x3, repeated, x, kernel)
+    want = check_gradients(upsampled_conv3x3, repeated, x, kernel)
     bias = jnp.arange(4.0)
     y = Conv3x3(4, up=True).apply({"params": {"kernel": kernel, "bias": bias}}, x)
     np.testing.assert_allclose(y, want + bias[None, None, None], rtol=1e-4, atol=1e-4)
@@ -178,11 +203,17 @@ def test_gradients_of_filters_are_their_adjoints(taps):
         "resample.down": lambda v: resample.downsample(v, taps),
     }
     for name, run in runs.items():
-        out, back = jax.vjp(run, x)
-        y = jax.random.normal(jax.random.key(1), out.shape)
-        np.testing.assert_allclose(jnp.vdot(out, y), jnp.vdot(x, back(y)[0]), rtol=1e-4, atol=1e-4, err_msg=name)
-        _, again = jax.vjp(lambda v, back=back: back(v)[0], y)
-        np.testing.assert_allclose(again(x)[0], out, rtol=1e-4, atol=1e-5, err_msg=name)
+        y = jax.random.normal(jax.random.key(1), jax.eval_shape(run, x).shape)
+
+        @jax.jit
+        def passes(x, y, run=run):
+            out, back = jax.vjp(run, x)
+            sent, again = jax.vjp(lambda v: back(v)[0], y)
+            return out, sent, again(x)[0]
+
+        out, sent, again = passes(x, y)
+        np.testing.assert_allclose(jnp.vdot(out, y), jnp.vdot(x, sent), rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(again, out, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_dense_layers_have_the_gradients_of_flax():

@@ -1,0 +1,216 @@
+"""Winograd's convolution (Lavin & Gray 2016, arXiv:1509.09308): 3x3 and 2x2 kernels by 4/9 and 9/16 of the products.
+
+Tiles of the image and the kernel are mixed into n x n planes (n = 4 or 3), multiplied plane by plane as matrices over the
+channels, and mixed back into 2x2 pixels each: Y = A^T [(G g G^T) * (B^T d B)] A, equation 8. Its error is that of a plain
+float32 convolution, a few roundings. The kernel's gradient goes the same way backwards.
+
+It is for CPUs, where it beats XLA's convolution, and its gradient by the kernel most of all (`python -m benchmarks conv`);
+accelerators have convolutions of their own.
+"""
+
+import functools
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jgen.types import Array
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+"""Rows above and below, columns left and right."""
+
+
+class Transform(NamedTuple):
+    """Of kernels with r taps an axis, to 2 outputs: B^T [n, n], G [n, r] and A^T [2, n] of the paper, n = r + 1."""
+
+    pixels: np.ndarray
+    taps: np.ndarray
+    sums: np.ndarray
+
+
+TRANSFORMS = {
+    2: Transform(
+        np.array([[1, -1, 0], [0, 1, 0], [0, -1, 1]], np.float32),
+        np.array([[1, 0], [1, 1], [0, 1]], np.float32),
+        np.array([[1, 1, 0], [0, 1, 1]], np.float32),
+    ),
+    3: Transform(
+        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32),
+        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32),
+        np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32),
+    ),
+}
+"""By the kernel's size."""
+LEAST = 32
+"""Channels on both sides from which the gradient by the kernel gains; with fewer the mixing costs what the products save."""
+LEAST_VALUES = 64
+"""And the convolution itself."""
+PIECE = 100_000
+"""Numbers of the images, before they are mixed, whose planes still stay in the cache."""
+
+
+def pays(x: Array, kernel: Array, padding: Padding) -> bool:
+    """Whether to go this way rather than by the compiler's convolution."""
+    return (
+        jax.default_backend() == "cpu"
+        and x.dtype == kernel.dtype == jnp.float32
+        and kernel.shape[0] == kernel.shape[1]
+        and kernel.shape[0] in TRANSFORMS
+        and min(kernel.shape[2:]) >= LEAST
+        and all(0 <= p < kernel.shape[0] for axis in padding for p in axis)
+    )
+
+
+# <dy, x * kernel> is linear in all three. Its derivatives by dy, x and the kernel are the three functions below, so that the
+# gradient of each of them is made of the other two.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
+    """x [B, H, W, I] * kernel [r, r, I, O] -> [B, H', W', O], r 2 or 3, padding below r. Reverse mode only, of any order."""
+    if min(kernel.shape[2:]) < LEAST_VALUES:
+        return _plain(x, kernel, padding)
+    return _products(x, kernel, padding, turned=False)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def image_gradient(kernel: Array, dy: Array, padding: Padding) -> Array:
+    """The gradient by x: dy convolved with the kernel turned by half a circle, its channels exchanged."""
+    (top, bottom), (left, right) = padding
+    rest = len(kernel) - 1
+    padding = ((rest - top, rest - bottom), (rest - left, rest - right))
+    if min(kernel.shape[2:]) < LEAST_VALUES:
+        return _plain(dy, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), padding)
+    return _products(dy, kernel, padding, turned=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def kernel_gradient(x: Array, dy: Array, padding: Padding, size: int) -> Array:
+    """The gradient [r, r, I, O] by the kernel, r = size."""
+    transform, n = TRANSFORMS[size], size + 1
+    shape, numbers = dy.shape[1:3], max(x[0].size, dy[0].size)
+    x, dy = (_in_parts(v, numbers) for v in (x, dy))
+    groups, parts = x.shape[:2]
+
+    def step(k: Array | int, total: Array) -> Array:
+        pixels = _planes(_part(x, k), padding, shape, transform.pixels)
+        back = _spread(_part(dy, k), transform.sums.T)
+        pixels, back = (v.reshape(n * n, groups, -1, v.shape[-1]) for v in (pixels, back))
+        return total + lax.dot_general(pixels, back, (((2,), (2,)), ((0, 1), (0, 1))))
+
+    # A sum for each device, so that they are added up once, after the loop.
+    total = jnp.zeros((n * n, groups, x.shape[-1], dy.shape[-1]), x.dtype)
+    planes = jnp.sum(lax.fori_loop(0, parts, step, total) if parts > 1 else step(0, total), 1)
+    rows = _mix(transform.taps.T, list(planes.reshape(n, n, *planes.shape[1:])))
+    return _mix(transform.taps.T, [rows[:, i] for i in range(n)])
+
+
+def _by_image_and_kernel(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    return image_gradient(kernel, dy, padding), kernel_gradient(x, dy, padding, len(kernel))
+
+
+def _by_kernel_and_output(padding: Padding, saved: tuple[Array, Array], x: Array) -> tuple[Array, Array]:
+    kernel, dy = saved
+    return kernel_gradient(x, dy, padding, len(kernel)), convolve(x, kernel, padding)
+
+
+def _by_image_and_output(padding: Padding, size: int, saved: tuple[Array, Array], kernel: Array) -> tuple[Array, Array]:
+    x, dy = saved
+    return image_gradient(kernel, dy, padding), convolve(x, kernel, padding)
+
+
+convolve.defvjp(lambda x, kernel, padding: (convolve(x, kernel, padding), (x, kernel)), _by_image_and_kernel)
+image_gradient.defvjp(lambda kernel, dy, padding: (image_gradient(kernel, dy, padding), (kernel, dy)), _by_kernel_and_output)
+kernel_gradient.defvjp(lambda x, dy, padding, size: (kernel_gradient(x, dy, padding, size), (x, dy)), _by_image_and_output)
+
+
+def _plain(x: Array, kernel: Array, padding: Padding) -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
+    """The convolution; turned: with the kernel turned by half a circle, from its O channels to its I."""
+    size, features = len(kernel), kernel.shape[2 if turned else 3]
+    transform = TRANSFORMS[size]
+    height, width = (n + sum(p) - size + 1 for n, p in zip(x.shape[1:3], padding))
+    # To turn the kernel is to exchange the first and last of its planes an axis: transposing it takes longer than the products.
+    matrix = transform.taps[[size, *range(1, size), 0]] if turned else transform.taps
+    taps = _mix(matrix, list(kernel))
+    taps = _mix(matrix, [taps[:, s] for s in range(size)]).reshape(-1, *kernel.shape[2:])
+
+    def some(x: Array) -> Array:
+        planes = _planes(x, padding, (height, width), transform.pixels)
+        products = lax.dot_general(planes, taps, (((2,), (2 if turned else 1,)), ((0,), (0,))))
+        return _gather(products, len(x), height, width, transform.sums)
+
+    pieces = _in_parts(x, height * width * max(kernel.shape[2:]))
+    if pieces.shape[1] == 1:
+        return some(x)
+
+    def step(k: Array, y: Array) -> Array:
+        made = some(_part(pieces, k))
+        return lax.dynamic_update_index_in_dim(y, made.reshape(len(y), -1, *made.shape[1:]), k, 1)
+
+    y = jnp.zeros((*pieces.shape[:3], height, width, features), x.dtype)
+    return lax.fori_loop(0, pieces.shape[1], step, y).reshape(-1, *y.shape[3:])
+
+
+def _in_parts(x: Array, numbers: int) -> Array:
+    """x [B, ...] as [groups, parts, images, ...]: a group a device, in parts that stay in the cache; numbers: of an image."""
+    groups = jax.device_count() if len(x) % jax.device_count() == 0 else 1
+    each, parts = len(x) // groups, 1
+    while each % (2 * parts) == 0 and numbers * each > PIECE * parts:
+        parts *= 2
+    return x.reshape(groups, parts, -1, *x.shape[1:])
+
+
+def _part(x: Array, k: Array | int) -> Array:
+    """Part k of all groups, as one batch."""
+    x = lax.dynamic_index_in_dim(x, k, 1, keepdims=False)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _mix(matrix: np.ndarray, arrays: Sequence[Array]) -> Array:
+    """sum_j matrix[i, j] arrays[j], for all i along a new first axis: products that small are slow as matrices."""
+    columns = [jnp.asarray(column.reshape(-1, *[1] * arrays[0].ndim)) for column in matrix.T]
+    return functools.reduce(jnp.add, [column * a[None] for column, a in zip(columns, arrays)])
+
+
+def _planes(x: Array, padding: Padding, shape: Sequence[int], matrix: np.ndarray) -> Array:
+    """Tiles of x, one for every 2x2 of the output's shape, mixed: [n n, tiles, C], planes ordered as columns, then rows."""
+    n, (tall, wide) = len(matrix), ((size + 1) // 2 for size in shape)
+    # Pairs of rows and columns: a tile takes its own and the pair after.
+    rims = [(p[0], 2 * tiles + 2 - size - p[0]) for p, tiles, size in zip(padding, (tall, wide), x.shape[1:3])]
+    pairs = jnp.pad(x, ((0, 0), *rims, (0, 0))).reshape(len(x), tall + 1, 2, wide + 1, 2, x.shape[-1])
+    rows = _mix(matrix, [pairs[:, :tall, 0], pairs[:, :tall, 1], pairs[:, 1:, 0], pairs[:, 1:, 1]][:n])
+    rows = lax.optimization_barrier(rows)
+    own, after = rows[:, :, :, :wide], rows[:, :, :, 1:]
+    return _mix(matrix, [own[..., 0, :], own[..., 1, :], after[..., 0, :], after[..., 1, :]][:n]).reshape(
+        n * n, -1, x.shape[-1]
+    )
+
+
+def _gather(planes: Array, images: int, height: int, width: int, sums: np.ndarray) -> Array:
+    """Products [n n, tiles, O] mixed into pixels [B, H', W', O]."""
+    n, tall, wide = sums.shape[1], (height + 1) // 2, (width + 1) // 2
+    half = _mix(sums, list(planes.reshape(n, n, images, tall, wide, planes.shape[-1])))  # [2, n, B, tall, wide, O]
+    half = lax.optimization_barrier(half)
+    # Written straight into place, [B, tall, 2, wide, 2, O].
+    rows = [jnp.asarray(sums[:, i].reshape(1, 1, 2, 1, 1, 1)) * jnp.moveaxis(half[:, i], 0, 3)[:, :, None] for i in range(n)]
+    pixels = functools.reduce(jnp.add, rows)
+    return pixels.reshape(images, 2 * tall, 2 * wide, -1)[:, :height, :width]
+
+
+def _spread(dy: Array, matrix: np.ndarray) -> Array:
+    """The adjoint of `_gather`: [n n, tiles, O] from dy [B, H', W', O]; matrix [n, 2]."""
+    images, height, width, features = dy.shape
+    tall, wide = (height + 1) // 2, (width + 1) // 2
+    dy = jnp.pad(dy, ((0, 0), (0, 2 * tall - height), (0, 2 * wide - width), (0, 0)))
+    pairs = dy.reshape(images, tall, 2, wide, 2, features)
+    rows = lax.optimization_barrier(_mix(matrix, [pairs[:, :, 0], pairs[:, :, 1]]))
+    return _mix(matrix, [rows[..., 0, :], rows[..., 1, :]]).reshape(len(matrix) ** 2, -1, features)
