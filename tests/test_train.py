@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 
 import jgen
+from experiments import ddpm
 from jgen.data import ArraySource, Pipeline
 from jgen.experiment import draw, restore
+from jgen.nn import winograd
 from jgen.train import loop
 from jgen.train.checkpoint import Checkpoints, digest
 from jgen.train.log import read
 from jgen.train.loop import fit
 from jgen.train.sharding import make_mesh
+from jgen.train.summary import flops
 from tests import tiny
 
 MESH = make_mesh()
@@ -311,6 +314,15 @@ def test_dry_run_shows_parameters_flops_and_memory_and_trains_nothing(tmp_path):
     assert "GFLOP" in done.stdout
     assert "MiB a device" in done.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_flops_of_a_step_are_the_same_however_it_is_run(monkeypatch):
+    (stage,) = ddpm.build(replace(tiny.parsed("ddpm"), channels=64)).stages
+    expected = flops(stage, make_mesh())
+    assert flops(replace(stage, train=replace(stage.train, scan=2)), make_mesh()) == expected
+    assert flops(replace(stage, train=replace(stage.train, accumulate=2)), make_mesh()) == expected
+    monkeypatch.setattr(winograd, "pays", lambda *_: False)
+    assert flops(stage, make_mesh()) == expected
 
 
 def test_a_full_disk_stops_the_run_with_the_last_good_checkpoint_intact(runs):

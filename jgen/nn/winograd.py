@@ -9,7 +9,8 @@ accelerators have convolutions of their own.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -53,10 +54,25 @@ PIECE = 100_000
 """Numbers of the images, before they are mixed, whose planes still stay in the cache."""
 
 
+_enabled = True
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Programs that are traced within take the plain convolution."""
+    global _enabled
+    _enabled = False
+    try:
+        yield
+    finally:
+        _enabled = True
+
+
 def pays(x: Array, kernel: Array, padding: Padding) -> bool:
     """Whether to go this way rather than by the compiler's convolution."""
     return (
-        jax.default_backend() == "cpu"
+        _enabled
+        and jax.default_backend() == "cpu"
         and x.dtype == kernel.dtype == jnp.float32
         and kernel.shape[0] == kernel.shape[1]
         and kernel.shape[0] in TRANSFORMS
