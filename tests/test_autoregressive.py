@@ -75,7 +75,7 @@ def walk(net, variables, x, label, **known):
     return jnp.stack(rows, 1)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [n if n != "pp" else pytest.param(n, marks=pytest.mark.slow) for n in NETS])
 def test_cached_decode_gives_the_logits_of_the_whole_forward(name):
     net = NETS[name]
     variables, x, label = drawn(net)

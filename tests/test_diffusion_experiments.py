@@ -141,7 +141,7 @@ def test_a_cascade_must_fit_its_set():
         shape_of(last, guidance=2.0)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+@pytest.mark.parametrize("sampler", [pytest.param("ddim", marks=pytest.mark.slow), "dpm"])
 def test_every_stage_of_a_cascade_is_guided(sampler):
     """Where all labels are the null label, guidance of any scale is none; where they are not, it is some."""
     _, last = stages(cascade, "cascade", "--conditional", "--drop-label", "0.1")

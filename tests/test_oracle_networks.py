@@ -226,6 +226,7 @@ def test_first_stage_with_codes(path):
     o.check("out/free_latent_decoded_unquantised", net.apply(variables, free, method="decode"), image=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("latent_diffusion", "patchgan_loss"))
 def test_adversarial_losses_of_first_stages(path):
     o = Oracle(path)

@@ -184,6 +184,7 @@ def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
             scored(**given)
 
 
+@pytest.mark.slow
 def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeypatch):
     import tyro
 

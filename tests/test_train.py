@@ -78,6 +78,7 @@ def test_a_run_killed_and_started_again_equals_the_uninterrupted_one(whole, tmp_
     assert read(tmp_path / "metrics.jsonl") == read(whole[0] / "metrics.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [2])
 def test_scanned_dispatches_train_the_same_model(whole, tmp_path, scan):
     fitted = fit(tiny.stage(train__scan=scan), tmp_path, MESH)
