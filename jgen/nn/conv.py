@@ -9,18 +9,12 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jgen.nn import winograd
+from jgen.nn.plain import DIMENSIONS, convolve
 from jgen.nn.winograd import Padding
 from jgen.types import Array
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 SAME: Padding = ((1, 1), (1, 1))
 """That keeps the size under a 3x3 kernel."""
-
-
-def convolve(x: Array, kernel: Array, stride: int | tuple[int, int], padding: Any) -> Array:
-    """x [B, H, W, I] * kernel [h, w, I, O] -> [B, H', W', O]; padding: "SAME", "VALID" or ((top, bottom), (left, right))."""
-    strides = (stride, stride) if isinstance(stride, int) else stride
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
 
 
 def convolve_transposed(x: Array, kernel: Array, padding: Any) -> Array:

@@ -8,10 +8,9 @@ It is for CPUs, where it beats XLA's convolution, and its gradient by the kernel
 accelerators have convolutions of their own.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jgen.nn import plain
 from jgen.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -89,7 +89,7 @@ def pays(x: Array, kernel: Array, padding: Padding) -> bool:
 def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
     """x [B, H, W, I] * kernel [r, r, I, O] -> [B, H', W', O], r 2 or 3, padding below r. Reverse mode only, of any order."""
     if min(kernel.shape[2:]) < LEAST_VALUES:
-        return _plain(x, kernel, padding)
+        return plain.convolve(x, kernel, 1, padding)
     return _products(x, kernel, padding, turned=False)
 
 
@@ -100,7 +100,7 @@ def image_gradient(kernel: Array, dy: Array, padding: Padding) -> Array:
     rest = len(kernel) - 1
     padding = ((rest - top, rest - bottom), (rest - left, rest - right))
     if min(kernel.shape[2:]) < LEAST_VALUES:
-        return _plain(dy, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), padding)
+        return plain.convolve(dy, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), 1, padding)
     return _products(dy, kernel, padding, turned=True)
 
 
@@ -143,10 +143,6 @@ def _by_image_and_output(padding: Padding, size: int, saved: tuple[Array, Array]
 convolve.defvjp(lambda x, kernel, padding: (convolve(x, kernel, padding), (x, kernel)), _by_image_and_kernel)
 image_gradient.defvjp(lambda kernel, dy, padding: (image_gradient(kernel, dy, padding), (kernel, dy)), _by_kernel_and_output)
 kernel_gradient.defvjp(lambda x, dy, padding, size: (kernel_gradient(x, dy, padding, size), (x, dy)), _by_image_and_output)
-
-
-def _plain(x: Array, kernel: Array, padding: Padding) -> Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
@@ -194,7 +190,7 @@ def _part(x: Array, k: Array | int) -> Array:
 def _mix(matrix: np.ndarray, arrays: Sequence[Array]) -> Array:
     """sum_j matrix[i, j] arrays[j], for all i along a new first axis: products that small are slow as matrices."""
     columns = [jnp.asarray(column.reshape(-1, *[1] * arrays[0].ndim)) for column in matrix.T]
-    return functools.reduce(jnp.add, [column * a[None] for column, a in zip(columns, arrays)])
+    return reduce(jnp.add, [column * a[None] for column, a in zip(columns, arrays)])
 
 
 def _planes(x: Array, padding: Padding, shape: Sequence[int], matrix: np.ndarray) -> Array:
@@ -218,7 +214,7 @@ def _gather(planes: Array, images: int, height: int, width: int, sums: np.ndarra
     half = lax.optimization_barrier(half)
     # Written straight into place, [B, tall, 2, wide, 2, O].
     rows = [jnp.asarray(sums[:, i].reshape(1, 1, 2, 1, 1, 1)) * jnp.moveaxis(half[:, i], 0, 3)[:, :, None] for i in range(n)]
-    pixels = functools.reduce(jnp.add, rows)
+    pixels = reduce(jnp.add, rows)
     return pixels.reshape(images, 2 * tall, 2 * wide, -1)[:, :height, :width]
 
 
