@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jgen import memory
 from jgen.config import Evaluation, MeshConfig, differences, from_dict, newest_run, to_dict
 from jgen.errors import UserError, nearest
 
@@ -35,6 +36,7 @@ def main(
     try:
         if command not in COMMANDS:
             raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
+        memory.keep()
         run = {"train": _train, "sample": _sample, "evaluate": _evaluate}[command]
         run(module, build, presets, args)
     except UserError as error:

@@ -32,18 +32,24 @@ def check_gradients(conv, wanted, x, kernel):
     return want
 
 
+@pytest.fixture
+def few_tiles(monkeypatch):
+    """Small images go Winograd's way too."""
+    monkeypatch.setattr(winograd, "LEAST_TILES", 0)
+
+
 @pytest.mark.parametrize(
     "size,height,width,padding",
     [(3, 8, 8, SAME), (3, 7, 10, ((0, 1), (2, 0))), (2, 6, 5, ((1, 0), (0, 1))), (2, 1, 2, SAME)],
 )
-@pytest.mark.parametrize("channels", [(32, 64), (64, 65)])
-def test_winograds_convolution_is_the_plain_one(size, height, width, padding, channels):
+@pytest.mark.parametrize("channels", [(64, 64), (64, 65)])
+def test_winograds_convolution_is_the_plain_one(size, height, width, padding, channels, few_tiles):
     x, kernel = (jax.random.normal(KEY, s) / 8 for s in ((2, height, width, channels[0]), (size, size, *channels)))
     assert winograd.pays(x, kernel, padding)
     check_gradients(lambda x, k: conv(x, k, padding), lambda x, k: convolve(x, k, 1, padding), x, kernel)
 
 
-def test_winograds_convolution_rounds_no_more_than_the_plain_one():
+def test_winograds_convolution_rounds_no_more_than_the_plain_one(few_tiles):
     x, kernel = jax.random.normal(KEY, (4, 8, 8, 128)), jax.random.normal(jax.random.key(1), (3, 3, 128, 128)) / 34
     wide, taps = (np.asarray(v, np.float64) for v in (jnp.pad(x, ((0, 0), *SAME, (0, 0))), kernel))
     exact = sum(wide[:, i : i + 8, j : j + 8] @ taps[i, j] for i in range(3) for j in range(3))
@@ -51,7 +57,7 @@ def test_winograds_convolution_rounds_no_more_than_the_plain_one():
     assert errors[0] < 1.2 * errors[1]
 
 
-def test_a_batch_in_parts_is_convolved_as_a_whole(monkeypatch):
+def test_a_batch_in_parts_is_convolved_as_a_whole(monkeypatch, few_tiles):
     x, kernel = (jax.random.normal(KEY, s) / 8 for s in ((8, 6, 6, 64), (3, 3, 64, 64)))
     monkeypatch.setattr(winograd, "PIECE", 6 * 6 * 64 * 2)  # two images a part
     text = str(jax.make_jaxpr(lambda x: jax.vjp(conv3x3, x, kernel)[1](x))(x))
@@ -59,13 +65,15 @@ def test_a_batch_in_parts_is_convolved_as_a_whole(monkeypatch):
     check_gradients(conv3x3, plain, x, kernel)
 
 
-def test_few_channels_other_kernels_and_low_precision_take_the_plain_convolution():
+def test_few_channels_few_tiles_other_kernels_and_low_precision_take_the_plain_convolution(monkeypatch, few_tiles):
     x, kernel = jnp.zeros((1, 8, 8, 64)), jnp.zeros((3, 3, 64, 64))
     assert winograd.pays(x, kernel, SAME)
     assert not winograd.pays(x[..., :16], kernel[:, :, :16], SAME)
     assert not winograd.pays(x, kernel[:1], SAME)
     assert not winograd.pays(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), SAME)
     assert not winograd.pays(x, kernel, ((3, 3), (1, 1)))
+    monkeypatch.setattr(winograd, "LEAST_TILES", 16 // jax.device_count() + 1)
+    assert not winograd.pays(x, kernel, SAME)
 
 
 def test_convolution_that_grows_the_image_has_the_plain_one_gradients():
@@ -74,7 +82,7 @@ def test_convolution_that_grows_the_image_has_the_plain_one_gradients():
 
 
 @pytest.mark.parametrize("channels", [2, 64])
-def test_convolution_can_be_differentiated_twice(channels):
+def test_convolution_can_be_differentiated_twice(channels, few_tiles):
     shapes = (1, 4, 4, channels), (3, 3, channels, channels)
     x, kernel = (jax.random.normal(jax.random.key(i), s) / channels for i, s in enumerate(shapes))
 

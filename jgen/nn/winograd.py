@@ -4,8 +4,7 @@ Tiles of the image and the kernel are mixed into n x n planes (n = 4 or 3), mult
 channels, and mixed back into 2x2 pixels each: Y = A^T [(G g G^T) * (B^T d B)] A, equation 8. Its error is that of a plain
 float32 convolution, a few roundings. The kernel's gradient goes the same way backwards.
 
-It is for CPUs, where it beats XLA's convolution, and its gradient by the kernel most of all (`python -m benchmarks conv`);
-accelerators have convolutions of their own.
+It is for CPUs, where wide layers gain (`python -m benchmarks conv`); accelerators have convolutions of their own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jgen.nn import plain
 from jgen.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -46,10 +44,10 @@ TRANSFORMS = {
     ),
 }
 """By the kernel's size."""
-LEAST = 32
-"""Channels on both sides from which the gradient by the kernel gains; with fewer the mixing costs what the products save."""
-LEAST_VALUES = 64
-"""And the convolution itself."""
+LEAST = 64
+"""Channels on both sides from which it gains; with fewer the mixing costs what the products save."""
+LEAST_TILES = 256
+"""And tiles a device; with fewer, mixing the kernel costs what the products save."""
 PIECE = 100_000
 """Numbers of the images, before they are mixed, whose planes still stay in the cache."""
 
@@ -77,8 +75,15 @@ def pays(x: Array, kernel: Array, padding: Padding) -> bool:
         and kernel.shape[0] == kernel.shape[1]
         and kernel.shape[0] in TRANSFORMS
         and min(kernel.shape[2:]) >= LEAST
+        and tiles(x, kernel, padding) >= LEAST_TILES * jax.device_count()
         and all(0 <= p < kernel.shape[0] for axis in padding for p in axis)
     )
+
+
+def tiles(x: Array, kernel: Array, padding: Padding) -> int:
+    """2x2 blocks of the output, over the batch."""
+    tall, wide = (-(-(n + sum(p) - len(kernel) + 1) // 2) for n, p in zip(x.shape[1:3], padding))
+    return len(x) * tall * wide
 
 
 # <dy, x * kernel> is linear in all three. Its derivatives by dy, x and the kernel are the three functions below, so that the
@@ -88,8 +93,6 @@ def pays(x: Array, kernel: Array, padding: Padding) -> bool:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
     """x [B, H, W, I] * kernel [r, r, I, O] -> [B, H', W', O], r 2 or 3, padding below r. Reverse mode only, of any order."""
-    if min(kernel.shape[2:]) < LEAST_VALUES:
-        return plain.convolve(x, kernel, 1, padding)
     return _products(x, kernel, padding, turned=False)
 
 
@@ -99,8 +102,6 @@ def image_gradient(kernel: Array, dy: Array, padding: Padding) -> Array:
     (top, bottom), (left, right) = padding
     rest = len(kernel) - 1
     padding = ((rest - top, rest - bottom), (rest - left, rest - right))
-    if min(kernel.shape[2:]) < LEAST_VALUES:
-        return plain.convolve(dy, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), 1, padding)
     return _products(dy, kernel, padding, turned=True)
 
 

@@ -1,0 +1,44 @@
+"""Memory of CPU programs is kept between runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jgen import memory
+
+FAULTS = """
+import resource
+from jgen import memory
+memory.keep()
+import jax, jax.numpy as jnp
+def run():
+    jax.block_until_ready(step(x))
+# Its buffer is a sorted copy, 32 MiB or 8,192 pages.
+step, x = jax.jit(lambda x: jnp.sum(jnp.sort(x)[::2])), jnp.zeros(2**23)
+for _ in range(10):
+    run()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    run()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or memory.has_accelerators(), reason="of glibc, on a CPU")
+def test_a_program_s_buffers_are_not_given_back_between_its_runs():
+    def faults(**env):
+        done = subprocess.run([sys.executable, "-c", FAULTS], env=clean | env, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    kept, default = faults(), faults(MALLOC_PERTURB_="0")  # any setting of the user's is left alone
+    assert 4 * kept < default
+
+
+def test_settings_of_the_user_s_and_running_threads_stay(monkeypatch):
+    assert not memory.keep()  # numpy is here
+    monkeypatch.delitem(sys.modules, "numpy")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert not memory.keep()
