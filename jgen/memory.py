@@ -12,8 +12,8 @@ import sys
 # malloc.h
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 
-KEPT = 2**31 - 1
-"""Bytes at the end of the heap that are not given back."""
+NEVER = -1
+"""Bytes at the end of the heap from which they are given back: malloc reads this as the largest number there is."""
 
 
 def keep() -> bool:
@@ -28,7 +28,7 @@ def keep() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # One heap, since those of other threads hold no large blocks; no mappings outside it; steps of 64 MiB.
-    settings = {ARENA_MAX: 1, MMAP_MAX: 0, TRIM_THRESHOLD: KEPT, TOP_PAD: 2**26}
+    settings = {ARENA_MAX: 1, MMAP_MAX: 0, TRIM_THRESHOLD: NEVER, TOP_PAD: 2**26}
     return mallopt is not None and all([mallopt(*setting) == 1 for setting in settings.items()])
 
 
