@@ -79,6 +79,13 @@ def test_few_channels_few_tiles_other_kernels_and_low_precision_take_the_plain_c
 def test_convolution_that_grows_the_image_has_the_plain_one_gradients():
     x, kernel, rim = jax.random.normal(KEY, (2, 8, 8, 3)), jax.random.normal(jax.random.key(1), (2, 1, 3, 5)), ((1, 1), (0, 0))
     check_gradients(lambda x, k: conv(x, k, rim), lambda x, k: convolve(x, k, 1, rim), x, kernel)
+    # XLA turns a convolution around whose kernel is larger than its image, to one that is slow on CPUs.
+    square, dy = jnp.ones((2, 2, 3, 5)), jnp.ones((2, 9, 9, 5))
+    programs = [
+        jax.jit(lambda k, x, dy, f=f: jax.vjp(lambda k: f(x, k), k)[1](dy)).lower(square, x, dy).compile().as_text()
+        for f in (lambda x, k: conv(x, k, SAME), lambda x, k: convolve(x, k, 1, SAME))
+    ]
+    assert ["rhs_reversal" in program for program in programs] == [False, True]
 
 
 @pytest.mark.parametrize("channels", [2, 64])
