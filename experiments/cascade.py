@@ -13,13 +13,13 @@ imagenet256 preset: FID 4.88 (paper, table 1).
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jgen
+from experiments import ddpm
 from experiments._diffusion import (
     ChainKnobs,
     ChainName,
-    ChainSolver,
     Prediction,
     asked,
     classes,
@@ -31,7 +31,6 @@ from experiments._diffusion import (
     schedule,
     unet,
 )
-from experiments.ddpm import solved
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -39,10 +38,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling(ChainSolver):
-    sampler: Literal["ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"] = "dpm"
-    """Of every stage; ddpm is ancestral sampling, dpm multistep DPM-Solver++."""
+class Sampling(ddpm.Sampling):
+    """Of every stage."""
+
+    sampler: ddpm.SamplerName = "dpm"
     steps: int = 25
+    variance: ddpm.Variance = "small"
     augment: float = 0.1
     """Deviation of the noise that is put on the smaller image of a super-resolution stage."""
 
@@ -221,9 +222,8 @@ class Cascade:
 
         if options.sampler in ("ddim", "ddpm"):
             guided = samplers.clip(free_guidance(config, predict, label, options.guidance))
-            walk = samplers.ddim if options.sampler == "ddim" else samplers.ancestral
-            return walk(guided, chain, samplers.noise(keys, shape), keys, timesteps=options.steps)
-        return solved(chain, options, guided_denoiser(config, options, denoise, label), keys, shape)
+            return ddpm.walk(chain, options, guided, keys, shape)
+        return ddpm.solved(chain, options, guided_denoiser(config, options, denoise, label), keys, shape)
 
     def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
         """Images of stage `last`, through all that come before it. Raises UserError for noise it was not trained with."""

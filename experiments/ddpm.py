@@ -37,18 +37,19 @@ if TYPE_CHECKING:
     from jgen.schedules import Schedule
     from jgen.types import Denoise, Params, Predict
 
+SamplerName = Literal["ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"]
+Variance = Literal["small", "large", "learned_range"]
+
 
 @dataclass(frozen=True)
 class Sampling(ChainSolver):
-    sampler: Literal[
-        "ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"
-    ] = "ddim"  # fmt: skip
+    sampler: SamplerName = "ddim"
     """ddpm is ancestral sampling, dpm multistep DPM-Solver++; all but the first two run in continuous coordinates."""
     steps: int = 50
     """Of ddim and ddpm evenly spaced over the chain."""
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
-    variance: Literal["small", "large", "learned_range"] = "large"
+    variance: Variance = "large"
     """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
 
 
