@@ -9,7 +9,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jgen.nn import winograd
-from jgen.nn.plain import DIMENSIONS, convolve
+from jgen.nn.plain import DIMENSIONS, convolve, settled
 from jgen.nn.winograd import Padding
 from jgen.types import Array
 
@@ -59,11 +59,10 @@ def conv(x: Array, kernel: Array, padding: Padding) -> Array:
     """`convolve` of stride 1 with a small kernel, the faster way. Reverse-mode differentiation only, of any order."""
     if winograd.pays(x, kernel, padding):
         return jnp.asarray(winograd.convolve(x, kernel, padding))
-    grows = any(sum(p) >= size for p, size in zip(padding, kernel.shape))
-    if grows:
-        # The gradient by the kernel is a convolution with dy, and one with a kernel larger than its image XLA turns around, to
-        # a form that CPUs are slow at. Padded first, the image is the larger; the barrier keeps the padding from its fusions.
-        x, padding = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0)))), ((0, 0), (0, 0))
+    if any(sum(p) >= size for p, size in zip(padding, kernel.shape)):
+        # dy is larger than x: the gradient by the kernel would be a convolution whose kernel is larger than its image,
+        # which XLA turns around, to a form that CPUs are slow at. Padded first, x is the larger.
+        x, padding = settled(jnp.pad(x, ((0, 0), *padding, (0, 0)))), ((0, 0), (0, 0))
     return convolve(x, kernel, 1, padding)
 
 

@@ -13,3 +13,8 @@ def convolve(x: Array, kernel: Array, stride: int | tuple[int, int], padding: An
     """x [B, H, W, I] * kernel [h, w, I, O] -> [B, H', W', O]; padding: "SAME", "VALID" or ((top, bottom), (left, right))."""
     strides = (stride, stride) if isinstance(stride, int) else stride
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+
+
+def settled(x: Array) -> Array:
+    """x as an array of its own on CPUs, where XLA may not make it part of what follows; elsewhere it may."""
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda v: v)

@@ -45,7 +45,7 @@ TRANSFORMS = {
 }
 """By the kernel's size."""
 LEAST = 64
-"""Channels on both sides from which it gains; with fewer the mixing costs what the products save."""
+"""Channels on both sides from which it gains; with fewer, mixing the image costs what the products save."""
 LEAST_TILES = 256
 """And tiles a device; with fewer, mixing the kernel costs what the products save."""
 PIECE = 100_000
