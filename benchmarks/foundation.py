@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from typing import Any
 
-from benchmarks.timing import Row, alternate, missing, ratio, seconds, spread
+from benchmarks.timing import Row, alternate, alternate_apart, missing, ratio, seconds, spread
 
 ROUNDS = 5
 
@@ -36,13 +37,16 @@ def train_step() -> list[Row]:
     """A training step of the same U-Net against diffusers' in PyTorch (contiguous and channels-last)."""
     if why := missing("torch", "diffusers"):
         return [Row("train_step", float("nan"), "x", ">= 1.0", None, why)]
-    from benchmarks.unet import ours, step_of, theirs
+    from benchmarks.unet import our_step_of, their_step_of
 
     rows = []
     for head in (64, 8):
-        run, _, _ = ours(head, 32)
-        sides = {"jgen": run, "torch": step_of(theirs(head), 32), "torch-cl": step_of(theirs(head), 32, True)}
-        times = alternate(sides, ROUNDS)
+        sides = {
+            "jgen": partial(our_step_of, head, 32),
+            "torch": partial(their_step_of, head, 32),
+            "torch-cl": partial(their_step_of, head, 32, channels_last=True),
+        }
+        times = alternate_apart(sides, ROUNDS)
         detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
         for peer in ("torch", "torch-cl"):
             value = ratio(times, peer, "jgen")
@@ -52,8 +56,6 @@ def train_step() -> list[Row]:
 
 def conv() -> list[Row]:
     """A 3x3 convolution and its two gradients by Winograd's way, against XLA's own."""
-    from functools import partial
-
     import jax
 
     from jgen.nn.conv import conv3x3, plain

@@ -1,10 +1,13 @@
 """Timing two sides by turns, so that a busy machine slows both."""
 
+import contextlib
 import dataclasses
 import importlib
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 
@@ -37,6 +40,54 @@ def alternate(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, lis
         for name, run in sides.items():
             times[name].append(seconds(run))
     return times
+
+
+def alternate_apart(
+    sides: dict[str, Callable[[], Callable[[], Any]]], rounds: int, calls: int = 4, warm: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of a call of each side, in a process of its own: in one heap their buffers would be in each other's way.
+
+    Args:
+      sides: module-level functions (or partials of them) that prepare a side, in its process, and return the call to time.
+      calls: of a side in a row before it is the other's turn, as in training; a turn counts with its mean.
+      warm: turns before the first that counts, in which the heaps grow to the size they keep.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    with contextlib.ExitStack() as stack:
+        timers = {name: stack.enter_context(_timer(prepare)) for name, prepare in sides.items()}
+        for counts in [False] * warm + [True] * rounds:
+            for name, timer in timers.items():
+                timer.send(calls)
+                took = timer.recv()
+                if counts:
+                    times[name].append(took / calls)
+    return times
+
+
+@contextlib.contextmanager
+def _timer(prepare: Callable[[], Callable[[], Any]]) -> Iterator[Connection]:
+    """A process that, for each number sent to it, makes as many calls of what was prepared and sends back their seconds."""
+    spawn = multiprocessing.get_context("spawn")  # forked, it would have the threads' locks but not the threads
+    mine, its = spawn.Pipe()
+    process = spawn.Process(target=_time, args=(prepare, its), daemon=True)
+    process.start()
+    its.close()  # so that recv raises EOFError where the process has died
+    try:
+        yield mine
+    finally:
+        mine.close()
+        process.join()
+
+
+def _time(prepare: Callable[[], Callable[[], Any]], asked: Connection) -> None:
+    from jgen.config import MeshConfig
+    from jgen.train.distributed import start
+
+    start(MeshConfig())
+    run = prepare()
+    with contextlib.suppress(EOFError):
+        while calls := asked.recv():
+            asked.send(seconds(lambda calls=calls: [run() for _ in range(calls)]))
 
 
 def spread(values: list[float]) -> str:

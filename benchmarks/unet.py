@@ -45,11 +45,15 @@ def theirs(head: int) -> Any:
     return model
 
 
-def step_of(model: Any, batch: int, channels_last: bool = False) -> Any:
-    """A training step of it in PyTorch, with Adam and the simple loss."""
+def our_step_of(head: int, batch: int) -> Any:
+    return ours(head, batch)[0]
+
+
+def their_step_of(head: int, batch: int, channels_last: bool = False) -> Any:
+    """The same in PyTorch, with Adam and the simple loss."""
     import torch
 
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = model.to(memory_format=layout)
+    model = theirs(head).to(memory_format=layout)
     x0 = torch.randn(batch, 1, SIZE, SIZE).to(memory_format=layout)
     return their_step(model, simple_loss(lambda x, t: model(x, t).sample, x0))
