@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._observer import Observer, held_out
+from jgen.arrays import spread
 from jgen.config import DataConfig
 from jgen.data import classes_of, glyphs
 from jgen.errors import UserError
@@ -96,32 +97,35 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
 
     def evaluate(params, extra, key, batches, count):
         observer = Observer(data.name)
-        variables = observer.extractor.variables
+        variables, (like,) = observer.extractor.variables, held_out(batches, 1)
 
-        def distances(params, variables, key, space, sampling):
+        def latents(key, like):
+            return spread(jax.random.normal(key, (len(like), z_dim)), like)
+
+        def distances(params, variables, key, like, space, sampling):
             keys = jax.random.split(key, 4)
-            z0, z1 = (jax.random.normal(k, (64, z_dim)) for k in keys[:2])
-            planes = jax.random.split(keys[3], 64)  # the same noise at both ends
+            planes = jax.random.split(keys[3], len(like))  # the same noise at both ends
             return paths.path_distances(
                 lambda z: mapping(params, z), lambda w: synthesize(params, extra, w, planes),
                 lambda x: observer.look(variables, x)[0],
-                z0, z1, jax.random.uniform(keys[2], (64,)), space=space, sampling=sampling, epsilon=1e-2,
+                latents(keys[0], like), latents(keys[1], like), jax.random.uniform(keys[2], (len(like),)),
+                space=space, sampling=sampling, epsilon=1e-2,
             )  # fmt: skip
 
         found = {}
         for space in ("z", "w"):
             for sampling in ("full", "end"):
-                run = jax.jit(lambda p, v, k, s=space, m=sampling: distances(p, v, k, s, m))
-                rows = [run(params, variables, jax.random.fold_in(key, i)) for i in range(4 * count)]
+                run = jax.jit(lambda p, v, k, x, s=space, m=sampling: distances(p, v, k, x, s, m))
+                rows = [run(params, variables, jax.random.fold_in(key, i), like) for i in range(4 * count)]
                 found[f"path length in {space.upper()}, {sampling}"] = paths.path_length(np.concatenate(rows)).mean
 
         @jax.jit
-        def some(params, key):
-            z = jax.random.normal(key, (64, z_dim))
+        def some(params, key, like):
+            z = latents(key, like)
             w = mapping(params, z)
-            return z, w, synthesize(params, extra, w, jax.random.split(key, 64))
+            return z, w, synthesize(params, extra, w, jax.random.split(key, len(like)))
 
-        parts = [jax.device_get(some(params, jax.random.fold_in(key, 1000 + i))) for i in range(16 * count)]
+        parts = [jax.device_get(some(params, jax.random.fold_in(key, 1000 + i), like)) for i in range(16 * count)]
         z, w, images = (np.concatenate(x) for x in zip(*parts))
         logits = factors(images) if data.name == "glyphs" else classes(observer, images)
         measured = linear_separability.separability({"z": z, "w": w}, logits, len(z) // 2, dual="auto")

@@ -12,7 +12,7 @@ from experiments import cascade, ddpm, guided, latent_diffusion
 from experiments._diffusion import chain_levels, schedule
 from jgen import schedules, sigmas
 from jgen.data import resolve
-from jgen.metrics import trade_off
+from jgen.metrics import by_steps, trade_off
 from jgen.metrics.record import Record
 from jgen.samplers import image_keys
 from tests import tiny
@@ -185,3 +185,24 @@ def test_the_trade_off_is_drawn_from_records(tmp_path):
         trade_off.plot(rows, tmp_path / "x.png", x="fd")
     with pytest.raises(ValueError, match="no record is named"):
         trade_off.curves([Record("fd", 1.0, {}, {})])
+
+
+def test_a_score_over_steps_is_drawn_a_line_a_sampler(tmp_path):
+    def record(steps, value, sampler="dpm", seed=0, **more):
+        sampling = {"sampler": sampler, "steps": steps, "eta": 0.0, "order": 2, **more}
+        return Record("fd_x", value, {"num": 10}, {"run": "r", "step": 1, "seed": seed, "sampling": sampling})
+
+    rows = [record(20, 0.2), record(10, 0.3), record(10, 0.4, order=3), record(50, 0.1, "ddim")]
+    found = {"dpm, order 2": [(10, 0.3), (20, 0.2)], "dpm, order 3": [(10, 0.4)], "ddim, order 2": [(50, 0.1)]}
+    assert by_steps.lines(rows) == found
+    by_steps.plot(rows, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    for bad, message in [
+        (rows[:1], "a curve needs two or more"),
+        ([rows[0], rows[0]], "dpm, 20 steps: two scores of the same sampling"),
+        ([rows[0], record(10, 0.3, seed=1)], "seed 0 against 1"),
+        ([rows[0], Record("fd_x", 1.0, {"num": 10}, {"folder": "f"})], "tells no steps"),
+        ([rows[0], Record("kid_x", 1.0, {"num": 10}, rows[1].subject)], "nothing to compare"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            by_steps.plot(bad, tmp_path / "x.png")

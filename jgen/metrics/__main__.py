@@ -1,4 +1,4 @@
-"""python -m jgen.metrics compare A B | score IMAGES | pairs A B | plot FILE | export RUN."""
+"""python -m jgen.metrics compare A B | score IMAGES | pairs A B | plot FILE | steps FILES | export RUN."""
 
 import dataclasses
 import sys
@@ -80,12 +80,24 @@ class Plot:
     """The PNG to write."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Draws a score over the steps of samplers, a line a sampler, from what `evaluate --metrics` wrote of one run."""
+
+    files: Positional[tuple[str, ...]]
+    """JSON files of scores."""
+    metric: str = "fd"
+    """The one to draw: its name, or what stands before its first underscore."""
+    out: str = "by_steps.png"
+    """The PNG to write."""
+
+
 def main(args: list[str] | None = None) -> None:
     """Runs one command; exits with 2 and one line for bad input."""
-    names = {"compare": Compare, "score": Score, "pairs": Pairs, "plot": Plot, "export": Export}
+    names = {"compare": Compare, "score": Score, "pairs": Pairs, "plot": Plot, "steps": Steps, "export": Export}
     options = tyro.extras.subcommand_cli_from_dict(names, prog="python -m jgen.metrics", args=args)  # pyright: ignore
     try:
-        {Compare: compare, Score: score, Pairs: pairs, Plot: plot, Export: export}[type(options)](options)
+        {Compare: compare, Score: score, Pairs: pairs, Plot: plot, Steps: steps, Export: export}[type(options)](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -152,6 +164,17 @@ def plot(given: Plot) -> None:
     from jgen.metrics import record, trade_off
 
     trade_off.plot(record.read(Path(given.file)), Path(given.out), given.x, given.y)
+    print(f"written: {given.out}")
+
+
+def steps(given: Steps) -> None:
+    from jgen.metrics import by_steps, record
+
+    rows = [row for file in given.files for row in record.read(Path(file))]
+    of_metric = [row for row in rows if given.metric in (row.metric, row.metric.split("_")[0])]
+    if rows and not of_metric:
+        raise UserError(f"metric={given.metric}: not in these files; there are {', '.join(sorted({r.metric for r in rows}))}")
+    by_steps.plot(of_metric, Path(given.out))
     print(f"written: {given.out}")
 
 

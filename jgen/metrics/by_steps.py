@@ -1,0 +1,58 @@
+"""A score over the steps of a sampler, a line a sampler, from the files that `evaluate --metrics` wrote."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jgen.errors import UserError
+from jgen.files import replacing
+from jgen.metrics.record import Record, compare
+
+
+def lines(records: Sequence[Record]) -> dict[str, list[tuple[int, float]]]:
+    """name of a sampler -> [(steps, value)] by steps, of records of one metric, of the same run.
+
+    Names hold the settings, besides steps, in which the samplings differ. Raises UserError for fewer than two records, for
+    one that tells no steps, for two of the same sampling, and where runs, seeds or protocols differ.
+    """
+    if len(records) < 2:
+        raise UserError(f"{len(records)} scores: a curve needs two or more, of one metric")
+    for record in records:
+        if "steps" not in record.subject.get("sampling", {}):
+            raise UserError(f"{record.metric} of {record.subject}: tells no steps, so it is not of a sampler that has them")
+        compare([records[0]], [record])
+        for fact in ("run", "step", "seed"):
+            a, b = records[0].subject.get(fact), record.subject.get(fact)
+            if a != b:
+                raise UserError(f"{record.metric}: {fact} {a} against {b}; a curve is of one run and seed")
+    settings: list[dict[str, Any]] = [dict(r.subject["sampling"]) for r in records]
+    names = [k for s in settings for k in s if k not in ("sampler", "steps")]
+    differ = [k for k in dict.fromkeys(names) if len({repr(s.get(k)) for s in settings}) > 1]
+    found: dict[str, list[tuple[int, float]]] = {}
+    for record, setting in zip(records, settings):
+        name = ", ".join([str(setting.get("sampler", "sampler")), *(f"{k} {setting[k]}" for k in differ if k in setting)])
+        if setting["steps"] in dict(found.get(name, [])):
+            raise UserError(f"{name}, {setting['steps']} steps: two scores of the same sampling")
+        found.setdefault(name, []).append((setting["steps"], record.value))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def plot(records: Sequence[Record], path: Path) -> None:
+    """Writes a PNG of the metric over steps, on a logarithmic axis. Raises UserError as `lines` does."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = lines(records)
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    for name, points in curves.items():
+        axes.plot(*zip(*points), marker="o", label=name)
+    ticks = sorted({steps for points in curves.values() for steps, _ in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(t) for t in ticks], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="steps", ylabel=records[0].metric)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replacing(path) as temporary:
+        canvas.print_png(str(temporary))
