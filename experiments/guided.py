@@ -51,7 +51,7 @@ class Config(ddpm.Config):
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        **{**FASHION_MNIST, "train": TrainConfig(steps=1600, save_every=400, sample_every=400)},
+        **{**FASHION_MNIST, "train": TrainConfig(steps=2400, save_every=400, sample_every=400)},
         sampling=Sampling(guidance=7.0),
         classifier_steps=1500,
         classifier_stride=2,
