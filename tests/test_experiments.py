@@ -77,6 +77,20 @@ def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path
         jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPPED)
+def test_what_an_experiment_evaluates_is_finite(name):
+    module, config = shrunk(name)
+    for stage in module.build(config).stages:
+        if stage.evaluate is None:
+            continue
+        state = compile_stage(stage, MESH).create(jax.random.key(1), None)
+        batches = Pipeline(open_source(stage.data), stage.data, 0, MESH).batches()
+        values = stage.evaluate(state.params, state.extra, jax.random.key(2), batches, 2)
+        assert values
+        assert all(np.all(np.isfinite(v)) for v in values.values()), values
+
+
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
 def test_every_preset_survives_json_and_names_its_paper_target_and_cost(name):
     module = tiny.module(name)
