@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,3 +53,14 @@ def files(family: str, prefix: str) -> list[Any]:
     if not found:
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"no {family}/{prefix}*.npz in {ROOT}"), id=prefix)]
     return [pytest.param(path, id=path.stem) for path in found]
+
+
+def analytic(oracle: Oracle, net: str) -> Any:
+    """The stand-in network of the files of diffusion, channels last: (its function, its weights)."""
+    a, b, c = (jnp.asarray(oracle[f"w/{net}/{k}"]) for k in "ABC")
+
+    def apply(x, t, a=a, b=b, c=c):
+        time = (b[None, :] * t[:, None] / 1000)[:, None, None]
+        return jnp.einsum("oc,bhwc->bhwo", a, x) + time + jnp.moveaxis(c, 0, -1)[None]
+
+    return apply, (a, b, c)
