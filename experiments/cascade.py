@@ -76,7 +76,7 @@ PRESETS = {
     ),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
-        train=TrainConfig(steps=800, save_every=200, sample_every=400),
+        train=TrainConfig(steps=1200, save_every=200, sample_every=400),
         sizes=(7, 14, 28),
         attention=(4,),
         learning_rate=1e-3,
