@@ -21,7 +21,7 @@ class Shared:
     """Knobs of every GAN that works in powers of 2."""
 
     data: DataConfig = DataConfig("digits", batch_size=32)
-    train: TrainConfig = TrainConfig(steps=2000, save_every=1000, sample_every=0)
+    train: TrainConfig = TrainConfig(steps=2800, save_every=1400, sample_every=0)
     mesh: MeshConfig = MeshConfig()
     sampling: Sampling = Sampling()
     z_dim: int = 64
