@@ -26,43 +26,80 @@ def first_stage(config: "Config") -> "AutoencoderKL | VQModel":
     return VQModel(**shape, codes=config.codes) if config.first == "vq" else AutoencoderKL(**shape, attention=(levels - 1,))
 
 
+def perceptual_distance(config: "Config") -> tuple[Any, Any]:
+    """The perceptual term, ((weights, images, images) -> [B], its weights): LPIPS where its files are given, else by the
+    features of the classifier that jgen ships for the set; (None, {}) where it counts nothing.
+    """
+    import jax.numpy as jnp
+
+    from jgen.errors import UserError
+    from jgen.metrics.extract import open_extractor
+    from jgen.metrics.lpips import open_lpips
+
+    files = config.perceptual_trunk, config.perceptual_heads
+    if not config.perceptual:
+        if any(files):
+            raise UserError("perceptual=0.0: must be above 0 where perceptual_trunk and perceptual_heads are given")
+        return None, {}
+    if any(files):
+        return open_lpips(*files)
+    judge = open_extractor("", config.data.name)
+
+    def distance(weights, a, b):
+        of_a, of_b = (judge.apply(weights, (v + 1) * 127.5)[0] for v in (a, b))
+        return jnp.mean(jnp.square(of_a - of_b), -1)
+
+    return distance, judge.variables
+
+
+def reconstructor(config: "Config", net: Any) -> Any:
+    """(params, images, key) -> (their reconstructions, the penalty of the bottleneck)."""
+    import math
+
+    import jax
+    import jax.numpy as jnp
+
+    from jgen.models.vqvae import straight_through
+    from jgen.objectives import first_stage
+
+    count = math.prod(config.data.shape)
+
+    def by_codes(params, x, key):
+        variables = {"params": params}
+        q = net.apply(variables, net.apply(variables, x, method="encode"), method="quantize")
+        out = net.apply(variables, straight_through(q), method="decode")
+        return out, first_stage.codebook_loss(q, legacy=False)
+
+    def by_gaussians(params, x, key):
+        variables = {"params": params}
+        mean, log_variance = net.apply(variables, x, method="encode")
+        z = first_stage.latents(mean, log_variance, jax.random.normal(key, mean.shape))
+        penalty = config.kl_weight * jnp.mean(first_stage.kl(mean, log_variance)) / count
+        return net.apply(variables, z, method="decode"), penalty
+
+    return by_codes if config.first == "vq" else by_gaussians
+
+
 def autoencoder_losses(config: "Config", net: Any) -> Any:
     """(generator's loss, discriminator's loss) of the first stage, each a function of train."""
     import jax
     import jax.numpy as jnp
 
-    from jgen.metrics.extract import open_extractor
     from jgen.models.patchgan import PatchGAN
-    from jgen.models.vqvae import straight_through
     from jgen.objectives import first_stage
 
     pixels = config.data.shape
     critic = PatchGAN(32 if config.first_channels < 64 else 64, 1 if pixels[0] < 16 else 2 if pixels[0] < 64 else 3)
-    count = pixels[0] * pixels[1] * pixels[2]
-    judge = open_extractor("", config.data.name) if config.perceptual else None
-
-    def reconstruct(params, x, key):
-        """(image, penalty of the bottleneck)."""
-        variables = {"params": params}
-        if config.first == "vq":
-            q = net.apply(variables, net.apply(variables, x, method="encode"), method="quantize")
-            out = net.apply(variables, straight_through(q), method="decode")
-            return out, first_stage.codebook_loss(q, legacy=False)
-        mean, log_variance = net.apply(variables, x, method="encode")
-        z = first_stage.latents(mean, log_variance, jax.random.normal(key, mean.shape))
-        penalty = config.kl_weight * jnp.mean(first_stage.kl(mean, log_variance)) / count
-        return net.apply(variables, z, method="decode"), penalty
+    reconstruct = reconstructor(config, net)
+    distance, judge = perceptual_distance(config)
 
     def discriminate(params, extra, x, train=True):
         variables = {"params": params["critic"], "batch_stats": extra["critic"]}
         return critic.apply(variables, x, train=train, mutable=["batch_stats"])
 
     def nll(params, extra, x, out):
-        distance = None
-        if judge is not None:
-            features = [judge.apply(params["judge"], (v + 1) * 127.5)[0] for v in (x, out)]
-            distance = jnp.mean(jnp.square(features[0] - features[1]), -1)[:, None, None, None]
-        return jnp.mean(first_stage.reconstruction(x, out, distance, config.perceptual))
+        apart = None if distance is None else distance(params["judge"], x, out)[:, None, None, None]
+        return jnp.mean(first_stage.reconstruction(x, out, apart, config.perceptual))
 
     def generator(train):
         def loss(params, extra, key, batch):
@@ -102,8 +139,8 @@ def autoencoder_losses(config: "Config", net: Any) -> Any:
     def init(key):
         """What the losses need besides the autoencoder: (params, extra)."""
         params, extra = {}, {}
-        if judge is not None:
-            params["judge"] = jax.tree.map(jnp.asarray, judge.variables)
+        if distance is not None:
+            params["judge"] = jax.tree.map(jnp.asarray, judge)
         if config.adversarial:
             made = critic.init(key, jnp.zeros((1, *pixels)), train=False)
             params["critic"] = made["params"]

@@ -74,7 +74,12 @@ class Config(ChainKnobs):
     adversarial_from: int = 250
     """Step at which it begins to count."""
     perceptual: float = 0.0
-    """Weight of a distance in the features of the small classifier that jgen ships for the set."""
+    """Weight of a perceptual distance: LPIPS where its files are given, else one in the features of the small classifier that
+    jgen ships for the set."""
+    perceptual_trunk: str = ""
+    """LPIPS: torchvision's VGG16 or AlexNet weights, a .pth file."""
+    perceptual_heads: str = ""
+    """LPIPS: its linear heads, vgg.pth or alex.pth of the lpips package."""
     scale: float = 0.0
     """Latents are multiplied by it; 0 measures 1 / their deviation on the first images."""
     prior: Literal["unet", "dit"] = "unet"

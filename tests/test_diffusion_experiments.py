@@ -10,17 +10,24 @@ import tyro
 
 from experiments import cascade, ddpm, guided, latent_diffusion
 from experiments._diffusion import chain_levels, schedule
+from experiments._first_stage import first_stage, reconstructor
 from jgen import schedules, sigmas
 from jgen.data import resolve
 from jgen.metrics import by_steps, trade_off
+from jgen.metrics.lpips import open_lpips
 from jgen.metrics.record import Record
 from jgen.samplers import image_keys
 from tests import tiny
 
+GLYPHS = ["--data.name", "glyphs", "--data.resolution", "16", "--data.channels", "3"]
+
+
+def configured(module, name, *flags):
+    return tyro.cli(module.Config, default=module.PRESETS["digits"], args=[*tiny.FLAGS[name], *flags])
+
 
 def stages(module, name, *flags):
-    config = tyro.cli(module.Config, default=module.PRESETS["digits"], args=[*tiny.FLAGS[name], *flags])
-    return module.build(config).stages
+    return module.build(configured(module, name, *flags)).stages
 
 
 def shape_of(stage, **options):
@@ -107,8 +114,7 @@ def test_latent_diffusion_in_its_forms(flags):
 
 
 def test_latent_diffusion_of_captions():
-    glyphs = ["--data.name", "glyphs", "--data.resolution", "16", "--data.channels", "3"]
-    _, second = stages(latent_diffusion, "latent_diffusion", *glyphs, "--condition", "text")
+    _, second = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text")
     assert shape_of(second, guidance=3.0, prompt="a red A on blue") == (3, 16, 16, 3)
     with pytest.raises(ValueError, match="prompt: 60 bytes long; captions of glyphs have at most 48"):
         shape_of(second, prompt="a" * 60)
@@ -117,6 +123,31 @@ def test_latent_diffusion_of_captions():
         shape_of(plain, prompt="a")
     with pytest.raises(ValueError, match="condition=text: digits has no captions"):
         stages(latent_diffusion, "latent_diffusion", "--condition", "text")
+
+
+def test_a_perceptual_term_is_lpips_where_its_files_are_given(tmp_path):
+    files = tiny.lpips_files(tmp_path)
+    distance, weights = open_lpips(*files)
+    flags = ["--perceptual-trunk", files[0], "--perceptual-heads", files[1]]
+    config = configured(latent_diffusion, "latent_diffusion", *GLYPHS, "--adversarial", "0", "--perceptual", "2", *flags)
+    stage = latent_diffusion.build(config).stages[0]
+    reconstruct = reconstructor(config, first_stage(replace(config, data=resolve(config.data))))
+    shapes, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    random = np.random.default_rng(0)
+    net = jax.tree.map(lambda s: 0.1 * random.normal(size=s.shape).astype(np.float32), shapes["net"])
+    x = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3), minval=-1)
+
+    @jax.jit
+    def measured(params, key, x):
+        value = stage.validate(params, extra, key, {"image": x})[1][1]["reconstruction"]
+        return value, reconstruct(params["net"], x, key)[0]
+
+    value, out = measured({"net": net, "judge": weights}, jax.random.key(2), x)
+    expected = np.mean(np.abs(x - out)) + 2 * np.mean(distance(weights, x, out))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert jax.tree.structure(shapes["judge"]) == jax.tree.structure(weights)
+    with pytest.raises(ValueError, match=r"perceptual=0.0: must be above 0"):
+        stages(latent_diffusion, "latent_diffusion", *flags)
 
 
 def test_a_first_stage_of_another_size_is_refused():

@@ -15,6 +15,7 @@ from jgen.data import ArraySource, open_source, resolve
 from jgen.data.sources import BUILT_IN
 from jgen.errors import UserError
 from jgen.metrics import extract, record, scores
+from jgen.metrics.lpips import open_lpips
 from jgen.runs import evaluate, train, write_images
 from jgen.train.sharding import make_mesh
 from tests import tiny
@@ -124,6 +125,27 @@ def test_wrong_weight_files_are_named_with_their_checksum(tmp_path):
         extract.open_extractor("digits_cn")
     with pytest.raises(UserError, match="jgen ships none for cifar10"):
         extract.open_extractor("", "cifar10")
+
+
+def test_lpips_of_files(tmp_path):
+    files = tiny.lpips_files(tmp_path)
+    run, weights = open_lpips(*files)
+    distance = jax.jit(run)
+    a, b = (jnp.asarray(images(3, seed, (16, 16, 3)) / np.float32(127.5) - 1) for seed in (0, 1))
+    np.testing.assert_allclose(distance(weights, a, b), distance(weights, b, a), rtol=1e-5)
+    np.testing.assert_allclose(distance(weights, a, a), 0, atol=1e-7)
+    nearer = distance(weights, a, 0.5 * (a + b))
+    assert (nearer > 0).all()
+    assert (nearer < distance(weights, a, b)).all()
+    grey = [x[..., :1] for x in (a, b)]
+    in_colour = [jnp.repeat(x, 3, -1) for x in grey]
+    np.testing.assert_allclose(distance(weights, *grey), distance(weights, *in_colour), rtol=1e-5)
+    with pytest.raises(UserError, match="images of 8x8 are too small for this network"):
+        distance(weights, a[:, :8, :8], b[:, :8, :8])
+    with pytest.raises(UserError, match="heads: LPIPS needs both"):
+        open_lpips(files[0], "")
+    with pytest.raises(UserError, match=r"missing lin0.model.1.weight"):
+        open_lpips(files[0], files[0])
 
 
 @pytest.mark.parametrize("name,least", [("digits_cnn", 0.95), ("fashion_mnist_cnn", 0.92), ("glyphs_cnn", 0.8)])

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import tyro
 
 import experiments
@@ -142,3 +143,20 @@ def run(*args, cwd, check=True, env=None, timeout=300):
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def lpips_files(folder):
+    """Names of two files, trunk and heads, of an LPIPS with a small VGG16 of random weights."""
+    random, before, index = np.random.default_rng(0), 3, 0
+    trunk, heads = {}, {}
+    for level, convolutions in enumerate((2, 2, 3, 3, 3)):
+        for _ in range(convolutions):
+            trunk[f"features.{index}.weight"] = random.normal(size=(4, before, 3, 3)).astype(np.float32)
+            trunk[f"features.{index}.bias"] = random.normal(size=4).astype(np.float32)
+            before, index = 4, index + 2
+        index += 1
+        heads[f"lin{level}.model.1.weight"] = random.uniform(size=(1, 4, 1, 1)).astype(np.float32)
+    names = str(folder / "trunk.npz"), str(folder / "heads.npz")
+    for name, weights in zip(names, (trunk, heads)):
+        np.savez(name, **weights)
+    return names

@@ -1,6 +1,7 @@
 """python -m jgen.metrics compare A B | score IMAGES | pairs A B | plot FILE | steps FILES | export RUN."""
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -131,21 +132,14 @@ def pairs(given: Pairs) -> None:
     import jax
     import numpy as np
 
-    from jgen.convert import feature_nets, load_weights
     from jgen.metrics import image_quality, scores
+    from jgen.metrics.lpips import open_lpips
 
     names = [n.strip() for n in given.metrics.split(",")]
     known = {"psnr": image_quality.psnr, "ssim": image_quality.ssim, "ms_ssim": image_quality.ms_ssim}
     if "lpips" in names:
-        if not (given.trunk and given.heads):
-            raise UserError("metrics=lpips: needs --trunk and --heads, the weight files of its network")
-        net, variables = feature_nets.lpips(load_weights(given.trunk) | load_weights(given.heads))
-
-        def lpips(a: jax.Array, b: jax.Array) -> jax.Array:
-            a, b = (jax.numpy.repeat(x, 3, -1) if x.shape[-1] == 1 else x for x in (a, b))
-            return net.apply(variables, a, b)  # pyright: ignore
-
-        known["lpips"] = lpips
+        distance, weights = open_lpips(given.trunk, given.heads)
+        known["lpips"] = functools.partial(distance, weights)
     if unknown := [n for n in names if n not in known]:
         raise UserError(f"metrics={unknown[0]}: must be among psnr, ssim, ms_ssim, lpips")
     a, b = (scores.read_images(Path(p)) for p in (given.a, given.b))

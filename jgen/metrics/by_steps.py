@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jgen import figures
 from jgen.errors import UserError
-from jgen.files import replacing
 from jgen.metrics.record import Record, compare
+from jgen.train import pictures
 
 
 def lines(records: Sequence[Record]) -> dict[str, list[tuple[int, float]]]:
@@ -39,20 +40,15 @@ def lines(records: Sequence[Record]) -> dict[str, list[tuple[int, float]]]:
 
 def plot(records: Sequence[Record], path: Path) -> None:
     """Writes a PNG of the metric over steps, on a logarithmic axis. Raises UserError as `lines` does."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     curves = lines(records)
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    figure = figures.new(5, 4)
+    axes = figure.add_subplot()
     for name, points in curves.items():
         axes.plot(*zip(*points), marker="o", label=name)
     ticks = sorted({steps for points in curves.values() for steps, _ in points})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(t) for t in ticks], minor=False)
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="steps", ylabel=records[0].metric)
-    axes.grid(alpha=0.3)
+    figures.label(axes, "steps", records[0].metric)
     axes.legend()
-    with replacing(path) as temporary:
-        canvas.print_png(str(temporary))
+    pictures.save(figures.render(figure), path)

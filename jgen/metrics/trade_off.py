@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jgen import figures
 from jgen.errors import UserError
-from jgen.files import replacing
 from jgen.metrics.record import Record
+from jgen.train import pictures
 
 NAME = re.compile(r"(?P<measure>.+) at (?P<knob>[^=]+)=(?P<value>[-+.\deE]+)")
 
@@ -35,19 +36,14 @@ def curves(records: Sequence[Record]) -> dict[str, dict[str, np.ndarray]]:
 
 def plot(records: Sequence[Record], path: Path, x: str = "recall", y: str = "precision") -> None:
     """Writes a PNG: y over x, a line a knob, each point marked with its value. Raises UserError for a measure not there."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    figure = figures.new(5, 4)
+    axes = figure.add_subplot()
     for knob, rows in curves(records).items():
         if missing := [m for m in (x, y) if m not in rows]:
             raise UserError(f"{missing[0]}: no such measure; there are {', '.join(m for m in rows if m != 'value')}")
         axes.plot(rows[x], rows[y], marker="o", label=knob)
         for value, a, b in zip(rows["value"], rows[x], rows[y]):
             axes.annotate(f"{value:g}", (a, b), textcoords="offset points", xytext=(5, 5), fontsize=8)
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
+    figures.label(axes, x, y)
     axes.legend()
-    with replacing(path) as temporary:
-        canvas.print_png(str(temporary))
+    pictures.save(figures.render(figure), path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jgen import figures
 from jgen.files import replacing
 
 CURVE_COLOUR = "#1f5fbf"
@@ -51,13 +52,9 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 def curves(records: list[dict[str, Any]], names: list[str] | None = None) -> Image.Image:
     """The metrics of a run over its steps, a panel each; faint as recorded, bold as a trailing mean."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     found = {k for r in records for k in r} - {"step"}
     names = names or sorted(k for k in found if not k.endswith("nonfinite"))
-    figure = Figure(figsize=(6, 2.6 * max(len(names), 1)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = figures.new(6, 2.6 * max(len(names), 1))
     for i, name in enumerate(names):
         axes = figure.add_subplot(len(names), 1, i + 1)
         points = [(r["step"], r[name]) for r in records if name in r]
@@ -66,11 +63,8 @@ def curves(records: list[dict[str, Any]], names: list[str] | None = None) -> Ima
         axes.plot(steps, smooth(values, max(len(values) // 30, 1)), color=CURVE_COLOUR)
         if len(values) and values.min() > 0 and values.max() > 10 * np.median(values):
             axes.set_yscale("log")
-        axes.set(xlabel="step", ylabel=name)
-        axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return Image.open(buffer)
+        figures.label(axes, "step", name)
+    return figures.render(figure)
 
 
 def report(folder: Path, title: str, config: dict[str, Any], facts: dict[str, str], commands: list[str]) -> Path:
