@@ -4,6 +4,7 @@
     python -m experiments.gan --loss wasserstein --penalty gp --critic-steps 5 --train.steps 4000       # WGAN-GP
     python -m experiments.gan --loss wasserstein --penalty clip --critic-steps 5                        # WGAN
     python -m experiments.gan --conditioning projection
+    python -m experiments.gan --augment diffaug --consistency 1             # for few images: --data.limit 200
     python -m experiments.gan --preset fashion_mnist                        # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.gan --preset cifar10                              # WGAN-GP's ResNet, for accelerators
 
@@ -48,6 +49,9 @@ class Config:
     """How D is told the class, or names it."""
     augment: Literal["none", "diffaug"] = "none"
     """What D sees: images moved, cut and recoloured, reals and fakes alike."""
+    consistency: float = 0.0
+    """Weight of balanced consistency (bCR, Zhao et al. 2020, arXiv:2002.04724; there 10): D is to judge an image, real or fake,
+    as it judges the same moved and flipped."""
     learning_rate: float = 1e-3
     """Of Adam, for both players"""
     beta_1: float = 0.0
@@ -104,6 +108,22 @@ def penalty(config: Config) -> Callable[..., Any]:
     return value
 
 
+def consistency(config: Config) -> Callable[..., Any]:
+    """(logits, key, reals, fakes) -> what D's logits change by as images are moved and flipped, with its weight."""
+    import jax
+
+    from jgen.objectives import diffaug, gan_penalties
+
+    def value(logits, key, *images):
+        if not config.consistency:
+            return 0.0
+        moved = (diffaug.consistency(k, x) for k, x in zip(jax.random.split(key), images))
+        pairs = [y for x, z in zip(images, moved) for y in (logits(x), logits(z))]
+        return gan_penalties.bcr(*pairs, config.consistency, config.consistency)
+
+    return value
+
+
 def optimizers(config: Config) -> dict[str, Any]:
     """Adam for both players; D's weights are clipped after each step where that is the penalty."""
     import jax
@@ -144,7 +164,7 @@ def build(config: Config) -> "Experiment":
     g = Generator(square(config.data), channels, config.width, config.network)
     d = Discriminator(config.width, config.network, config.conditioning)
     law = {"relativistic": gan.relativistic_paired}.get(config.loss) or getattr(gan, config.loss)
-    augment, gradient = augmentation.named(config.augment).augment, penalty(config)
+    augment, regularizers = augmentation.named(config.augment).augment, (penalty(config), consistency(config))
 
     def labels(label):
         return jax.nn.one_hot(label, classes) if classes else None
@@ -177,7 +197,8 @@ def build(config: Config) -> "Experiment":
     def d_loss(params, extra, key, batch):
         key, real, fake, true, false, label, _ = play(params, extra, key, batch)
         value = law.d(true.logits, false.logits) + named(true, label)
-        size = gradient(lambda x: judge(params, x, label).logits, key, real, fake)
+        keys = (key, jax.random.fold_in(key, 1))
+        size = sum(r(lambda x: judge(params, x, label).logits, k, real, fake) for r, k in zip(regularizers, keys))
         metrics = {"real_logits": jnp.mean(true.logits), "fake_logits": jnp.mean(false.logits), "penalty": size}
         return value + size, (extra, metrics)
 

@@ -144,16 +144,34 @@ def test_losses_that_can_not_go_together_are_named(changes, message):
         gan.build(replace(gan.Config(), **changes))
 
 
+def test_consistency_counts_what_moving_an_image_changes():
+    from experiments import gan
+
+    real, fake = jax.random.normal(jax.random.key(1), (2, 8, 8, 8, 1))
+
+    def value(weight, logits):
+        config = replace(gan.Config(), consistency=weight)
+        return gan.consistency(config)(logits, jax.random.key(0), real, fake)
+
+    corner = lambda x: x[:, 0, 0, 0]  # noqa: E731
+    assert value(0.0, corner) == 0
+    assert value(5.0, lambda x: jnp.ones(len(x))) == 0
+    assert 0 < 2 * value(5.0, corner) == pytest.approx(float(value(10.0, corner)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "loss,penalty", [("minimax", "dragan"), ("wasserstein", "clip"), ("wasserstein", "gp"), ("relativistic", "r1_r2")]
+    "loss,penalty",
+    [("hinge", "none"), ("minimax", "dragan"), ("wasserstein", "clip"), ("wasserstein", "gp"), ("relativistic", "r1_r2")],
 )
 def test_every_loss_takes_a_step_with_its_penalty(loss, penalty):
     from experiments import gan
     from jgen.train import make_step
 
     config = tiny.parsed("gan")
-    (stage,) = gan.build(replace(config, loss=loss, penalty=penalty, penalty_weight=0.01, critic_steps=1)).stages
+    (stage,) = gan.build(
+        replace(config, loss=loss, penalty=penalty, penalty_weight=0.01, consistency=1.0, critic_steps=1)
+    ).stages
     state = stage.create(jax.random.key(0))
     batch = {"image": jax.random.normal(jax.random.key(1), (8, 8, 8, 1)), "label": jnp.arange(8)}
     after, metrics = jax.jit(make_step(stage.phases, stage.optimizers, stage.ema))(state, jax.random.key(2), batch)
