@@ -52,6 +52,8 @@ class Sampling(ddpm.Sampling):
 class Config(ChainKnobs):
     train: TrainConfig = TrainConfig(steps=400, save_every=200, sample_every=200)
     """Of every stage."""
+    base_steps: int = 0
+    """Steps of the first stage, whose small images cost little; 0 for as many as the others take."""
     sampling: Sampling = Sampling()
     sizes: tuple[int, ...] = (4, 8)
     """Sides of the images, stage by stage; the last is that of the set."""
@@ -69,7 +71,8 @@ PRESETS = {
     "digits": Config(),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=64, resolution=32, channels=3),
-        train=TrainConfig(steps=1500, save_every=500, sample_every=500),
+        train=TrainConfig(steps=1000, save_every=500, sample_every=500),
+        base_steps=6000,
         sizes=(8, 16, 32),
         attention=(4,),
         learning_rate=1e-3,
@@ -249,13 +252,14 @@ class Cascade:
         from jgen.train.rates import ramped
 
         config, player = self.config, self.players[i]
+        train = replace(config.train, steps=config.base_steps or config.train.steps) if i == 0 else config.train
         return Stage(
             name=player,
             data=config.data,
-            train=config.train,
+            train=train,
             init=lambda key: self.init(i, key),
             phases=[Phase(player, self.objective(i, train=True))],
-            optimizers={player: optimizer(config, config.train.steps)},
+            optimizers={player: optimizer(config, train.steps)},
             ema={player: ramped(config.ema)},
             supports=frozenset(("dtype", "remat")),
             sample=lambda params, extra, keys, options: self.sample(i, params, keys, options),

@@ -163,7 +163,8 @@ def test_a_first_stage_of_another_size_is_refused():
 def test_a_cascade_must_fit_its_set():
     with pytest.raises(ValueError, match=r"sizes=\(3, 8\): each must divide the next"):
         stages(cascade, "cascade", "--sizes", "3", "8")
-    base, last = stages(cascade, "cascade")
+    base, last = stages(cascade, "cascade", "--base-steps", "9")
+    assert (base.train.steps, last.train.steps) == (9, 4)
     assert shape_of(base) == (3, 4, 4, 1)
     assert shape_of(last, sampler="ddim") == (3, 8, 8, 1)
     with pytest.raises(ValueError, match="augment=2.0: must be from 0 to the 0.5"):

@@ -77,7 +77,9 @@ def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None
 def check(stage: Stage, mesh: Mesh) -> None:
     """Raises UserError for settings of a stage that can't work."""
     t = stage.train
-    check_at_least(1, train__steps=t.steps, train__log_every=t.log_every, train__save_every=t.save_every)
+    if t.steps < 1:  # which may be another option's of a stage with steps of its own
+        raise UserError(f"train.steps={t.steps}: must be at least 1, in stage {stage.name}")
+    check_at_least(1, train__log_every=t.log_every, train__save_every=t.save_every)
     check_at_least(1, train__scan=t.scan, train__accumulate=t.accumulate, train__max_bad_steps=t.max_bad_steps)
     check_at_least(0, train__sample_every=t.sample_every, train__keep_best=t.keep_best, train__seed=t.seed)
     check_batch(stage.data.batch_size, mesh, t.accumulate)
@@ -85,8 +87,9 @@ def check(stage: Stage, mesh: Mesh) -> None:
         if getattr(t, name) != plain and name not in stage.supports:
             raise UserError(f"train.{name}={getattr(t, name)}: {stage.name} takes only {plain}")
     for name in ("steps", "save_every", "sample_every"):
-        if getattr(t, name) % t.scan:
-            raise UserError(f"train.{name}={getattr(t, name)}: must be a multiple of train.scan={t.scan}")
+        value = getattr(t, name)
+        if value % t.scan:
+            raise UserError(f"train.{name}={value}: must be a multiple of train.scan={t.scan}, in stage {stage.name}")
 
 
 @contextlib.contextmanager
