@@ -44,6 +44,11 @@ class Knobs:
 ChainName = Literal["linear", "cosine", "scaled_linear"]
 """How the noise grows along a chain (`jgen.schedules`)."""
 Prediction = Literal["eps", "x0", "v"]
+SolverName = Literal[
+    "heun", "euler", "euler_ancestral", "dpm_2", "dpm_2_ancestral", "dpm", "dpm_singlestep", "dpm_sde", "dpmpp_2s_ancestral",
+    "dpmpp_sde", "unipc", "lms",
+]  # fmt: skip
+"""Samplers of the continuous coordinates (`jgen.samplers`)."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,16 @@ def paper_steps(steps: int) -> TrainConfig:
 class Solver:
     """Sampling in continuous coordinates."""
 
-    sampler: Literal["heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"] = "heun"
-    """dpm is multistep DPM-Solver++; heun calls the network twice in each step but the last."""
+    sampler: SolverName = "heun"
+    """dpm is multistep DPM-Solver++, dpm_sde the same with noise. One network call a step, but two in each step but the last of
+    heun, dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde."""
     steps: int = 18
     order: int = 2
-    """Of the dpm samplers, 1 to 3."""
+    """Of dpm, dpm_singlestep, dpm_sde, unipc and lms, 1 to 3."""
     grid: Literal["karras", "log_snr", "uniform"] = "karras"
     """How the noise levels are spaced."""
     churn: float = 0.0
-    """Of heun and euler: noise added on the way (EDM's S_churn)."""
+    """Of heun, euler and dpm_2: noise added on the way (EDM's S_churn)."""
     label: int = -1
     """Class of all images; -1 draws one for each. For a class-conditional model."""
     guidance: float = 1.0
@@ -104,6 +110,9 @@ class Solver:
     """Guide only at noise levels sigma above this one"""
     guidance_to: float = 1e9
     """and below this one."""
+    threshold: float = 0.0
+    """Scale clean images down by this quantile of their pixels where it is beyond -1 or 1 rather than clip them, for strong
+    guidance (Imagen: 0.995); 0 clips."""
 
 
 @dataclass(frozen=True)
@@ -196,23 +205,48 @@ def optimizer(config: Knobs, steps: int) -> Any:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def free_guidance(config: Knobs, call: Any, label: Any, scale: float, null: int | None = None) -> Any:
-    """(x, t) -> call(x, t, label), guided where scale is not 1; null: the label for none, unless one above the classes.
+def free_guidance(
+    config: Knobs, options: Solver, call: Any, label: Any, null: int | None = None, chain: "Schedule | None" = None
+) -> Any:
+    """(x, t) -> call(x, t, label) with the options' classifier-free guidance.
 
-    Raises UserError for a model that can't be guided.
+    null: the label for none, unless one above the classes. chain: whose steps t are, where they are not noise levels. Raises
+    UserError for a model that can't be guided.
     """
+    import jax.numpy as jnp
+
     from jgen.errors import UserError
     from jgen.samplers import cfg_batched
+    from jgen.samplers.guidance import interval
 
-    if scale == 1 or label is None:
-        if scale != 1:
-            raise UserError(
-                f"guidance={scale}: this model is not class-conditional; train one with --conditional --drop-label 0.1"
-            )
-        return lambda x, t: call(x, t, label)
+    def plain(x, t):
+        return call(x, t, label)
+
+    scale = options.guidance
+    if scale == 1:
+        return plain
+    if label is None:
+        raise UserError(f"guidance={scale}: this model is not class-conditional; train one with --conditional --drop-label 0.1")
     if not config.drop_label:
         raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
-    return cfg_batched(call, label, null_label(config) if null is None else null, scale)
+    guided = cfg_batched(call, label, null_label(config) if null is None else null, scale)
+    if options.guidance_from <= 0 and options.guidance_to >= 1e9:
+        return guided
+    level = (lambda t: t) if chain is None else (lambda t: jnp.asarray(chain.sigma, jnp.float32)[t])
+    return interval(guided, plain, options.guidance_from, options.guidance_to, level)
+
+
+def bounded(options: Solver, function: Any) -> Any:
+    """A predictor or denoiser whose clean images are within [-1, 1], clipped or by the options' dynamic threshold.
+
+    Raises UserError for a threshold that is no quantile.
+    """
+    from jgen import samplers
+    from jgen.errors import UserError
+
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"threshold={options.threshold}: must be a quantile, from 0 (which clips) to 1")
+    return samplers.dynamic_threshold(function, options.threshold) if options.threshold else samplers.clip(function)
 
 
 def mean_loss(loss: Any) -> Any:
@@ -257,31 +291,28 @@ def chain_levels(options: ChainSolver, chain: "Schedule") -> Any:
 
 
 def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> Any:
-    """Images [B, H, W, C] by the chosen solver over noise levels [steps + 1], one key each."""
-    from jgen import samplers
+    """Images [B, H, W, C] by the chosen solver over noise levels [steps + 1], one key each.
 
-    x = grid[0] * samplers.noise(keys, shape)
-    churn = samplers.Churn(options.churn) if options.churn else None
-    if options.sampler in ("heun", "euler"):
-        return {"heun": samplers.heun, "euler": samplers.euler}[options.sampler](denoise, x, grid, keys, churn=churn)
-    if options.sampler == "euler_ancestral":
-        return samplers.euler_ancestral(denoise, x, grid, keys)
-    if options.sampler == "dpm_sde":
+    Raises UserError for churn under a sampler that takes none.
+    """
+    from jgen import samplers
+    from jgen.errors import UserError
+
+    name, x = options.sampler, grid[0] * samplers.noise(keys, shape)
+    if name in ("heun", "euler", "dpm_2"):
+        churn = samplers.Churn(options.churn) if options.churn else None
+        return getattr(samplers, name)(denoise, x, grid, keys, churn=churn)
+    if options.churn:
+        raise UserError(f"churn={options.churn}: {name} takes none, only heun, euler and dpm_2 do")
+    if name in ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"):
+        return getattr(samplers, name)(denoise, x, grid, keys)
+    if name == "dpm_sde":
         return samplers.dpmpp_multistep_sde(denoise, x, grid, keys, order=options.order)
-    method = "singlestep" if options.sampler == "dpm_singlestep" else "multistep"
-    return samplers.dpm_solver(denoise, x, grid, order=options.order, method=method)
-
-
-def guided_denoiser(config: Knobs, options: Solver, call: Any, label: Any) -> Any:
-    """The denoiser (x, sigma) -> call(x, sigma, label) with the options' guidance, within [-1, 1]."""
-    from jgen import samplers
-    from jgen.samplers.guidance import interval
-
-    denoise = free_guidance(config, call, label, options.guidance)
-    if options.guidance != 1 and (options.guidance_from > 0 or options.guidance_to < 1e9):
-        plain = free_guidance(config, call, label, 1.0)
-        denoise = interval(denoise, plain, options.guidance_from, options.guidance_to)
-    return samplers.clip_denoised(denoise)
+    if name in ("unipc", "lms"):
+        return getattr(samplers, name)(denoise, x, grid, order=options.order)
+    return samplers.dpm_solver(
+        denoise, x, grid, order=options.order, method="singlestep" if name == "dpm_singlestep" else "multistep"
+    )
 
 
 def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float]) -> Any:
@@ -308,7 +339,7 @@ def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_
             return edm.denoiser(lambda x, noise: apply(params["net"], x, noise, label), precondition)(x, sigma)
 
         label = asked(config, keys, options.label)
-        denoise = guided_denoiser(config, options, call, label)
+        denoise = bounded(options, free_guidance(config, options, call, label))
         return jnp.clip(solve(denoise, options, keys, shape, levels(options, *ends)), -1, 1)
 
     def objective(train):

@@ -22,9 +22,9 @@ from experiments._diffusion import (
     ChainName,
     Prediction,
     asked,
+    bounded,
     classes,
     free_guidance,
-    guided_denoiser,
     mean_loss,
     null_label,
     optimizer,
@@ -207,7 +207,6 @@ class Cascade:
         """Images of stage i."""
         import jax
 
-        from jgen import samplers
         from jgen.objectives import diffusion, edm
 
         config, chain = self.config, self.chain
@@ -224,9 +223,9 @@ class Cascade:
             return edm.denoiser(lambda x, t: raw(x, t, label), edm.chain(chain, config.prediction))(x, sigma)
 
         if options.sampler in ("ddim", "ddpm"):
-            guided = samplers.clip(free_guidance(config, predict, label, options.guidance))
+            guided = bounded(options, free_guidance(config, options, predict, label, chain=chain))
             return ddpm.walk(chain, options, guided, keys, shape)
-        return ddpm.solved(chain, options, guided_denoiser(config, options, denoise, label), keys, shape)
+        return ddpm.solved(chain, options, bounded(options, free_guidance(config, options, denoise, label)), keys, shape)
 
     def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
         """Images of stage `last`, through all that come before it. Raises UserError for noise it was not trained with."""

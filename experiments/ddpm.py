@@ -18,11 +18,12 @@ from experiments._diffusion import (
     ChainKnobs,
     ChainSolver,
     Solver,
+    SolverName,
     asked,
+    bounded,
     chain_levels,
     classes,
     free_guidance,
-    guided_denoiser,
     null_label,
     optimizer,
     paper_steps,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from jgen.schedules import Schedule
     from jgen.types import Denoise, Params, Predict
 
-SamplerName = Literal["ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"]
+SamplerName = Literal["ddim", "ddpm", SolverName]
 Variance = Literal["small", "large", "learned_range"]
 
 
@@ -79,9 +80,10 @@ def network(config: Config, outputs: int = 1) -> "UNet":
     return unet(config, outputs * config.data.shape[-1], config.train.dtype, config.train.remat)
 
 
-def predictor(config: Config, params: "Params", label: Any = None, guidance: float = 1.0, outputs: int = 1) -> "Predict":
-    """(x_t, t) -> the clean image within [-1, 1]: what every discrete-time sampler takes."""
-    from jgen import samplers
+def predictor(
+    config: Config, params: "Params", label: Any = None, options: Sampling = Sampling(), outputs: int = 1
+) -> "Predict":
+    """(x_t, t) -> the clean image within [-1, 1]: what every discrete-time sampler takes; guided as the options say."""
     from jgen.objectives import diffusion
 
     net, chain = network(config, outputs), schedule(config)
@@ -91,7 +93,7 @@ def predictor(config: Config, params: "Params", label: Any = None, guidance: flo
             x, t
         )
 
-    return samplers.clip(free_guidance(config, call, label, guidance))
+    return bounded(options, free_guidance(config, options, call, label, chain=chain))
 
 
 def denoiser(config: Config, params: "Params", options: Solver, label: Any = None, outputs: int = 1) -> "Denoise":
@@ -103,7 +105,7 @@ def denoiser(config: Config, params: "Params", options: Solver, label: Any = Non
     def call(x, sigma, label):
         return edm.denoiser(lambda x, t: net.apply({"params": params["net"]}, x, t, label), form)(x, sigma)
 
-    return guided_denoiser(config, options, call, label)
+    return bounded(options, free_guidance(config, options, call, label))
 
 
 def walk(chain: "Schedule", options: Sampling, predict: "Predict", keys: Any, shape: tuple[int, ...]) -> Any:
@@ -130,7 +132,7 @@ def sampler(config: Config, outputs: int = 1):
     def sample(params, extra, keys, options: Sampling):
         label = asked(config, keys, options.label)
         if options.sampler in ("ddim", "ddpm"):
-            return walk(chain, options, predictor(config, params, label, options.guidance, outputs), keys, shape)
+            return walk(chain, options, predictor(config, params, label, options, outputs), keys, shape)
         return solved(chain, options, denoiser(config, params, options, label, outputs), keys, shape)
 
     return sample

@@ -128,7 +128,7 @@ def sampler(config: Config):
             return log_probability(wide(form.scale(sigma), x) * x, form.noise(sigma))
 
         if options.sampler in ("ddim", "ddpm"):
-            predict = ddpm.predictor(config, params, label, options.guidance)
+            predict = ddpm.predictor(config, params, label, options)
             return ddpm.walk(
                 chain, options, guidance.classifier(predict, log_probability, options.classifier_scale), keys, shape
             )

@@ -22,6 +22,7 @@ from experiments._diffusion import (
     ChainName,
     ChainSolver,
     Prediction,
+    SolverName,
     chain_levels,
     free_guidance,
     mean_loss,
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling(ChainSolver):
-    sampler: Literal["heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"] = "dpm"
-    """dpm is multistep DPM-Solver++."""
+    sampler: SolverName = "dpm"
     steps: int = 25
     prompt: str = ""
     """Caption of all images, for a model of captions; empty takes those of held-out images."""
@@ -278,6 +278,8 @@ def build(config: Config) -> "Experiment":
         return loss
 
     def sample(params, extra, keys, options: Sampling):
+        if options.threshold:
+            raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
         label = None
         if text:
             told = jnp.asarray(captions(config, options.prompt))
@@ -290,7 +292,7 @@ def build(config: Config) -> "Experiment":
         def call(x, sigma, label):
             return edm.denoiser(lambda x, t: apply(params["prior"], x, t, label), edm.chain(chain, config.prediction))(x, sigma)
 
-        denoise = free_guidance(config, call, label, options.guidance, null)
+        denoise = free_guidance(config, options, call, label, null)
         z = solve(denoise, options, keys, grid, chain_levels(options, chain)) / extra["scale"]
         method = "decode_nearest" if config.first == "vq" else "decode"
         return jnp.clip(net.apply({"params": params["net"]}, z, method=method), -1, 1)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import jax
 import numpy as np
@@ -37,10 +38,37 @@ def shape_of(stage, **options):
     return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm", "dpm_singlestep", "dpm_sde"])
+@pytest.mark.parametrize("sampler", get_args(ddpm.SamplerName))
 def test_a_model_runs_under_any_sampler_and_guidance(sampler):
     stage = tiny.stage(conditional=True, drop_label=0.1)
-    assert shape_of(stage, sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1) == (3, 8, 8, 1)
+    options = dict(sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1, threshold=0.99)
+    assert shape_of(stage, **options) == (3, 8, 8, 1)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
+def test_guidance_acts_within_its_levels_alone(sampler):
+    stage = tiny.stage(conditional=True, drop_label=0.1)
+    random = np.random.default_rng(0)
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: 0.2 * random.normal(size=s.shape).astype(np.float32), params)
+
+    def draw(**options):
+        chosen = replace(stage.options, sampler=sampler, steps=3, label=1, **options)
+        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), chosen))(params))
+
+    plain = draw()
+    np.testing.assert_allclose(draw(guidance=4.0, guidance_from=1e7), plain, atol=1e-5)
+    assert np.abs(draw(guidance=4.0, guidance_from=1e-4) - plain).max() > 1e-3
+
+
+def test_options_without_effect_are_refused():
+    with pytest.raises(ValueError, match=r"churn=1.0: dpm takes none, only heun, euler and dpm_2 do"):
+        shape_of(tiny.stage(), sampler="dpm", churn=1.0)
+    for sampler in ("ddim", "dpm"):
+        with pytest.raises(ValueError, match=r"threshold=2.0: must be a quantile"):
+            shape_of(tiny.stage(), sampler=sampler, threshold=2.0)
+    with pytest.raises(ValueError, match=r"threshold=0.9: is for pixels"):
+        shape_of(stages(latent_diffusion, "latent_diffusion")[1], threshold=0.9)
 
 
 def test_guidance_that_cannot_be_is_refused():
@@ -173,7 +201,8 @@ def test_a_cascade_must_fit_its_set():
         shape_of(last, guidance=2.0)
 
 
-@pytest.mark.parametrize("sampler", [pytest.param("ddim", marks=pytest.mark.slow), "dpm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 def test_every_stage_of_a_cascade_is_guided(sampler):
     """Where all labels are the null label, guidance of any scale is none; where they are not, it is some."""
     _, last = stages(cascade, "cascade", "--conditional", "--drop-label", "0.1")

@@ -9,7 +9,7 @@ levels (`jgen.sigmas`); guidance (`jgen.samplers.guidance`) transforms either.
 from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive
 from jgen.samplers.ancestral import ancestral, ancestral_step
 from jgen.samplers.autoregressive import autoregressive, decoder
-from jgen.samplers.common import class_labels, clip, clip_denoised, dynamic_threshold, image_keys, noise
+from jgen.samplers.common import class_labels, clip, dynamic_threshold, image_keys, noise
 from jgen.samplers.ddim import ddim, ddim_invert, ddim_step
 from jgen.samplers.dpm import dpm_solver, dpmpp_2s_ancestral, dpmpp_multistep_sde, dpmpp_sde
 from jgen.samplers.euler_heun import Churn, dpm_2, dpm_2_ancestral, euler, euler_ancestral, heun, lms, plms
@@ -29,7 +29,7 @@ from jgen.samplers.unipc import unipc
 
 __all__ = [
     "Churn", "ablation", "ancestral", "ancestral_step", "annealed_langevin", "autoregressive", "cfg", "cfg_batched",
-    "class_labels", "clip", "clip_denoised", "consistent_langevin", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2",
+    "class_labels", "clip", "consistent_langevin", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2",
     "dpm_2_ancestral", "dpm_adaptive", "dpm_solver", "dpm_solver_adaptive", "dpmpp_2s_ancestral", "dpmpp_multistep_sde",
     "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "heun", "image_keys", "lms", "metropolis_langevin", "noise",
     "plms", "predictor_corrector", "repaint", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",

@@ -1,7 +1,7 @@
 """What every sampler shares: one key per image, the loop over times, and clipping as a transform of the predictor."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from jax.experimental import checkify
 from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
-from jgen.types import Array, Denoise, Key, Predict, Prediction
+from jgen.types import Array, Key, Predict, Prediction
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Trace = Callable[[Array, Array], Any]
 """(x, x0) after a step -> what to keep of it; stacked over the steps and returned beside the images."""
@@ -47,32 +49,31 @@ def class_labels(keys: Key, label: int, classes: int) -> Array | None:
     return drawn if label < 0 else jnp.full_like(drawn, label)
 
 
-def clip(predict: Predict, low: float = -1.0, high: float = 1.0) -> Predict:
-    """The same predictor with its clean image kept within the data's range."""
+def on_clean(function: F, change: Callable[[Array], Array]) -> F:
+    """The same predictor or denoiser with its clean images [B, H, W, C] changed."""
 
-    def clipped(x: Array, t: Array) -> Prediction:
-        prediction = predict(x, t)
-        return prediction._replace(x0=jnp.clip(prediction.x0, low, high))
+    def changed(x: Array, t: Array) -> Any:
+        found = function(x, t)
+        return found._replace(x0=change(found.x0)) if isinstance(found, Prediction) else change(found)
 
-    return clipped
-
-
-def clip_denoised(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
-    """`clip` for the continuous coordinates."""
-    return lambda x, sigma: jnp.clip(denoise(x, sigma), low, high)
+    return changed  # pyright: ignore[reportReturnType]
 
 
-def dynamic_threshold(denoise: Denoise, ratio: float = 0.995, least: float = 1.0) -> Denoise:
+def clip(function: F, low: float = -1.0, high: float = 1.0) -> F:
+    """The same predictor or denoiser with its clean images kept within the data's range."""
+    return on_clean(function, lambda clean: jnp.clip(clean, low, high))
+
+
+def dynamic_threshold(function: F, ratio: float = 0.995, least: float = 1.0) -> F:
     """Clean images clipped at the `ratio` quantile of their own absolute pixels and divided by it, where it is above `least`
-    (Saharia et al. 2022, arXiv:2205.11487, section 2.3)."""
+    (Saharia et al. 2022, arXiv:2205.11487, section 2.3). Of a predictor or a denoiser."""
 
-    def thresholded(x: Array, sigma: Array) -> Array:
-        clean = denoise(x, sigma)
+    def within(clean: Array) -> Array:
         size = jnp.quantile(jnp.abs(clean).reshape(len(clean), -1), ratio, axis=1)
-        size = wide(jnp.maximum(size, least), x)
+        size = wide(jnp.maximum(size, least), clean)
         return jnp.clip(clean, -size, size) / size
 
-    return thresholded
+    return on_clean(function, within)
 
 
 def check_finite(x: Array, what: str, step: Array, level: Any = None) -> None:

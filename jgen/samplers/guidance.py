@@ -6,16 +6,15 @@ Inpainting by replacement: Lugmayr et al. 2022 (RePaint, arXiv:2201.09865) and S
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jgen.arrays import wide
 from jgen.errors import UserError
+from jgen.samplers.common import F, on_clean
 from jgen.types import Array, Denoise, Predict, Prediction
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 LogProbability = Callable[[Array, Array], Array]
 """(x_t [B, H, W, C], t or sigma [B]) -> log p(wanted | x_t) [B]."""
@@ -100,16 +99,18 @@ def _mixed(c: Any, u: Any, scale: float) -> Any:
     return mix(c, u, scale)
 
 
-def interval(guided: F, plain: F, low: float, high: float) -> F:
-    """`guided` where low <= t (or sigma) <= high, else `plain`: guidance only at the levels where it helps.
+def interval(guided: F, plain: F, low: float, high: float, level: Callable[[Array], Array] = lambda t: t) -> F:
+    """`guided` where low <= level(t) <= high, else `plain`: guidance only at the levels where it helps.
 
-    t is the same for all images, as in every sampler here; only one of the two is called. Raises UserError unless low < high.
+    level: t (or sigma) itself unless given. t is the same for all images, as in every sampler here; only one of the two is
+    called. Raises UserError unless low < high.
     """
     if not low < high:
         raise UserError(f"interval: low={low} must be below high={high}")
 
     def between(x: Array, t: Array) -> Any:
-        return jax.lax.cond((t[0] >= low) & (t[0] <= high), guided, plain, x, t)
+        now = level(t[0])
+        return jax.lax.cond((now >= low) & (now <= high), guided, plain, x, t)
 
     return between  # pyright: ignore[reportReturnType]
 
@@ -121,10 +122,4 @@ def replace_known(denoise: F, known: Array, mask: Array) -> F:
     `jgen.samplers.repaint` the other pixels agree with them better, for more calls.
     """
 
-    def replaced(x: Array, t: Array) -> Any:
-        found = denoise(x, t)
-        if isinstance(found, Prediction):
-            return found._replace(x0=jnp.where(mask, known, found.x0))
-        return jnp.where(mask, known, found)
-
-    return replaced  # pyright: ignore[reportReturnType]
+    return on_clean(denoise, lambda clean: jnp.where(mask, known, clean))
