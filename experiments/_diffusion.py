@@ -26,6 +26,10 @@ class Knobs:
     """Levels with attention, as downsampling factors."""
     head_channels: int = 64
     """Channels of an attention head; 0 for a single head."""
+    scale_shift_norm: bool = False
+    """Of ADM's U-Net: the time (and class) scales and shifts the features, rather than being added to them."""
+    resblock_updown: bool = False
+    """Of ADM's U-Net: resample inside residual blocks rather than by a convolution of its own."""
     dropout: float = 0.0
     conditional: bool = False
     """Give the network the class."""
@@ -135,6 +139,8 @@ def classes(config: Knobs) -> int:
 
     if config.drop_label and not config.conditional:
         raise UserError(f"drop_label={config.drop_label}: only a conditional model has labels to leave out")
+    if not 0 <= config.drop_label < 1:
+        raise UserError(f"drop_label={config.drop_label}: must be a share, from 0 to below 1")
     return classes_of(config.data, config.conditional) + (config.drop_label > 0)
 
 
@@ -160,9 +166,11 @@ def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> 
         attention_resolutions=config.attention,
         num_classes=classes(config),
         head_channels=config.head_channels or None,
+        scale_shift_norm=config.scale_shift_norm,
+        resblock_updown=config.resblock_updown,
         dropout=config.dropout,
         # With a group a channel, normalisation would cancel what the time embedding adds.
-        groups=min(32, config.channels // 4),
+        groups=min(32, max(config.channels // 4, 1)),
         dtype=jnp.dtype(dtype),
         remat=remat,
         **more,
@@ -173,8 +181,6 @@ def song_knobs(config: Knobs, attention: Sequence[int]) -> dict[str, Any]:
     """Arguments that the networks of `jgen.models.edm` share; attention: sides in pixels."""
     import jax.numpy as jnp
 
-    from jgen.data import classes_of
-
     return dict(
         out_channels=config.data.shape[-1],
         channels=config.channels,
@@ -182,7 +188,7 @@ def song_knobs(config: Knobs, attention: Sequence[int]) -> dict[str, Any]:
         num_blocks=config.num_res_blocks,
         attention_resolutions=tuple(attention),
         dropout=config.dropout,
-        classes=classes_of(config.data, config.conditional),
+        classes=classes(config) and config.data.num_classes,  # these networks take no class as zeros, not as one more
         dtype=jnp.dtype(config.train.dtype),
     )
 
@@ -226,7 +232,8 @@ def free_guidance(
     if scale == 1:
         return plain
     if label is None:
-        raise UserError(f"guidance={scale}: this model is not class-conditional; train one with --conditional --drop-label 0.1")
+        how = "--condition class" if hasattr(config, "condition") else "--conditional --drop-label 0.1"
+        raise UserError(f"guidance={scale}: this model is not class-conditional; train one with {how}")
     if not config.drop_label:
         raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
     guided = cfg_batched(call, label, null_label(config) if null is None else null, scale)
@@ -267,7 +274,7 @@ def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:
 
     if options.grid == "log_snr":
         return sigmas.exponential(options.steps, sigma_min, sigma_max)
-    return sigmas.karras(options.steps, sigma_min, sigma_max, 7.0 if options.grid == "karras" else 1.0)
+    return sigmas.karras(options.steps, sigma_min, sigma_max, {"karras": 7.0, "uniform": 1.0}[options.grid])
 
 
 def schedule(config: Any) -> "Schedule":
@@ -315,7 +322,15 @@ def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> An
     )
 
 
-def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float]) -> Any:
+def continuous_stage(
+    config: Any,
+    name: str,
+    net: Any,
+    precondition: Any,
+    noise_levels: Any,
+    ends: tuple[float, float],
+    supports: Sequence[str] = ("dtype",),
+) -> Any:
     """A stage that trains a network of the continuous coordinates and samples it; ends: the least and greatest level."""
     import jax
     import jax.numpy as jnp
@@ -376,7 +391,7 @@ def continuous_stage(config: Any, name: str, net: Any, precondition: Any, noise_
         phases=[Phase("net", objective(train=True))],
         optimizers={"net": optimizer(config, config.train.steps)},
         ema={"net": ramped(config.ema)},
-        supports=frozenset(("dtype",)),
+        supports=frozenset(supports),
         sample=sample,
         options=config.sampling,
         validate=objective(train=False),

@@ -21,7 +21,7 @@ def first_stage(config: "Config") -> "AutoencoderKL | VQModel":
         channels=config.first_channels,
         channel_mult=config.first_mult,
         num_res_blocks=config.first_blocks,
-        groups=min(32, config.first_channels // 4),
+        groups=min(32, max(config.first_channels // 4, 1)),
     )
     return VQModel(**shape, codes=config.codes) if config.first == "vq" else AutoencoderKL(**shape, attention=(levels - 1,))
 
@@ -89,6 +89,7 @@ def autoencoder_losses(config: "Config", net: Any) -> Any:
     from jgen.objectives import first_stage
 
     pixels = config.data.shape
+    since = config.adversarial_from * config.train.accumulate  # updates are counted once for every part of a step
     critic = PatchGAN(32 if config.first_channels < 64 else 64, 1 if pixels[0] < 16 else 2 if pixels[0] < 64 else 3)
     reconstruct = reconstructor(config, net)
     distance, judge = perceptual_distance(config)
@@ -123,7 +124,7 @@ def autoencoder_losses(config: "Config", net: Any) -> Any:
                 lambda k: nll(params, extra, x, with_last(k)), lambda k: fooled(with_last(k)), kernel, config.adversarial
             )
             value = fooled(out)
-            begun = first_stage.begun(extra["updates"], config.adversarial_from)
+            begun = first_stage.begun(extra["updates"], since)
             extra = {**extra, "updates": extra["updates"] + 1} if train else extra
             return error + penalty + begun * weight * value, (extra, {**metrics, "fooled": value, "weight": weight})
 
@@ -133,7 +134,7 @@ def autoencoder_losses(config: "Config", net: Any) -> Any:
         out = jax.lax.stop_gradient(reconstruct(params["net"], batch["image"], key)[0])
         real, _ = discriminate(params, extra, batch["image"])
         fake, after = discriminate(params, extra, out)
-        begun = first_stage.begun(extra["updates"], config.adversarial_from)
+        begun = first_stage.begun(extra["updates"], since)
         return begun * first_stage.discriminator_loss(real, fake), ({**extra, "critic": after["batch_stats"]}, {})
 
     def init(key):

@@ -7,13 +7,19 @@ from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Labelled:
+    label: int = -1
+    """Class of all images; -1 draws one for each. For a conditional model."""
+
+
+@dataclass(frozen=True)
+class Sampling(Labelled):
+    """Of a network with styles."""
+
     psi: float = 1.0
     """Truncation: 1 is without, 0 the mean image."""
     noise: Literal["gaussian", "none", "uniform", "salt_and_pepper", "perlin", "octaves", "simplex"] = "gaussian"
     """What the noise inputs are fed with."""
-    label: int = -1
-    """Class of all images; -1 draws one for each. For a conditional model."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Shared:
     data: DataConfig = DataConfig("digits", batch_size=32)
     train: TrainConfig = TrainConfig(steps=2800, save_every=1400, sample_every=0)
     mesh: MeshConfig = MeshConfig()
-    sampling: Sampling = Sampling()
+    sampling: Labelled = Labelled()
     z_dim: int = 64
     channel_base: int = 256
     """Channels of a resolution are channel_base / side,"""
@@ -34,7 +40,9 @@ class Shared:
     learning_rate: float = 2.5e-3
     """Of Adam, for both players."""
     ema_kimg: float = 2.0
-    """Half-life of G's moving average in thousands of images."""
+    """Half-life of G's moving average in thousands of images,"""
+    ema_rampup: float = 0.05
+    """but at most this share of the images so far; 0 for no such limit."""
     augment: Literal["none", "ada", "diffaug"] = "none"
     """What D sees of reals and fakes: ada adapts its strength."""
     ada_target: float = 0.6
@@ -47,6 +55,7 @@ class Shared:
 class Knobs(Shared):
     """Those of the StyleGANs besides."""
 
+    sampling: Sampling = Sampling()
     w_dim: int = 64
     mapping_layers: int = 4
     mapping_lr_mul: float = 0.01
@@ -69,6 +78,8 @@ class Growing:
 
     first_steps: int = 300
     """Steps at 4x4; train.steps are those at each larger resolution."""
+    last_steps: int = 0
+    """Steps at the full resolution; 0 for as many as at the others."""
     fade: float = 0.5
     """Share of a stage in which its level comes in."""
 

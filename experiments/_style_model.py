@@ -10,10 +10,12 @@ import optax
 
 from experiments import _style_pictures
 from experiments._gan import cropped, entanglement, modes, pad
-from experiments._style import Knobs, Sampling, Shared
+from experiments._style import Knobs, Labelled, Sampling, Shared
 from jgen import samplers
+from jgen.config import check_at_least
 from jgen.data import classes_of
 from jgen.edit import noise as kinds
+from jgen.errors import UserError
 from jgen.experiment import Stage
 from jgen.models.gan import progan
 from jgen.models.gan.stylegan2 import repeat, truncate
@@ -43,7 +45,9 @@ class Family(NamedTuple):
 
 
 def family(g: Any, d: Any, config: Knobs, sides: dict[str, int]) -> Family:
-    """Of Linen modules with StyleGAN2's methods."""
+    """Of Linen modules with StyleGAN2's methods. Raises UserError for sizes and intervals below 1."""
+    check_at_least(1, z_dim=config.z_dim, w_dim=config.w_dim, mapping_layers=config.mapping_layers)
+    check_at_least(1, r1_every=config.r1_every, path_every=config.path_every)
 
     def init(key, label):
         keys = jax.random.split(key)
@@ -69,7 +73,7 @@ class Growth(NamedTuple):
     skip: int
     """How many of the finest levels are left out."""
     fade_steps: int
-    """In which the newest level comes in; 0 for a stage without."""
+    """In which the newest level comes in, each counted as often as gradients are accumulated; 0 for a stage without."""
 
 
 At = Callable[[Callable[[stylegan.Nets], LossFn]], LossFn]
@@ -126,6 +130,7 @@ class Model:
             noise=lambda keys: kinds.planes(keys, parts.sides),
             z_dim=self.config.z_dim,
             num_ws=parts.num_ws,
+            used_ws=parts.num_ws - 2 * self.growth.skip if self.growth and parts.num_ws > 1 else parts.num_ws,
             classes=self.classes,
             mixing=self.config.mixing if isinstance(self.config, Knobs) else 0.0,
             augment=self.augmentation.augment,
@@ -156,15 +161,16 @@ class Model:
         return self.parts.init(key, label), extra | ({"fade_step": jnp.zeros((), jnp.int32)} if self.growth else {})
 
     def begin(self, params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
-        """The smaller network as it was trained, its newest level still to come in."""
+        """The smaller network as it was trained, of G its moving average, its newest level still to come in."""
         return params, {**extra, "fade_step": fresh_extra["fade_step"]}
 
-    def styled(self, params: Params, extra: Extra, keys: Key, options: Sampling, z: Array | None = None) -> Array:
+    def styled(self, params: Params, extra: Extra, keys: Key, options: Labelled, z: Array | None = None) -> Array:
         """ws [B, num_ws, D] of one key an image, or of given latents z [B, Z]."""
         label = samplers.class_labels(keys, options.label, self.classes)
         label = None if label is None else jax.nn.one_hot(label, self.classes)
         w = self.parts.map(params["g"], samplers.noise(keys, (self.config.z_dim,)) if z is None else z, label)
-        return truncate(repeat(w, self.parts.num_ws), extra["w_avg"], options.psi)
+        ws = repeat(w, self.parts.num_ws)
+        return truncate(ws, extra["w_avg"], options.psi) if isinstance(options, Sampling) else ws
 
     def synthesized(self, params: Params, extra: Extra, ws: Array, planes: dict[str, Array]) -> Array:
         """Images of the set's size, in [-1, 1]."""
@@ -172,8 +178,9 @@ class Model:
         images = images if self.growth is None else progan.enlarge(images, self.parts.side)
         return jnp.clip(cropped(images, self.config.data.shape[0]), -1, 1)
 
-    def sample(self, params: Params, extra: Extra, keys: Key, options: Sampling) -> Array:
-        planes = {} if options.noise == "none" else kinds.planes(keys, self.parts.sides, getattr(kinds, options.noise))
+    def sample(self, params: Params, extra: Extra, keys: Key, options: Labelled) -> Array:
+        noisy = isinstance(options, Sampling) and options.noise != "none"
+        planes = kinds.planes(keys, self.parts.sides, getattr(kinds, options.noise)) if noisy else {}
         return self.synthesized(params, extra, self.styled(params, extra, keys, options), planes)
 
     def from_w(self, params: Params, extra: Extra, w: Array, keys: Key) -> Array:
@@ -200,7 +207,7 @@ def style_stage(
         init=model.init,
         phases=[phases[0]._replace(loss=model.counted(phases[0].loss)), *phases[1:]],
         optimizers=optimizers,
-        ema={"g": ema_decay(config.data.batch_size, config.ema_kimg)},
+        ema={"g": ema_decay(config.data.batch_size, config.ema_kimg, config.ema_rampup or None)},
         sample=model.sample,
         options=config.sampling,
         pictures=_style_pictures.pictures(config, model.styled, model.synthesized, parts.sides) if styles else {},
@@ -209,13 +216,26 @@ def style_stage(
     )
 
 
+def growth(config: Any, skip: int, first: bool) -> Growth:
+    """Of a stage of train.steps, with `skip` levels left out; the first has none that comes in."""
+    return Growth(skip, 0 if first else int(config.fade * config.train.steps) * config.train.accumulate)
+
+
 def growing(config: Any, parts: Family, losses: Losses = style_losses, styles: bool = True) -> list[Stage]:
-    """A stage for every resolution from 4 to the network's: of first_steps at 4x4, and of train.steps at the others."""
+    """A stage for every resolution from 4 on: of first_steps at 4x4, last_steps at the last, and train.steps at the others.
+
+    Raises UserError for knobs that can't be.
+    """
     levels = int(parts.side).bit_length() - 3
+    check_at_least(1, first_steps=config.first_steps)
+    check_at_least(0, last_steps=config.last_steps)
+    if not 0 <= config.fade <= 1:
+        raise UserError(f"fade={config.fade}: must be a share, from 0 to 1")
+    steps = [config.first_steps, *[config.train.steps] * levels]
+    steps[-1] = config.last_steps or steps[-1]
     stages = []
-    for i in range(levels + 1):
-        count, skip = config.train.steps if i else config.first_steps, levels - i
+    for i, count in enumerate(steps):
+        skip = levels - i
         at = replace(config, train=replace(config.train, steps=count))
-        growth = Growth(skip, int(config.fade * count) if i else 0)
-        stages.append(style_stage(at, f"{4 << i}x{4 << i}", parts, losses, growth, styles and not skip))
+        stages.append(style_stage(at, f"{4 << i}x{4 << i}", parts, losses, growth(at, skip, i == 0), styles and not skip))
     return stages

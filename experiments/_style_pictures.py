@@ -1,5 +1,6 @@
 """Pictures of what styles control: mixing, truncation, noise by layer, ways between two images (Karras et al. 2019, 2020)."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,8 +18,8 @@ def pictures(config: Shared, styled: Any, synthesized: Any, sides: dict[str, int
     styled(params, extra, keys, options, z=None) -> ws; synthesized(params, extra, ws, planes) -> images; sides of the planes.
     """
 
-    def some(params, extra, key, num):
-        return styled(params, extra, jax.random.split(key, num), config.sampling)
+    def some(params, extra, key, num, **changes):
+        return styled(params, extra, jax.random.split(key, num), replace(config.sampling, **changes))
 
     def mixing(rows):
         def picture(params, extra, key, batch):
@@ -28,20 +29,21 @@ def pictures(config: Shared, styled: Any, synthesized: Any, sides: dict[str, int
         return picture
 
     def truncation(params, extra, key, batch):
-        ws = some(params, extra, key, 7)
+        ws = some(params, extra, key, 7, psi=1.0)
         return styles.truncation_sweep(
             lambda ws: synthesized(params, extra, ws, {}), ws, extra["w_avg"], jnp.linspace(-1, 1, 7)
         )
 
     def noise_layers(params, extra, key, batch):
-        """Rows: no noise, noise in all, the finer, the coarser layers, and the deviation that all of it makes, times 4."""
+        """Rows: noise in all layers, in none, in the finer, in the coarser, and the deviation that all of it makes, times 4."""
         ws, keys = some(params, extra, key, 5), jax.random.split(jax.random.fold_in(key, 1), 5)
-        drawn = noise.planes(keys, sides)
+        kind = noise.gaussian if config.sampling.noise == "none" else getattr(noise, config.sampling.noise)
+        drawn = noise.planes(keys, sides, kind)
         rows = [
             synthesized(params, extra, ws, {k: v for k, v in drawn.items() if k in layers})
             for layers in styles.noise_groups(sides).values()
         ]
-        draw = lambda keys: noise.planes(keys, sides)  # noqa: E731
+        draw = lambda keys: noise.planes(keys, sides, kind)  # noqa: E731
         many = jax.random.split(jax.random.fold_in(key, 2), 20)
         spread = styles.noise_deviation(lambda ws, n: synthesized(params, extra, ws, n), ws, draw, many, set(sides))
         return jnp.concatenate([*rows, jnp.clip(4 * spread - 1, -1, 1)])

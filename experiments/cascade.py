@@ -74,14 +74,14 @@ PRESETS = {
         train=TrainConfig(steps=1000, save_every=500, sample_every=500),
         base_steps=6000,
         sizes=(8, 16, 32),
-        attention=(4,),
+        attention=(),
         learning_rate=1e-3,
     ),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1200, save_every=200, sample_every=400),
         sizes=(7, 14, 28),
-        attention=(4,),
+        attention=(),
         learning_rate=1e-3,
     ),
     "imagenet256": Config(

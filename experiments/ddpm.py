@@ -109,8 +109,12 @@ def denoiser(config: Config, params: "Params", options: Solver, label: Any = Non
 
 
 def walk(chain: "Schedule", options: Sampling, predict: "Predict", keys: Any, shape: tuple[int, ...]) -> Any:
-    """Images by one of the samplers of the discrete coordinates."""
+    """Images by one of the samplers of the discrete coordinates. Raises UserError for churn, which they do not take."""
     from jgen import samplers
+    from jgen.errors import UserError
+
+    if options.churn:
+        raise UserError(f"churn={options.churn}: {options.sampler} takes none, only heun, euler and dpm_2 do")
 
     x = samplers.noise(keys, shape)
     if options.sampler == "ddim":

@@ -54,7 +54,7 @@ def build(config: Config) -> "Experiment":
     # The U-Net's time embedding is made for 0..1000.
     form = replace(form, noise=lambda sigma: 1000 * sigma / (1 + sigma))
     trained_on = edm.flow_levels(logit_normal=config.logit_normal)
-    return Experiment([continuous_stage(config, "flow_matching", net, form, trained_on, ENDS)])
+    return Experiment([continuous_stage(config, "flow_matching", net, form, trained_on, ENDS, ("dtype", "remat"))])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from jgen.config import DataConfig, MeshConfig, TrainConfig
+from jgen.config import DataConfig, MeshConfig, TrainConfig, check_at_least
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
@@ -41,8 +41,9 @@ class Config:
     loss: Literal["minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"] = "non_saturating"
     penalty: Literal["none", "clip", "gp", "dragan", "r1", "r1_r2"] = "r1"
     """On D: its weights clipped, or a penalty of its gradient at mixed (gp), disturbed (dragan), real or all images."""
-    penalty_weight: float = 1.0
-    """Of the gradient penalties (WGAN-GP's 10, R1's gamma); of clip, the greatest weight (WGAN: 0.01)."""
+    penalty_weight: float = 0.0
+    """Of the gradient penalties; of clip, the greatest weight. 0 takes the papers': 10 of gp and dragan, 0.01 of clip; and 1 as
+    R1's gamma."""
     critic_steps: int = 1
     """Steps of D for each of G; train.steps counts those of D."""
     conditioning: Literal["none", "concat", "projection", "auxiliary"] = "none"
@@ -84,6 +85,9 @@ PRESETS = {
         ema=0.999,
     ),
 }
+
+
+PENALTY_WEIGHTS = {"clip": 0.01, "gp": 10.0, "dragan": 10.0, "r1": 1.0, "r1_r2": 1.0}
 
 
 def penalty(config: Config) -> Callable[..., Any]:
@@ -158,6 +162,9 @@ def build(config: Config) -> "Experiment":
     from jgen.train.rates import ramped
 
     config = replace(config, data=resolve(config.data))
+    check_at_least(1, critic_steps=config.critic_steps, z_dim=config.z_dim)
+    if config.penalty != "none":
+        config = replace(config, penalty_weight=config.penalty_weight or PENALTY_WEIGHTS[config.penalty])
     if config.loss == "wasserstein" and config.penalty == "none":
         raise UserError("penalty=none: a Wasserstein critic must be kept Lipschitz; take gp or clip")
     classes, channels = classes_of(config.data, config.conditioning != "none"), config.data.shape[-1]
@@ -191,12 +198,12 @@ def build(config: Config) -> "Experiment":
         return key, real, fake, *verdicts, label, new["batch_stats"]
 
     def named(verdict, label):
-        """The auxiliary classifier's loss."""
+        """The auxiliary classifier's loss, of reals and of fakes alike (Odena et al. 2016, arXiv:1610.09585)."""
         return 0.0 if verdict.classes is None else cross_entropy(verdict.classes, jnp.argmax(label, -1))
 
     def d_loss(params, extra, key, batch):
         key, real, fake, true, false, label, _ = play(params, extra, key, batch)
-        value = law.d(true.logits, false.logits) + named(true, label)
+        value = law.d(true.logits, false.logits) + named(true, label) + named(false, label)
         keys = (key, jax.random.fold_in(key, 1))
         size = sum(r(lambda x: judge(params, x, label).logits, k, real, fake) for r, k in zip(regularizers, keys))
         metrics = {"real_logits": jnp.mean(true.logits), "fake_logits": jnp.mean(false.logits), "penalty": size}

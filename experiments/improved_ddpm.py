@@ -41,7 +41,7 @@ PRESETS = {
         sampling=Sampling("ddpm", steps=4000, variance="learned_range"),
         num_res_blocks=3,
         attention=(2, 4),
-        head_channels=32,
+        scale_shift_norm=True,
         dropout=0.3,
         diffusion_steps=4000,
     ),
@@ -92,11 +92,16 @@ def bound(config: Config, apply):
 
 def build(config: Config) -> "Experiment":
     from jgen.data import resolve
+    from jgen.errors import UserError
     from jgen.experiment import Experiment
     from jgen.objectives import vlb
     from jgen.objectives.importance import new_history
 
     config = replace(config, data=resolve(config.data))
+    if config.min_snr:
+        raise UserError(f"min_snr={config.min_snr}: weighs the simple loss of ddpm, not the {config.objective} one")
+    if config.evaluation_steps == 1 or config.evaluation_steps < 0:
+        raise UserError(f"evaluation_steps={config.evaluation_steps}: must be at least 2, or 0 for all")
     chain, learned = ddpm.schedule(config), config.objective == "vlb"
 
     def objective(apply, **how):

@@ -234,6 +234,10 @@ def build(config: Config) -> "Experiment":
     from jgen.train.rates import ramped
 
     config = replace(config, data=resolve(config.data))
+    if config.conditional:
+        raise UserError("conditional=True: say --condition class, or text")
+    if not 0 <= config.drop_label < 1:
+        raise UserError(f"drop_label={config.drop_label}: must be a share, from 0 to below 1")
     net = first_stage(config)
     first = autoencoder_stage(config, net)
     text, grid = config.condition == "text", net.grid(*config.data.shape[:2])
@@ -281,6 +285,8 @@ def build(config: Config) -> "Experiment":
         if options.threshold:
             raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
         label = None
+        if text and options.label != -1:
+            raise UserError(f"label={options.label}: this model takes captions; say --prompt")
         if text:
             told = jnp.asarray(captions(config, options.prompt))
             label = told[jax.vmap(lambda k: jax.random.randint(jax.random.fold_in(k, 1 << 30), (), 0, len(told)))(keys)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._style import FASHION_MNIST, PAPER, Growing, Shared
+from experiments._style import FASHION_MNIST, PAPER, Growing, Labelled, Shared
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config(Growing, Shared):
     train: TrainConfig = TrainConfig(steps=3000, save_every=1500, sample_every=0)
+    sampling: Labelled = Labelled()
     learning_rate: float = 2e-3
     penalty_weight: float = 10.0
     """Of the gradient penalty."""

@@ -39,6 +39,7 @@ PRESETS = {
         data=DataConfig("folder:ffhq", batch_size=32, resolution=256, flip=True),
         train=TrainConfig(steps=37_500, save_every=10_000, sample_every=10_000, log_every=100),
         first_steps=18_750,
+        last_steps=575_000,  # 25 million images in all
         **PAPER_STYLES,
         r1_gamma=10.0,
         r1_every=1,

@@ -28,6 +28,8 @@ class Config(Knobs):
     generator: Literal["skip", "resnet", "orig"] = "skip"
     """How RGB images are made on the way up."""
     discriminator: Literal["resnet", "skip", "orig"] = "resnet"
+    group: int = 4
+    """Images over which D sees their standard deviation; it must divide the batch."""
 
 
 PRESETS = {
@@ -48,6 +50,7 @@ PRESETS = {
         ema_kimg=500.0,
         augment="ada",
         discriminator="orig",
+        group=32,
     ),
     "ffhq256": Config(
         data=DataConfig("folder:ffhq", batch_size=64, resolution=256, flip=True),
@@ -55,6 +58,8 @@ PRESETS = {
         **PAPER_STYLES,
         r1_every=16,
         ema_kimg=20.0,
+        ema_rampup=0.0,
+        group=8,
     ),
 }
 
@@ -80,7 +85,7 @@ def build(config: Config) -> "Experiment":
         *shared,
         config.generator,
     )
-    d = Discriminator(classes, side, channels, *shared, config.discriminator)
+    d = Discriminator(classes, side, channels, *shared, config.discriminator, group=config.group)
     return Experiment([style_stage(config, "stylegan2", family(g, d, config, noise_planes(side)))])
 
 

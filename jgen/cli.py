@@ -107,7 +107,7 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
     fields = [
         *_sampling(module, config, must=True),
         ("run", Annotated[str, tyro.conf.arg(help="Folder of the run; the newest where none is given.")], str(folder)),
-        ("num", Annotated[int, tyro.conf.arg(help="Images.")], 64),
+        ("num", Annotated[int, tyro.conf.arg(help="Images; the other pictures have as many as they show.")], 64),
         ("seed", Annotated[int, tyro.conf.arg(help="Image i depends on (seed, i) alone.")], 0),
         ("batch", Annotated[int, tyro.conf.arg(help="Images at a time.")], 64),
         (
@@ -126,7 +126,7 @@ def _sample(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any]
     from jgen.runs import picture, sample
 
     if options.picture:
-        return picture(Path(options.run), options.picture, options.seed, options.out, options.mesh)
+        return picture(Path(options.run), options.picture, options.options, options.seed, options.out, options.mesh)
     sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
 

@@ -187,6 +187,16 @@ def check_at_least(least: int, **values: int) -> None:
             raise UserError(f"{name.replace('__', '.')}={value}: must be at least {least}")
 
 
+def check_choices(options: Any) -> None:
+    """Raises UserError for a field of a dataclass that is none of the choices its Literal type names."""
+    if options is None:
+        return
+    for name, hint in typing.get_type_hints(type(options)).items():
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        if choices and getattr(options, name) not in choices:
+            raise UserError(f"{name}={getattr(options, name)}: must be {', '.join(map(str, choices))}")
+
+
 def newest_run(root: Path) -> Path:
     """The run folder below `root` that was begun last; raises UserError where there is none."""
     runs = sorted(root.glob("*/config.json"), key=lambda p: p.stat().st_mtime)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jgen.config import DataConfig, TrainConfig, check_at_least, from_dict
+from jgen.config import DataConfig, TrainConfig, check_at_least, check_choices, from_dict
 from jgen.errors import UserError
 from jgen.samplers import image_keys
 from jgen.samplers.common import explain
@@ -64,7 +64,11 @@ class Stage:
         params, extra = self.init(key)
         if earlier is not None:
             take_over = self.begin or (lambda params, extra, *fresh: (params, extra))
-            taken, extra = take_over(*earlier, params, extra)
+            fresh = extra
+            taken, found = take_over(*earlier, params, extra)
+            extra = {**fresh, **{k: v for k, v in found.items() if k in fresh}}
+            if jax.tree.map(jnp.shape, extra) != jax.tree.map(jnp.shape, fresh):
+                raise UserError(f"{self.name}: the run it begins from keeps state of other sizes; give it the same settings")
             if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, params):
                 raise UserError(f"{self.name}: the run it begins from has weights of other sizes; give it the same settings")
             params = taken
@@ -168,18 +172,22 @@ class Run:
         if unknown := sorted(set(changes) - known):
             raise UserError(f"{unknown[0]}: no such sampling option; there are {', '.join(sorted(known))}")
         chosen = dataclasses.replace(chosen, **changes) if chosen and changes else chosen
+        check_choices(chosen)
         return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen)
 
 
-def load(folder: str | Path, mesh: Mesh | None = None) -> Run:
+def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None) -> Run:
     """The run in a folder, with the weights of its newest good checkpoint.
 
-    Raises UserError where the folder holds no run or no checkpoint.
+    sampling: in place of the sampling options it was trained with, for its pictures and its own evaluation too. Raises
+    UserError where the folder holds no run or no checkpoint.
     """
     folder = Path(folder)
     stored = read_config(folder)
     module = importlib.import_module(stored["module"])
     config = from_dict(module.Config, stored["config"])
+    if sampling is not None:
+        config = dataclasses.replace(config, sampling=sampling)
     experiment = module.build(config)
     mesh = mesh or make_mesh()
     for stage in reversed(experiment.stages):

@@ -93,6 +93,8 @@ def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage],
     if earlier.stage.name not in names:
         raise UserError(f"train.begin_from={source}: its stage {earlier.stage.name} is none of {', '.join(names)}")
     place = min(names.index(earlier.stage.name) + 1, len(stages) - 1)
+    if stages[place].name == earlier.stage.name:  # trained on: nothing of it begins anew
+        stages[place] = dataclasses.replace(stages[place], begin=None)
     return stages[place:], (earlier.params, earlier.extra)
 
 
@@ -133,11 +135,11 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
 
 
-def picture(folder: Path, name: str, seed: int, out: str, mesh: MeshConfig | None = None) -> None:
+def picture(folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None = None) -> None:
     """Writes one of the run's other pictures, such as reconstructions or a mixing grid, as a grid, arrays or PNGs."""
     path = Path(out) if out else folder / f"{name}-seed{seed}.png"
     _check_out(path)
-    run = load(folder, make_mesh(mesh))
+    run = load(folder, make_mesh(mesh), options)
     if name not in run.stage.pictures:
         there = ", ".join(run.stage.pictures) or "none"
         raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
@@ -174,7 +176,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
     metrics = scores.parse(given.metrics) if given.metrics else ()
     if not metrics and (given.against or given.extractor or given.reference_num):
         raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")
-    run = load(folder, make_mesh(mesh))
+    run = load(folder, make_mesh(mesh), options)
     data = dataclasses.replace(run.stage.data, split=given.split or ("train" if metrics else "test"), limit=0, flip=False)
     if data.name.startswith("folder:") and data.split != "train":
         print(f"{data.name}: a folder has no held-out split; these are the images it was trained on")

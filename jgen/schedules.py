@@ -108,10 +108,15 @@ def linear(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Sch
 
     Raises UserError for 20 steps or fewer, where beta would reach 1.
     """
-    scale = 1000 / steps if steps else np.inf
-    if beta_T * scale >= 1:
-        raise UserError(f"steps={steps}: the linear schedule needs more than {int(1000 * beta_T)} steps; use cosine")
+    scale = _scale(steps, beta_T, "linear")
     return from_betas(np.linspace(beta_1 * scale, beta_T * scale, steps, dtype=np.float64))
+
+
+def _scale(steps: int, beta_T: float, name: str) -> float:
+    """What betas of a chain of 1,000 steps are multiplied by in one of `steps`."""
+    if 1000 * beta_T >= steps:
+        raise UserError(f"steps={steps}: the {name} schedule needs more than {int(1000 * beta_T)} steps; use cosine")
+    return 1000 / steps
 
 
 def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
@@ -123,21 +128,32 @@ def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) ->
 
 
 def scaled_linear(steps: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 0.012) -> Schedule:
-    """Betas whose square roots are linear: latent diffusion's "linear", the DDIM repository's "quad"."""
-    return from_betas(np.linspace(beta_1**0.5, beta_T**0.5, steps, dtype=np.float64) ** 2)
+    """Betas whose square roots are linear: latent diffusion's "linear", the DDIM repository's "quad".
+
+    As the authors have it, for any number of steps: a chain much shorter than 1,000 does not end in noise (see `named`).
+    """
+    return from_betas(np.linspace(beta_1**0.5, beta_T**0.5, max(steps, 0), dtype=np.float64) ** 2)
 
 
 def sigmoid(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
-    """The DDIM repository's sigmoid ramp over [-6, 6]."""
-    return from_betas(beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, steps))))
+    """The DDIM repository's sigmoid ramp over [-6, 6]; of short chains as `scaled_linear`."""
+    return from_betas(beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, max(steps, 0)))))
 
 
 Name = Literal["linear", "cosine", "scaled_linear", "sigmoid"]
 
 
 def named(name: Name, steps: int) -> Schedule:
-    """One of the schedules above, with its paper's other settings."""
-    return {"linear": linear, "cosine": cosine, "scaled_linear": scaled_linear, "sigmoid": sigmoid}[name](steps)
+    """One of the schedules above, with its paper's other settings.
+
+    Betas are scaled by 1000 / steps, as `linear` does by itself, so that every chain ends in noise. Raises UserError for too
+    few steps.
+    """
+    if name in ("linear", "cosine"):
+        return {"linear": linear, "cosine": cosine}[name](steps)
+    make, (beta_1, beta_T) = {"scaled_linear": (scaled_linear, (8.5e-4, 0.012)), "sigmoid": (sigmoid, (1e-4, 0.02))}[name]
+    scale = _scale(steps, beta_T, name)
+    return make(steps, beta_1 * scale, beta_T * scale)
 
 
 def evenly(total: int, count: int) -> np.ndarray:

@@ -4,10 +4,14 @@ import io
 import pickle
 import zipfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.convert import load_weights
+from jgen.convert import adm, load_weights
+from jgen.errors import UserError
+from jgen.models.unet import UNet
 
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, 2.5], np.float32)}
 
@@ -128,3 +132,17 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(ValueError, match="weights must be one of .npz"):
         load_weights(tmp_path / "x.txt")
+
+
+def test_arguments_of_published_configs():
+    """Those that change no number here are taken, fractions of the width too (ADM at 512x512), and others refused."""
+    config = dict(in_channels=3, model_channels=64, out_channels=3, num_res_blocks=1, attention_resolutions=())
+    fields = adm._fields(**config, channel_mult=(0.5, 1), use_checkpoint=True, use_fp16=True, dims=2)
+    net = UNet(**fields)
+    params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)), jnp.zeros(1))["params"]
+    assert params["input_blocks_0_0"]["kernel"].shape[-1] == 32
+    assert params["middle_block_0"]["in_layers_2"]["kernel"].shape[-1] == 64
+    with pytest.raises(UserError, match="dims=3: must be 2 here"):
+        adm._fields(**config, dims=3)
+    with pytest.raises(UserError, match="use_chekpoint: no argument"):
+        adm._fields(**config, use_chekpoint=True)

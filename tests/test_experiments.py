@@ -178,5 +178,10 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
     state = compile_stage(stages[0], MESH, earlier).create(jax.random.key(9), earlier)
     jax.tree.map(np.testing.assert_array_equal, state.params, earlier[0])
     assert int(state.step) == 0
+    # Trained on, a stage keeps what an ordinary beginning would make anew, but for state that only the new settings ask for.
+    growing = replace(stages[0], begin=lambda *given: pytest.fail("begins anew"), init=lambda key: (state.params, {"new": 1.0}))
+    again = replace(ddpm.build(config), stages=[growing])
+    (stage,), _ = _begin(again, replace(config, train=replace(config.train, begin_from="one")), MESH)
+    assert stage.create(jax.random.key(9), (earlier[0], {"old": 2.0})).extra == {"new": 1.0}
     with pytest.raises(ValueError, match="no run there"):
         _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="none")), MESH)

@@ -8,12 +8,16 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jgen.edit import noise, styles
 from jgen.errors import UserError
 from jgen.models.gan import dcgan, stylegan2
 from jgen.nn import equalized, fir
+from jgen.objectives import stylegan
+from jgen.train import Phase, make_step
+from jgen.train.step import init_state
 from tests import tiny
 
 
@@ -136,12 +140,34 @@ def test_minibatch_groups_that_do_not_divide_are_named():
 
 @pytest.mark.parametrize("changes,message", [
     (dict(loss="wasserstein", penalty="none"), "penalty=none: a Wasserstein critic"),
+    (dict(critic_steps=0), "critic_steps=0: must be at least 1"),
 ])  # fmt: skip
 def test_losses_that_can_not_go_together_are_named(changes, message):
     from experiments import gan
 
     with pytest.raises(UserError, match=message):
         gan.build(replace(gan.Config(), **changes))
+
+
+def test_styles_are_mixed_among_the_rows_in_use():
+    nets = stylegan.Nets(None, None, None, lambda keys: {}, 2, num_ws=8, used_ws=4, mixing=0.5)
+    draw = jax.jit(jax.vmap(lambda key: stylegan.draw(nets, key, jnp.zeros((1, 1))).cutoff))
+    assert set(np.unique(draw(jax.random.split(jax.random.key(0), 200)))) == {1, 2, 3, 8}
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_level_fades_in_as_fast_with_accumulated_gradients(parts):
+    from experiments import _style_model, progan
+
+    config = progan.Config()
+    config = replace(config, train=replace(config.train, steps=8, accumulate=parts))
+    model = _style_model.Model(config, None, _style_model.growth(config, skip=0, first=False))
+    loss = model.counted(lambda params, extra, key, batch: (0 * jnp.sum(params["g"]), (extra, {})))
+    step = make_step([Phase("g", loss)], {"g": optax.sgd(1.0)}, accumulate=parts)
+    state = init_state({"g": jnp.zeros(2)}, {"fade_step": jnp.zeros((), jnp.int32)}, {"g": optax.sgd(1.0)})
+    for _ in range(2):
+        state, _ = step(state, jax.random.key(0), {"image": jnp.zeros((8, 1))})
+    assert model.grown(state.extra)["fade"] == 0.5  # of the four steps that are half of the stage's
 
 
 def test_consistency_counts_what_moving_an_image_changes():
@@ -157,6 +183,23 @@ def test_consistency_counts_what_moving_an_image_changes():
     assert value(0.0, corner) == 0
     assert value(5.0, lambda x: jnp.ones(len(x))) == 0
     assert 0 < 2 * value(5.0, corner) == pytest.approx(float(value(10.0, corner)))
+
+
+@pytest.mark.parametrize("name,changes,message", [
+    ("stylegan2", dict(channel_base=4), "channel_base=4, channel_max=32: must be at least 8"),
+    ("stylegan2", dict(mapping_layers=0), "mapping_layers=0: must be at least 1"),
+    ("stylegan", dict(fade=2.0), "fade=2.0: must be a share"),
+    ("progan", dict(first_steps=0), "first_steps=0: must be at least 1"),
+    ("stylegan2", dict(augment="ada", ada_kimg=0.0), "kimg=0.0: must be above 0"),
+])  # fmt: skip
+def test_sizes_that_can_not_be_are_named(name, changes, message):
+    module = tiny.module(name)
+
+    def shapes():
+        return jax.eval_shape(module.build(replace(module.Config(), **changes)).stages[-1].init, jax.random.key(0))
+
+    with pytest.raises(UserError, match=message):
+        shapes()
 
 
 @pytest.mark.slow

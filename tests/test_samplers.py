@@ -175,12 +175,25 @@ def test_impossible_schedules_are_refused(make, match):
         make()
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine", "scaled_linear", "sigmoid"])
+@pytest.mark.parametrize("steps", [40, 100, 250])
+def test_a_short_chain_ends_in_noise_too(name, steps):
+    assert schedules.named(name, steps).alpha_bar[-1] < 0.01
+
+
+def test_a_single_step_of_ddim_begins_at_the_noisy_end():
+    x, keys = start(256)
+    images = samplers.ddim(perfect, CHAIN, x, keys, timesteps=1)
+    np.testing.assert_allclose(images, MEAN, atol=0.02)  # the best guess from noise alone
+
+
 def test_the_walk_of_repaint():
     path = levels(12, 4, 3)
     assert path[0] == 12
     assert path[-1] == 0
     assert set(np.abs(np.diff(path))) == {1}
-    assert [list(path).count(n) for n in (0, 2, 4, 6, 8)] == [1, 1, 3, 5, 5]
+    # As in the authors' code: up again twice from the levels 1 and 5 (before their steps 0 and 4), but not from 9.
+    assert [list(path).count(n) for n in (0, 1, 3, 5, 7, 9, 11)] == [1, 3, 5, 5, 5, 3, 1]
     with pytest.raises(ValueError, match="jump=0"):
         levels(12, 0)
 

@@ -177,6 +177,7 @@ def test_many_bad_steps_in_a_row_stop_the_run_with_advice(tmp_path):
 @pytest.mark.parametrize("change,match", [
     ({"train__steps": 0}, "train.steps=0: must be at least 1"),
     ({"train__scan": 4}, "train.steps=6: must be a multiple of train.scan=4"),
+    ({"sampling__steps": 41}, "steps=41: must be from 1 to the schedule's 40"),
     ({"train__accumulate": 3}, "data.batch_size=8: must be divisible by 1 devices x 3 parts"),
 ])  # fmt: skip
 def test_settings_that_cannot_work_are_refused(tmp_path, change, match):
@@ -254,6 +255,10 @@ def test_sample_and_evaluate(runs):
     run = jgen.load(runs / "runs/ddpm/whole")
     again = run.sample(num=5, seed=3, steps=3)
     assert np.abs((again + 1) * 127.5 - images.astype(float)).max() <= 1
+    other = replace(run.config.sampling, steps=3)
+    assert jgen.load(runs / "runs/ddpm/whole", sampling=other).stage.options == other
+    with pytest.raises(ValueError, match="sampler=plms: must be ddim, ddpm, heun"):
+        run.sample(sampler="plms")
     with pytest.raises(ValueError, match="stps: no such sampling option"):
         run.sample(stps=3)
     tiny.run("-m", "experiments.ddpm", "evaluate", "--run", "runs/ddpm/whole", "--num", "64", cwd=runs)

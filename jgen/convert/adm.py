@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
+from jgen.errors import UserError
 from jgen.models.unet import Classifier, SuperResUNet, UNet
 from jgen.nn.attention import heads_of
 
@@ -38,6 +39,19 @@ def classifier(weights: Mapping[str, np.ndarray], pool: str = "attention", **con
     return net, variables_of(net, weights, config, {})
 
 
+# Arguments of the published configs that change no number here: (the values there are).
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "use_checkpoint": (False, True),
+    "use_fp16": (False, True),
+    "use_spatial_transformer": (False, True),
+    "legacy": (False, True),
+    "conv_resample": (True,),
+    "dims": (2,),
+    "num_heads_upsample": (-1,),
+    "n_embed": (None,),
+}
+
+
 def _fields(
     *,
     in_channels: int,
@@ -45,7 +59,7 @@ def _fields(
     out_channels: int,
     num_res_blocks: int,
     attention_resolutions: Sequence[int],
-    channel_mult: Sequence[int] = (1, 2, 4, 8),
+    channel_mult: Sequence[float] = (1, 2, 4, 8),
     num_classes: int | None = None,
     num_heads: int = 1,
     num_head_channels: int = -1,
@@ -56,8 +70,17 @@ def _fields(
     image_size: int | None = None,
     transformer_depth: int = 0,
     context_dim: int | None = None,
+    **other: Any,
 ) -> dict[str, Any]:
-    """The fields of jgen's network; use_new_attention_order, image_size and context_dim matter to layouts and shapes alone."""
+    """The fields of jgen's network; use_new_attention_order, image_size and context_dim matter to layouts and shapes alone.
+
+    Raises UserError for an argument that the reference constructors don't have, or a value that jgen's network can't have.
+    """
+    for name, value in other.items():
+        if name not in WITHOUT_EFFECT:
+            raise UserError(f"{name}: no argument of the reference constructors")
+        if value not in WITHOUT_EFFECT[name]:
+            raise UserError(f"{name}={value}: must be {' or '.join(map(str, WITHOUT_EFFECT[name]))} here")
     return dict(
         channels=model_channels,
         out_channels=out_channels,

@@ -31,7 +31,7 @@ HALF = 0.5**0.5
 
 def group_norm(channels: int, epsilon: float, dtype: Dtype, name: str) -> GroupNorm:
     """With at least 4 channels a group and at most 32 groups."""
-    return GroupNorm(min(32, channels // 4), epsilon, dtype, name=name)
+    return GroupNorm(min(32, max(channels // 4, 1)), epsilon, dtype, name=name)
 
 
 class Block(nn.Module):
@@ -251,7 +251,7 @@ class DhariwalUNet(nn.Module):
         check_levels(x, len(self.channel_mult))
 
         def block(h: Array, name: str, features: int, resample: Literal["", "up", "down"] = "", attend: bool = False) -> Array:
-            heads = features // 64 if attend else 0
+            heads = max(features // 64, 1) if attend else 0
             return Block(
                 features, heads, resample, scale_shift=True, dropout=self.dropout, dtype=self.dtype, name=name
             )(h, emb, train)  # fmt: skip

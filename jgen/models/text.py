@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jgen.nn.attention import attention
+from jgen.nn.attention import attention, heads_of
 from jgen.types import Array
 
 
@@ -22,7 +22,7 @@ class ByteEncoder(nn.Module):
         for i in range(self.depth):
             y = nn.LayerNorm(name=f"norm_a_{i}")(h)
             q, k, v = jnp.split(nn.Dense(3 * self.width, name=f"qkv_{i}")(y), 3, -1)
-            split = (*h.shape[:2], self.heads, self.width // self.heads)
+            split = (*h.shape[:2], heads_of(self.width, self.heads, None), self.width // self.heads)
             y = attention(q.reshape(split), k.reshape(split), v.reshape(split)).reshape(h.shape)
             h = h + nn.Dense(self.width, name=f"out_{i}")(y)
             y = nn.gelu(nn.Dense(4 * self.width, name=f"mlp_in_{i}")(nn.LayerNorm(name=f"norm_m_{i}")(h)))

@@ -106,7 +106,7 @@ class _Blocks(nn.Module):
     out_channels: int = 3
     """Channels of the output, or classes of the classifier."""
     num_res_blocks: int = 2
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    channel_mult: tuple[float, ...] = (1, 2, 2, 2)
     """Width of each level, as multiples of `channels`; each but the last halves the height and width."""
     attention_resolutions: tuple[int, ...] = (2,)
     """Levels with attention, as downsampling factors (1, 2, 4, ...); the middle always has it."""
@@ -162,22 +162,22 @@ class _Blocks(nn.Module):
 
     def _descend(self, x: Array, emb: Array, train: bool, context: Array | None = None) -> list[Array]:
         """Every feature map that the ascending half will read, first to last."""
-        first = self.channels if self.transformer_depth else self.channel_mult[0] * self.channels
+        first = self.channels if self.transformer_depth else int(self.channel_mult[0] * self.channels)
         h = conv3x3(first, "input_blocks_0_0", self.dtype)(x)
         features, factor = [h], 1
         for level, mult in enumerate(self.channel_mult):
             for _ in range(self.num_res_blocks):
                 name = f"input_blocks_{len(features)}"
-                h = self._res(mult * self.channels, f"{name}_0")(h, emb, train)
+                h = self._res(int(mult * self.channels), f"{name}_0")(h, emb, train)
                 if factor in self.attention_resolutions:
                     h = self._attend(h, f"{name}_1", context)
                 features.append(h)
             if level < len(self.channel_mult) - 1:
                 name = f"input_blocks_{len(features)}_0"
                 if self.resblock_updown:
-                    h = self._res(mult * self.channels, name, downsample)(h, emb, train)
+                    h = self._res(int(mult * self.channels), name, downsample)(h, emb, train)
                 else:
-                    op = Conv3x3(mult * self.channels, 2, self.dtype, asymmetric=self.asymmetric, name=f"{name}_op")
+                    op = Conv3x3(int(mult * self.channels), 2, self.dtype, asymmetric=self.asymmetric, name=f"{name}_op")
                     h = op(h)
                 features.append(h)
                 factor *= 2
@@ -211,15 +211,15 @@ class UNet(_Blocks):
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
                 name = f"output_blocks_{index}"
-                h = self._res(mult * self.channels, f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
+                h = self._res(int(mult * self.channels), f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
                 parts = 1
                 if factor in self.attention_resolutions and (i == self.num_res_blocks or not self.attend_last):
                     h, parts = self._attend(h, f"{name}_1", context), 2
                 if level and i == self.num_res_blocks:
                     if self.resblock_updown:
-                        h = self._res(mult * self.channels, f"{name}_{parts}", upsample)(h, emb, train)
+                        h = self._res(int(mult * self.channels), f"{name}_{parts}", upsample)(h, emb, train)
                     else:
-                        h = conv3x3(mult * self.channels, f"{name}_{parts}_conv", self.dtype, up=True)(h)
+                        h = conv3x3(int(mult * self.channels), f"{name}_{parts}_conv", self.dtype, up=True)(h)
                     factor //= 2
                 index += 1
         h = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="out_0")(h))

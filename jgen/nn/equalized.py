@@ -154,11 +154,18 @@ def minibatch_std(x: Array, group: int | None = 4, channels: int = 1) -> Array:
     return jnp.concatenate([x, jnp.broadcast_to(y, (b, height, width, channels)).astype(x.dtype)], -1)
 
 
+def sides_of(resolution: int) -> list[int]:
+    """The sides from 4 to `resolution`. Raises UserError unless it is 4 times a power of 2."""
+    if resolution < 4 or resolution & (resolution - 1):
+        raise UserError(f"resolution={resolution}: must be a power of 2, at least 4")
+    return [2**i for i in range(2, int(np.log2(resolution)) + 1)]
+
+
 def widths(resolution: int, base: int, most: int) -> dict[int, int]:
     """{side: channels} from 4 to `resolution`: base / side, at most `most`.
 
-    Raises UserError unless it is 4 times a power of 2.
+    Raises UserError as `sides_of` does, and where no channel would be left.
     """
-    if resolution < 4 or resolution & (resolution - 1):
-        raise UserError(f"resolution={resolution}: must be a power of 2, at least 4")
-    return {2**i: min(base // 2**i, most) for i in range(2, int(np.log2(resolution)) + 1)}
+    if base < resolution or most < 1:
+        raise UserError(f"channel_base={base}, channel_max={most}: must be at least {resolution} (the images' side) and 1")
+    return {side: min(base // side, most) for side in sides_of(resolution)}

@@ -27,8 +27,10 @@ def adaptive(config: ada.ADA = ada.BGC, *, target: float = 0.6, kimg: float = 50
     """ADA: its strength p moves every `interval` batches, so that the mean sign of D's logits of reals comes to `target`.
 
     kimg: thousands of images in which p could go from 0 to 1. extra["ada"] holds p, and the sum of the signs' means since it
-    last moved with their count.
+    last moved with their count. Raises UserError for kimg of 0 or less.
     """
+    if kimg <= 0:
+        raise UserError(f"kimg={kimg}: must be above 0")
 
     def augment(key: Key, images: Array, extra: Extra) -> Array:
         batch, *shape = images.shape

@@ -32,6 +32,8 @@ class Nets(NamedTuple):
     """One key an image -> the planes of every layer."""
     z_dim: int
     num_ws: int
+    used_ws: int = 0
+    """How many of them a network that still grows has a use for; 0 for all."""
     classes: int = 0
     mixing: float = 0.9
     """Probability of style mixing."""
@@ -53,7 +55,7 @@ def draw(nets: Nets, key: Key, images: Array, rows: int | None = None) -> Draws:
     """The latents and noise of as many images, or of `rows`, and their mixing: one draw for all, as in the authors' code."""
     rows = len(images) if rows is None else rows
     z_key, z2_key, cut_key, mix_key, noise_key = jax.random.split(key, 5)
-    cutoff = jax.random.randint(cut_key, (), 1, max(nets.num_ws, 2))
+    cutoff = jax.random.randint(cut_key, (), 1, max(nets.used_ws or nets.num_ws, 2))
     mixed = jax.random.uniform(mix_key) < nets.mixing
     noise = spread(nets.noise(jax.random.split(noise_key, rows)), images)
     z, z2 = (spread(jax.random.normal(k, (rows, nets.z_dim)), images) for k in (z_key, z2_key))

@@ -99,9 +99,14 @@ class Step(NamedTuple):
 
 
 def shorten(schedule: Schedule, timesteps: int | Sequence[int] | np.ndarray | None) -> Schedule:
-    """The chain a sampler walks: all of it (None), so many steps evenly spaced, or just the given ones."""
+    """The chain a sampler walks: all of it (None), so many steps evenly spaced, or just the given ones.
+
+    A single step is the last of the chain, since it begins from noise.
+    """
     if timesteps is None:
         return schedule
+    if isinstance(timesteps, int) and timesteps == 1:
+        return schedule.respace([len(schedule) - 1])
     return schedule.respace(evenly(len(schedule), timesteps) if isinstance(timesteps, int) else timesteps)
 
 

@@ -131,7 +131,7 @@ def orders_of(evaluations: int, order: int) -> list[int]:
     >>> orders_of(9, 3), orders_of(10, 3), orders_of(8, 3), orders_of(5, 2)
     ([3, 3, 2, 1], [3, 3, 3, 1], [3, 3, 2], [2, 2, 1])
     """
-    if order == 3 and evaluations % 3 == 0:
+    if order == 3 and evaluations and evaluations % 3 == 0:
         return [3] * (evaluations // 3 - 1) + [2, 1]
     return [order] * (evaluations // order) + ([evaluations % order] if evaluations % order else [])
 

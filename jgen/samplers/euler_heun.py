@@ -33,6 +33,8 @@ def _pairs(sigmas: Any) -> Iterator[tuple[int, float, float]]:
 
 def _churned(sigma: float, steps: int, churn: Churn | None) -> tuple[float, float]:
     """(the raised level, the deviation of the noise that raises it)."""
+    if churn is not None and churn.amount < 0:
+        raise UserError(f"churn={churn.amount}: must be at least 0")
     if churn is None or not churn.s_min <= sigma <= churn.s_max:
         return sigma, 0.0
     hat = sigma * (1 + min(churn.amount / steps, np.sqrt(2) - 1))

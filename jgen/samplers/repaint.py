@@ -20,17 +20,18 @@ from jgen.types import Array, Key, Predict
 def levels(steps: int, jump: int = 10, resamplings: int = 10) -> np.ndarray:
     """Noise levels that the walk visits, from `steps` (noise) to 0 (images), a step up or down at a time.
 
-    Raises UserError unless all are at least 1.
+    It goes up again from levels 1, 1 + jump, 1 + 2 jump, ..., as the authors' code does. Raises UserError unless all are at
+    least 1.
 
     >>> levels(4, 2, 2).tolist()
-    [4, 3, 2, 3, 4, 3, 2, 1, 0]
+    [4, 3, 2, 1, 2, 3, 2, 1, 0]
     """
     if min(steps, jump, resamplings) < 1:
         raise UserError(f"steps={steps}, jump={jump}, resamplings={resamplings}: must be at least 1")
     path = [steps]
     for level in range(steps - 1, -1, -1):
         path.append(level)
-        if level and level % jump == 0 and level + jump <= steps:
+        if level and (level - 1) % jump == 0 and level + jump <= steps:
             for _ in range(resamplings - 1):
                 path += [*range(level + 1, level + jump + 1), *range(level + jump - 1, level - 1, -1)]
     return np.array(path)
@@ -54,6 +55,8 @@ def repaint(
     timesteps: as of `ancestral`. Calls of the network: about timesteps * resamplings. resamplings=1 is plain replacement.
     """
     chain = shorten(schedule, timesteps)
+    if len(chain) == 1:
+        raise UserError("timesteps=1: repainting needs at least 2 steps")
     path = levels(len(chain), jump, resamplings)
     alpha_bar = jnp.asarray(np.append(1.0, chain.alpha_bar), jnp.float32)  # by level
     betas, times = jnp.asarray(chain.betas, jnp.float32), jnp.asarray(chain.timesteps, jnp.int32)

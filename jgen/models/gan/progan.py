@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.conv import convolve
-from jgen.nn.equalized import NORMAL, Conv, Dense, bias_act, minibatch_std, normalize, widths
+from jgen.nn.equalized import NORMAL, Conv, Dense, bias_act, minibatch_std, normalize, sides_of, widths
 from jgen.nn.fir import filter2d, setup_filter
 from jgen.nn.resample import downsample
 from jgen.types import Array
@@ -40,8 +40,8 @@ def lod_at(images: float, first_level: int, fade_images: float, stable_images: f
 
 def active_side(resolution: int, skip: int) -> int:
     """R / 2^skip. Raises UserError unless it is from 4 to R."""
-    if not 0 <= skip <= len(widths(resolution, 1, 1)) - 1:
-        raise UserError(f"skip={skip}: must be from 0 to {len(widths(resolution, 1, 1)) - 1}, for a side of at least 4")
+    if not 0 <= skip <= len(sides_of(resolution)) - 1:
+        raise UserError(f"skip={skip}: must be from 0 to {len(sides_of(resolution)) - 1}, for a side of at least 4")
     return resolution // 2**skip
 
 

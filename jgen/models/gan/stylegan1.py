@@ -16,7 +16,7 @@ from jgen.models.gan import progan
 from jgen.models.gan.progan import BLUR, Fade, active_side, check_label, check_latent, enlarge, newest
 from jgen.models.gan.stylegan2 import Noise, checked_noise, repeat
 from jgen.nn.conv import convolve
-from jgen.nn.equalized import NORMAL, Conv, Dense, bias_act, normalize, widths
+from jgen.nn.equalized import NORMAL, Conv, Dense, bias_act, normalize, sides_of, widths
 from jgen.nn.fir import filter2d
 from jgen.types import Array
 
@@ -161,4 +161,4 @@ class Discriminator(progan.Discriminator):
 
 def noise_planes(resolution: int) -> dict[str, int]:
     """{layer: side} of every noise input."""
-    return {f"layer{2 * i + j}": side for i, side in enumerate(widths(resolution, 1, 1)) for j in (0, 1)}
+    return {f"layer{2 * i + j}": side for i, side in enumerate(sides_of(resolution)) for j in (0, 1)}

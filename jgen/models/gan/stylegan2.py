@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.errors import UserError
-from jgen.nn.equalized import Conv, Dense, bias_act, minibatch_std, modulated_conv, normalize, widths
+from jgen.nn.equalized import Conv, Dense, bias_act, minibatch_std, modulated_conv, normalize, sides_of, widths
 from jgen.nn.fir import downsample2d, setup_filter, upsample2d
 from jgen.types import Array
 
@@ -131,7 +131,7 @@ class Synthesis(nn.Module):
 
     @property
     def num_ws(self) -> int:
-        return 2 * len(widths(self.resolution, self.channel_base, self.channel_max))
+        return 2 * len(sides_of(self.resolution))
 
     @nn.compact
     def __call__(self, ws: Array, noise: Noise | None = None) -> Array:
@@ -172,7 +172,7 @@ class Generator(nn.Module):
     @property
     def num_ws(self) -> int:
         """Rows of w: two a resolution."""
-        return 2 * len(widths(self.resolution, self.channel_base, self.channel_max))
+        return 2 * len(sides_of(self.resolution))
 
     def map(self, z: Array, c: Array | None = None) -> Array:
         """w [B, w_dim]."""
@@ -214,8 +214,7 @@ def checked_noise(ws: Array, noise: Noise | None, num_ws: int, planes: Dict[str,
 
 def noise_planes(resolution: int) -> dict[str, int]:
     """{layer: side} of every noise input."""
-    sides = list(widths(resolution, resolution, 1))
-    return {f"b{side}.conv{i}": side for side in sides for i in ((1,) if side == 4 else (0, 1))}
+    return {f"b{side}.conv{i}": side for side in sides_of(resolution) for i in ((1,) if side == 4 else (0, 1))}
 
 
 class DiscriminatorBlock(nn.Module):
