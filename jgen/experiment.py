@@ -126,8 +126,9 @@ def drawn(
     check_at_least(1, num=num, batch=batch)
     if stage.sample is None:
         raise UserError(f"{stage.name}: has no sampler")
-    size = rounded_up(min(batch, num), mesh)
-    sampler = _compiled(stage.sample, mesh, stage.options if options is None else options, size)
+    size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
+    check_choices(chosen)
+    sampler = _compiled(stage.sample, mesh, chosen, size)
     return (sampler(params, extra, seed, start) for start in range(0, num, size))
 
 
@@ -172,7 +173,6 @@ class Run:
         if unknown := sorted(set(changes) - known):
             raise UserError(f"{unknown[0]}: no such sampling option; there are {', '.join(sorted(known))}")
         chosen = dataclasses.replace(chosen, **changes) if chosen and changes else chosen
-        check_choices(chosen)
         return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen)
 
 

@@ -46,6 +46,7 @@ def test_every_preset_has_networks_that_fit_together(name):
 
 LONGER = (
     "cascade",
+    "edm",
     "flow_matching",
     "guided",
     "improved_ddpm",
@@ -55,6 +56,7 @@ LONGER = (
     "score_sde",
     "stylegan",
     "stylegan2",
+    "vqvae",
 )
 STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]
 
