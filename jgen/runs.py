@@ -187,7 +187,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
     if metrics:
         records, name = _scores(run, given, data, source, metrics, options), f"scores-{'-'.join(metrics)}"
     else:
-        records, name = _own(run, given, data, source), "evaluate"
+        records, name = _own(run, given, data, source, options), "evaluate"
     if jax.process_index():
         return
     p = records[0].protocol
@@ -205,7 +205,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
     print(f"written: {path}")
 
 
-def _own(run: Run, given: Evaluation, data: DataConfig, source: Source) -> list[Record]:
+def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options: Any) -> list[Record]:
     """The experiment's own evaluation on held-out images."""
     from jgen.metrics.scores import make_reference
 
@@ -218,7 +218,8 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source) -> list[
     values = run.stage.evaluate(run.params, run.extra, jax.random.key(given.seed), pipeline.batches(), count)
     held_out = make_reference(source, data)
     how = {"num": count * size, "seed": given.seed, **held_out.facts()}
-    return [Record(name, float(value), how, _subject(run)) for name, value in values.items()]
+    subject = _subject(run, **_sampled(options))
+    return [Record(name, float(value), how, subject) for name, value in values.items()]
 
 
 def _scores(
@@ -236,9 +237,13 @@ def _scores(
     num = given.num or 1000
     size = rounded_up(min(given.batch, num), run.mesh)
     reference = scores.make_reference(source, data, given.reference_num)
-    subject = _subject(run, seed=given.seed, sampling=dataclasses.asdict(options) if options else {})
+    subject = _subject(run, seed=given.seed, **_sampled(options))
     batches = drawn(run.stage, run.params, run.extra, run.mesh, num=num, seed=given.seed, options=options, batch=size)
     return scores.measure(batches, num, reference, extractor, run.mesh, metrics, subject, size)
+
+
+def _sampled(options: Any) -> dict[str, Any]:
+    return {"sampling": dataclasses.asdict(options) if options else {}}
 
 
 def _subject(run: Run, **more: Any) -> dict[str, Any]:
