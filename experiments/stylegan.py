@@ -34,6 +34,7 @@ PRESETS = {
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=32, resolution=16, channels=1),
         train=TrainConfig(steps=2000, save_every=2000, sample_every=0, log_every=10),
+        r1_gamma=4.0,
     ),
     "ffhq256": Config(
         data=DataConfig("folder:ffhq", batch_size=32, resolution=256, flip=True),
