@@ -1,7 +1,7 @@
 """Cascaded diffusion (Ho et al. 2021, arXiv:2106.15282): a small image, then super-resolution, stage by stage.
 
     python -m experiments.cascade                            # digits, 4 -> 8: under 3 minutes on 2 CPU cores
-    python -m experiments.cascade --preset glyphs            # 8 -> 16 -> 32: within the hour on 2 CPU cores
+    python -m experiments.cascade --preset glyphs            # 8 -> 16 -> 32: an hour or so on 2 CPU cores
     python -m experiments.cascade --preset fashion_mnist     # 7 -> 14 -> 28: at most 30 minutes on 2 CPU cores
     python -m experiments.cascade --preset imagenet256       # the paper's run, for accelerators
     python -m experiments.cascade sample --augment 0.1 --sampler heun
