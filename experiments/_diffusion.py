@@ -53,6 +53,8 @@ SolverName = Literal[
     "dpmpp_sde", "unipc", "lms",
 ]  # fmt: skip
 """Samplers of the continuous coordinates (`jgen.samplers`)."""
+CHURNED = ("heun", "euler", "dpm_2")
+"""Those that take churn."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,14 @@ def null_label(config: Knobs) -> int:
     return config.data.num_classes
 
 
+def check_drop_label(config: Knobs) -> None:
+    """Raises UserError unless it is a share below 1."""
+    from jgen.errors import UserError
+
+    if not 0 <= config.drop_label < 1:
+        raise UserError(f"drop_label={config.drop_label}: must be a share, from 0 to below 1")
+
+
 def classes(config: Knobs) -> int:
     """Labels the network knows: the classes, and with drop_label one for none. 0 for an unconditional one."""
     from jgen.data import classes_of
@@ -139,8 +149,7 @@ def classes(config: Knobs) -> int:
 
     if config.drop_label and not config.conditional:
         raise UserError(f"drop_label={config.drop_label}: only a conditional model has labels to leave out")
-    if not 0 <= config.drop_label < 1:
-        raise UserError(f"drop_label={config.drop_label}: must be a share, from 0 to below 1")
+    check_drop_label(config)
     return classes_of(config.data, config.conditional) + (config.drop_label > 0)
 
 
@@ -157,6 +166,7 @@ def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> 
     import jax.numpy as jnp
 
     from jgen.models.unet import UNet
+    from jgen.nn.norm import groups_of
 
     return UNet(
         channels=config.channels,
@@ -170,7 +180,7 @@ def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> 
         resblock_updown=config.resblock_updown,
         dropout=config.dropout,
         # With a group a channel, normalisation would cancel what the time embedding adds.
-        groups=min(32, max(config.channels // 4, 1)),
+        groups=groups_of(config.channels),
         dtype=jnp.dtype(dtype),
         remat=remat,
         **more,
@@ -232,8 +242,7 @@ def free_guidance(
     if scale == 1:
         return plain
     if label is None:
-        how = "--condition class" if hasattr(config, "condition") else "--conditional --drop-label 0.1"
-        raise UserError(f"guidance={scale}: this model is not class-conditional; train one with {how}")
+        raise UserError(f"guidance={scale}: this model is not class-conditional; train one with --conditional --drop-label 0.1")
     if not config.drop_label:
         raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
     guided = cfg_batched(call, label, null_label(config) if null is None else null, scale)
@@ -297,20 +306,26 @@ def chain_levels(options: ChainSolver, chain: "Schedule") -> Any:
     return levels(options, float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE))
 
 
+def check_churn(options: Solver) -> None:
+    """Raises UserError for churn under a sampler that takes none."""
+    from jgen.errors import UserError
+
+    if options.churn and options.sampler not in CHURNED:
+        raise UserError(f"churn={options.churn}: {options.sampler} takes none, only {', '.join(CHURNED)} do")
+
+
 def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> Any:
     """Images [B, H, W, C] by the chosen solver over noise levels [steps + 1], one key each.
 
     Raises UserError for churn under a sampler that takes none.
     """
     from jgen import samplers
-    from jgen.errors import UserError
 
+    check_churn(options)
     name, x = options.sampler, grid[0] * samplers.noise(keys, shape)
-    if name in ("heun", "euler", "dpm_2"):
+    if name in CHURNED:
         churn = samplers.Churn(options.churn) if options.churn else None
         return getattr(samplers, name)(denoise, x, grid, keys, churn=churn)
-    if options.churn:
-        raise UserError(f"churn={options.churn}: {name} takes none, only heun, euler and dpm_2 do")
     if name in ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"):
         return getattr(samplers, name)(denoise, x, grid, keys)
     if name == "dpm_sde":

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def first_stage(config: "Config") -> "AutoencoderKL | VQModel":
     from jgen.models.autoencoder import AutoencoderKL, VQModel
+    from jgen.nn.norm import groups_of
 
     channels, levels = config.data.shape[-1], len(config.first_mult)
     shape: Any = dict(
@@ -21,7 +22,7 @@ def first_stage(config: "Config") -> "AutoencoderKL | VQModel":
         channels=config.first_channels,
         channel_mult=config.first_mult,
         num_res_blocks=config.first_blocks,
-        groups=min(32, max(config.first_channels // 4, 1)),
+        groups=groups_of(config.first_channels),
     )
     return VQModel(**shape, codes=config.codes) if config.first == "vq" else AutoencoderKL(**shape, attention=(levels - 1,))
 

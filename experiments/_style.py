@@ -1,4 +1,4 @@
-"""The knobs that ProGAN and the StyleGANs share."""
+"""The knobs that the GANs share: the label to sample of all, the rest of ProGAN and the StyleGANs."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

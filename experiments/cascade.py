@@ -22,9 +22,7 @@ from experiments._diffusion import (
     ChainName,
     Prediction,
     asked,
-    bounded,
     classes,
-    free_guidance,
     mean_loss,
     null_label,
     optimizer,
@@ -207,25 +205,10 @@ class Cascade:
         """Images of stage i."""
         import jax
 
-        from jgen.objectives import diffusion, edm
-
-        config, chain = self.config, self.chain
-        apply, shape = self.apply(i, low), (config.sizes[i],) * 2 + config.data.shape[-1:]
+        config, apply = self.config, self.apply(i, low)
         keys = jax.vmap(lambda k: jax.random.fold_in(k, 1000 + i))(keys)
-
-        def raw(x, t, label):
-            return apply(params[self.players[i]], x, t, label)
-
-        def predict(x, t, label):
-            return diffusion.predictor(lambda x, t: raw(x, t, label), chain, config.prediction)(x, t)
-
-        def denoise(x, sigma, label):
-            return edm.denoiser(lambda x, t: raw(x, t, label), edm.chain(chain, config.prediction))(x, sigma)
-
-        if options.sampler in ("ddim", "ddpm"):
-            guided = bounded(options, free_guidance(config, options, predict, label, chain=chain))
-            return ddpm.walk(chain, options, guided, keys, shape)
-        return ddpm.solved(chain, options, bounded(options, free_guidance(config, options, denoise, label)), keys, shape)
+        shape = (config.sizes[i],) * 2 + config.data.shape[-1:]
+        return ddpm.draw(config, options, lambda x, t, y: apply(params[self.players[i]], x, t, y), label, keys, shape)
 
     def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
         """Images of stage `last`, through all that come before it. Raises UserError for noise it was not trained with."""

@@ -8,6 +8,7 @@ Target of the cifar10 preset: FID 3.17 with 50,000 samples and the fixed large v
 trained 800,000 steps of 128 images with a 35.7 M parameter U-Net: 10.6 hours on a TPU v3-8.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ from experiments._diffusion import (
     asked,
     bounded,
     chain_levels,
+    check_churn,
     classes,
     free_guidance,
     null_label,
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
     from jgen.types import Denoise, Params, Predict
 
 SamplerName = Literal["ddim", "ddpm", SolverName]
+DISCRETE = ("ddim", "ddpm")
+"""Those of the discrete coordinates."""
+Raw = Callable[[Any, Any, Any], Any]
+"""(x_t, t, label) -> what a network predicts."""
 Variance = Literal["small", "large", "learned_range"]
 
 
@@ -80,42 +86,48 @@ def network(config: Config, outputs: int = 1) -> "UNet":
     return unet(config, outputs * config.data.shape[-1], config.train.dtype, config.train.remat)
 
 
-def predictor(
-    config: Config, params: "Params", label: Any = None, options: Sampling = Sampling(), outputs: int = 1
-) -> "Predict":
-    """(x_t, t) -> the clean image within [-1, 1]: what every discrete-time sampler takes; guided as the options say."""
+def raw(config: Config, params: "Params", outputs: int = 1) -> Raw:
+    """The network as it is: (x_t, t, label) -> what it predicts."""
+    net = network(config, outputs)
+    return lambda x, t, label: net.apply({"params": params["net"]}, x, t, label)
+
+
+def predicting(config: ChainKnobs, options: "Sampling", network: Raw, label: Any = None) -> "Predict":
+    """(x_t, t) -> the clean image within [-1, 1], guided as the options say: what every discrete-time sampler takes."""
     from jgen.objectives import diffusion
 
-    net, chain = network(config, outputs), schedule(config)
+    chain = schedule(config)
 
     def call(x, t, label):
-        return diffusion.predictor(lambda x, t: net.apply({"params": params["net"]}, x, t, label), chain, config.prediction)(
-            x, t
-        )
+        return diffusion.predictor(lambda x, t: network(x, t, label), chain, config.prediction)(x, t)
 
     return bounded(options, free_guidance(config, options, call, label, chain=chain))
 
 
-def denoiser(config: Config, params: "Params", options: Solver, label: Any = None, outputs: int = 1) -> "Denoise":
-    """(x, sigma) -> the clean image: what the samplers of the continuous coordinates take."""
+def denoising(config: ChainKnobs, options: Solver, network: Raw, label: Any = None) -> "Denoise":
+    """(x, sigma) -> the same: what the samplers of the continuous coordinates take."""
     from jgen.objectives import edm
 
-    net, form = network(config, outputs), edm.chain(schedule(config), config.prediction)
+    form = edm.chain(schedule(config), config.prediction)
 
     def call(x, sigma, label):
-        return edm.denoiser(lambda x, t: net.apply({"params": params["net"]}, x, t, label), form)(x, sigma)
+        return edm.denoiser(lambda x, t: network(x, t, label), form)(x, sigma)
 
     return bounded(options, free_guidance(config, options, call, label))
+
+
+def predictor(
+    config: Config, params: "Params", label: Any = None, options: Sampling = Sampling(), outputs: int = 1
+) -> "Predict":
+    """`predicting` of a run's weights."""
+    return predicting(config, options, raw(config, params, outputs), label)
 
 
 def walk(chain: "Schedule", options: Sampling, predict: "Predict", keys: Any, shape: tuple[int, ...]) -> Any:
     """Images by one of the samplers of the discrete coordinates. Raises UserError for churn, which they do not take."""
     from jgen import samplers
-    from jgen.errors import UserError
 
-    if options.churn:
-        raise UserError(f"churn={options.churn}: {options.sampler} takes none, only heun, euler and dpm_2 do")
-
+    check_churn(options)
     x = samplers.noise(keys, shape)
     if options.sampler == "ddim":
         return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
@@ -129,15 +141,19 @@ def solved(chain: "Schedule", options: Solver, denoise: "Denoise", keys: Any, sh
     return jnp.clip(solve(denoise, options, keys, shape, chain_levels(options, chain)), -1, 1)
 
 
+def draw(config: ChainKnobs, options: Sampling, network: Raw, label: Any, keys: Any, shape: tuple[int, ...]) -> Any:
+    """Images of a network by any sampler, guided or not."""
+    if options.sampler in DISCRETE:
+        return walk(schedule(config), options, predicting(config, options, network, label), keys, shape)
+    return solved(schedule(config), options, denoising(config, options, network, label), keys, shape)
+
+
 def sampler(config: Config, outputs: int = 1):
-    """The experiment's `sample`: any sampler, guided or not."""
-    chain, shape = schedule(config), config.data.shape
+    """The experiment's `sample`."""
 
     def sample(params, extra, keys, options: Sampling):
         label = asked(config, keys, options.label)
-        if options.sampler in ("ddim", "ddpm"):
-            return walk(chain, options, predictor(config, params, label, options, outputs), keys, shape)
-        return solved(chain, options, denoiser(config, params, options, label, outputs), keys, shape)
+        return draw(config, options, raw(config, params, outputs), label, keys, config.data.shape)
 
     return sample
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
+from experiments._style import Labelled
 from jgen.config import DataConfig, MeshConfig, TrainConfig, check_at_least
 
 if TYPE_CHECKING:
@@ -23,17 +24,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    label: int = -1
-    """Class of all images; -1 draws one for each. For a conditional model."""
-
-
-@dataclass(frozen=True)
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
     train: TrainConfig = TrainConfig(steps=2500, save_every=1250, sample_every=1250)
     mesh: MeshConfig = MeshConfig()
-    sampling: Sampling = Sampling()
+    sampling: Labelled = Labelled()
     network: Literal["dcgan", "resnet"] = "dcgan"
     width: int = 32
     """Of the largest features; each smaller level has twice as many."""

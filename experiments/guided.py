@@ -130,12 +130,13 @@ def sampler(config: Config):
             """The same in the coordinates of the continuous samplers: the classifier knows x_t = c_in x."""
             return log_probability(wide(form.scale(sigma), x) * x, form.noise(sigma))
 
-        if options.sampler in ("ddim", "ddpm"):
-            predict = ddpm.predictor(config, params, label, options)
+        network = ddpm.raw(config, params)
+        if options.sampler in ddpm.DISCRETE:
+            predict = ddpm.predicting(config, options, network, label)
             return ddpm.walk(
                 chain, options, guidance.classifier(predict, log_probability, options.classifier_scale), keys, shape
             )
-        denoise = ddpm.denoiser(config, params, options, label)
+        denoise = ddpm.denoising(config, options, network, label)
         denoise = guidance.classifier_denoiser(denoise, at_level, options.classifier_scale)
         return ddpm.solved(chain, options, denoise, keys, shape)
 

@@ -24,6 +24,7 @@ from experiments._diffusion import (
     Prediction,
     SolverName,
     chain_levels,
+    check_drop_label,
     free_guidance,
     mean_loss,
     optimizer,
@@ -236,8 +237,7 @@ def build(config: Config) -> "Experiment":
     config = replace(config, data=resolve(config.data))
     if config.conditional:
         raise UserError("conditional=True: say --condition class, or text")
-    if not 0 <= config.drop_label < 1:
-        raise UserError(f"drop_label={config.drop_label}: must be a share, from 0 to below 1")
+    check_drop_label(config)
     net = first_stage(config)
     first = autoencoder_stage(config, net)
     text, grid = config.condition == "text", net.grid(*config.data.shape[:2])

@@ -61,17 +61,15 @@ class Stage:
 
     def create(self, key: Key, earlier: tuple[Params, Extra] | None = None) -> TrainState:
         """The state at step 0."""
-        params, extra = self.init(key)
+        params, extra = fresh = self.init(key)
         if earlier is not None:
             take_over = self.begin or (lambda params, extra, *fresh: (params, extra))
-            fresh = extra
-            taken, found = take_over(*earlier, params, extra)
-            extra = {**fresh, **{k: v for k, v in found.items() if k in fresh}}
-            if jax.tree.map(jnp.shape, extra) != jax.tree.map(jnp.shape, fresh):
-                raise UserError(f"{self.name}: the run it begins from keeps state of other sizes; give it the same settings")
-            if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, params):
-                raise UserError(f"{self.name}: the run it begins from has weights of other sizes; give it the same settings")
-            params = taken
+            params, found = take_over(*earlier, *fresh)
+            # State that only these settings ask for begins anew, and what only the earlier ones asked for ends.
+            extra = {**extra, **{k: v for k, v in found.items() if k in extra}}
+            for name, taken, made in zip(("weights", "state"), (params, extra), fresh):
+                if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, made):
+                    raise UserError(f"{self.name}: the run it begins from has {name} of other sizes; give it the same settings")
         return init_state(params, extra, self.optimizers, self.ema)
 
 

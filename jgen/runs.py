@@ -218,7 +218,7 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
     values = run.stage.evaluate(run.params, run.extra, jax.random.key(given.seed), pipeline.batches(), count)
     held_out = make_reference(source, data)
     how = {"num": count * size, "seed": given.seed, **held_out.facts()}
-    subject = _subject(run, **_sampled(options))
+    subject = _subject(run, options)
     return [Record(name, float(value), how, subject) for name, value in values.items()]
 
 
@@ -237,14 +237,11 @@ def _scores(
     num = given.num or 1000
     size = rounded_up(min(given.batch, num), run.mesh)
     reference = scores.make_reference(source, data, given.reference_num)
-    subject = _subject(run, seed=given.seed, **_sampled(options))
+    subject = _subject(run, options, seed=given.seed)
     batches = drawn(run.stage, run.params, run.extra, run.mesh, num=num, seed=given.seed, options=options, batch=size)
     return scores.measure(batches, num, reference, extractor, run.mesh, metrics, subject, size)
 
 
-def _sampled(options: Any) -> dict[str, Any]:
-    return {"sampling": dataclasses.asdict(options) if options else {}}
-
-
-def _subject(run: Run, **more: Any) -> dict[str, Any]:
-    return {"run": str(run.folder), "stage": run.stage.name, "step": run.step, **more}
+def _subject(run: Run, options: Any, **more: Any) -> dict[str, Any]:
+    sampling = dataclasses.asdict(options) if options else {}
+    return {"run": str(run.folder), "stage": run.stage.name, "step": run.step, "sampling": sampling, **more}

@@ -18,7 +18,7 @@ from jgen.nn.attention import attention
 from jgen.nn.conv import Conv3x3, convolve
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
-from jgen.nn.norm import GroupNorm
+from jgen.nn.norm import GroupNorm, groups_of
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array
 
@@ -30,8 +30,8 @@ HALF = 0.5**0.5
 
 
 def group_norm(channels: int, epsilon: float, dtype: Dtype, name: str) -> GroupNorm:
-    """With at least 4 channels a group and at most 32 groups."""
-    return GroupNorm(min(32, max(channels // 4, 1)), epsilon, dtype, name=name)
+    """In groups as `groups_of` says."""
+    return GroupNorm(groups_of(channels), epsilon, dtype, name=name)
 
 
 class Block(nn.Module):

@@ -7,6 +7,15 @@ from jgen.errors import UserError
 from jgen.types import Array
 
 
+def groups_of(channels: int) -> int:
+    """At least 4 channels a group, where there are so many, and at most 32 groups (EDM's rule).
+
+    >>> [groups_of(n) for n in (2, 8, 64, 256)]
+    [1, 2, 16, 32]
+    """
+    return min(32, max(channels // 4, 1))
+
+
 class GroupNorm(nn.Module):
     """Group normalisation over channels-last features [B, ..., C], with statistics in float32 (Wu & He 2018)."""
 
