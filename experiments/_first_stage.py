@@ -81,75 +81,101 @@ def reconstructor(config: "Config", net: Any) -> Any:
     return by_codes if config.first == "vq" else by_gaussians
 
 
-def autoencoder_losses(config: "Config", net: Any) -> Any:
-    """(generator's loss, discriminator's loss) of the first stage, each a function of train."""
-    import jax
-    import jax.numpy as jnp
+class Losses:
+    """Of the first stage: those of the autoencoder and of the patch discriminator (the critic), and what they need besides."""
 
-    from jgen.models.patchgan import PatchGAN
-    from jgen.objectives import first_stage
+    def __init__(self, config: "Config", net: Any):
+        from jgen.models.patchgan import PatchGAN
 
-    pixels = config.data.shape
-    since = config.adversarial_from * config.train.accumulate  # updates are counted once for every part of a step
-    critic = PatchGAN(32 if config.first_channels < 64 else 64, 1 if pixels[0] < 16 else 2 if pixels[0] < 64 else 3)
-    reconstruct = reconstructor(config, net)
-    distance, judge = perceptual_distance(config)
+        side = config.data.shape[0]
+        self.config = config
+        self.critic = PatchGAN(32 if config.first_channels < 64 else 64, 1 if side < 16 else 2 if side < 64 else 3)
+        # Updates are counted once for every part of a step.
+        self.since = config.adversarial_from * config.train.accumulate
+        self.reconstruct = reconstructor(config, net)
+        self.distance, self.judge = perceptual_distance(config)
 
-    def discriminate(params, extra, x, train=True):
+    def init(self, key: Any) -> Any:
+        """What the losses need besides the autoencoder: (params, extra)."""
+        import jax
+        import jax.numpy as jnp
+
+        params, extra = {}, {}
+        if self.distance is not None:
+            params["judge"] = jax.tree.map(jnp.asarray, self.judge)
+        if self.config.adversarial:
+            made = self.critic.init(key, jnp.zeros((1, *self.config.data.shape)), train=False)
+            params["critic"] = made["params"]
+            extra = {"critic": made["batch_stats"], "updates": jnp.zeros((), jnp.int32)}
+        return params, extra
+
+    def discriminate(self, params: Any, extra: Any, x: Any) -> Any:
+        """(logits of patches, the critic's statistics as they are after them)."""
         variables = {"params": params["critic"], "batch_stats": extra["critic"]}
-        return critic.apply(variables, x, train=train, mutable=["batch_stats"])
+        return self.critic.apply(variables, x, train=True, mutable=["batch_stats"])
 
-    def nll(params, extra, x, out):
-        apart = None if distance is None else distance(params["judge"], x, out)[:, None, None, None]
-        return jnp.mean(first_stage.reconstruction(x, out, apart, config.perceptual))
+    def fooled(self, params: Any, extra: Any, out: Any) -> Any:
+        """The critic's part of the autoencoder's loss."""
+        from jgen.objectives import first_stage
 
-    def generator(train):
+        return first_stage.generator_loss(self.discriminate(params, extra, out)[0])
+
+    def nll(self, params: Any, x: Any, out: Any) -> Any:
+        """By pixels, and by the perceptual distance where it counts."""
+        import jax.numpy as jnp
+
+        from jgen.objectives import first_stage
+
+        apart = None if self.distance is None else self.distance(params["judge"], x, out)[:, None, None, None]
+        return jnp.mean(first_stage.reconstruction(x, out, apart, self.config.perceptual))
+
+    def weight(self, params: Any, extra: Any, key: Any, x: Any) -> Any:
+        """Of the critic's part: it follows the gradients at the decoder's last layer."""
+        from jgen.objectives import first_stage
+
+        net = params["net"]
+        last = net["decoder"]["conv_out"]
+
+        def with_last(kernel):
+            own = {**net, "decoder": {**net["decoder"], "conv_out": {**last, "kernel": kernel}}}
+            return self.reconstruct(own, x, key)[0]
+
+        return first_stage.adaptive_weight(
+            lambda k: self.nll(params, x, with_last(k)),
+            lambda k: self.fooled(params, extra, with_last(k)),
+            last["kernel"],
+            self.config.adversarial,
+        )
+
+    def generator(self, train: bool) -> Any:
+        """The autoencoder's loss; in training it counts the updates."""
+        from jgen.objectives import first_stage
+
         def loss(params, extra, key, batch):
             x = batch["image"]
-            out, penalty = reconstruct(params["net"], x, key)
-            error = nll(params, extra, x, out)
+            out, penalty = self.reconstruct(params["net"], x, key)
+            error = self.nll(params, x, out)
             metrics = {"reconstruction": error, "penalty": penalty}
-            if not config.adversarial:
+            if not self.config.adversarial:
                 return error + penalty, (extra, metrics)
-
-            def with_last(kernel):
-                last = {**params["net"]["decoder"]["conv_out"], "kernel": kernel}
-                own = {**params["net"], "decoder": {**params["net"]["decoder"], "conv_out": last}}
-                return reconstruct(own, x, key)[0]
-
-            def fooled(out):
-                return first_stage.generator_loss(discriminate(params, extra, out)[0])
-
-            kernel = params["net"]["decoder"]["conv_out"]["kernel"]
-            weight = first_stage.adaptive_weight(
-                lambda k: nll(params, extra, x, with_last(k)), lambda k: fooled(with_last(k)), kernel, config.adversarial
-            )
-            value = fooled(out)
-            begun = first_stage.begun(extra["updates"], since)
+            weight, value = self.weight(params, extra, key, x), self.fooled(params, extra, out)
+            begun = first_stage.begun(extra["updates"], self.since)
             extra = {**extra, "updates": extra["updates"] + 1} if train else extra
             return error + penalty + begun * weight * value, (extra, {**metrics, "fooled": value, "weight": weight})
 
         return loss
 
-    def adversary(params, extra, key, batch):
-        out = jax.lax.stop_gradient(reconstruct(params["net"], batch["image"], key)[0])
-        real, _ = discriminate(params, extra, batch["image"])
-        fake, after = discriminate(params, extra, out)
-        begun = first_stage.begun(extra["updates"], since)
+    def adversary(self, params: Any, extra: Any, key: Any, batch: Any) -> Any:
+        """The critic's loss."""
+        import jax
+
+        from jgen.objectives import first_stage
+
+        out = jax.lax.stop_gradient(self.reconstruct(params["net"], batch["image"], key)[0])
+        real, _ = self.discriminate(params, extra, batch["image"])
+        fake, after = self.discriminate(params, extra, out)
+        begun = first_stage.begun(extra["updates"], self.since)
         return begun * first_stage.discriminator_loss(real, fake), ({**extra, "critic": after["batch_stats"]}, {})
-
-    def init(key):
-        """What the losses need besides the autoencoder: (params, extra)."""
-        params, extra = {}, {}
-        if distance is not None:
-            params["judge"] = jax.tree.map(jnp.asarray, judge)
-        if config.adversarial:
-            made = critic.init(key, jnp.zeros((1, *pixels)), train=False)
-            params["critic"] = made["params"]
-            extra = {"critic": made["batch_stats"], "updates": jnp.zeros((), jnp.int32)}
-        return params, extra
-
-    return generator, adversary, init
 
 
 def autoencoder_stage(config: "Config", net: Any) -> Any:
@@ -162,11 +188,11 @@ def autoencoder_stage(config: "Config", net: Any) -> Any:
     from jgen.train import Phase
     from jgen.train.rates import ramped, warmup_cosine
 
-    shape, (generator, adversary, more) = config.data.shape, autoencoder_losses(config, net)
+    shape, losses = config.data.shape, Losses(config, net)
 
     def init(key):
         keys = jax.random.split(key)
-        params, extra = more(keys[1])
+        params, extra = losses.init(keys[1])
         return {**params, "net": net.init(keys[0], jnp.zeros((1, *shape)))["params"]}, extra
 
     def reconstructed(params, x):
@@ -189,9 +215,9 @@ def autoencoder_stage(config: "Config", net: Any) -> Any:
 
     rate = warmup_cosine(2e-3 if config.first_channels < 64 else 4.5e-6 * config.data.batch_size, config.train.steps, 100, 0.1)
     players = {"net": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))}
-    phases = [Phase("net", generator(train=True))]
+    phases = [Phase("net", losses.generator(train=True))]
     if config.adversarial:
-        phases.append(Phase("critic", adversary))
+        phases.append(Phase("critic", losses.adversary))
         players["critic"] = optax.adam(rate, b1=0.5, b2=0.9)
     return Stage(
         name="autoencoder",
@@ -202,6 +228,6 @@ def autoencoder_stage(config: "Config", net: Any) -> Any:
         optimizers=players,
         ema={"net": ramped(0.998)},
         pictures={"reconstructions": reconstructions},
-        validate=generator(train=False),
+        validate=losses.generator(train=False),
         evaluate=evaluate,
     )

@@ -17,22 +17,15 @@ from experiments._diffusion import (
     CIFAR10,
     FASHION_MNIST,
     ChainKnobs,
-    ChainSolver,
-    Solver,
-    SolverName,
     asked,
-    bounded,
-    chain_levels,
-    check_churn,
     classes,
-    free_guidance,
     null_label,
     optimizer,
     paper_steps,
     schedule,
-    solve,
     unet,
 )
+from experiments._sampling import ChainSolver, Solver, SolverName, bounded, chain_levels, check_churn, free_guidance, solve
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment, Stage

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments._diffusion import FASHION_MNIST, Knobs, Solver, continuous_stage, song_knobs, song_unet
+from experiments._continuous import continuous_stage
+from experiments._diffusion import FASHION_MNIST, Knobs, song_knobs, song_unet
+from experiments._sampling import Solver
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, Solver, continuous_stage, paper_steps, unet
+from experiments._continuous import continuous_stage
+from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, paper_steps, unet
+from experiments._sampling import Solver
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment

@@ -140,19 +140,94 @@ def optimizers(config: Config) -> dict[str, Any]:
     return {"d": optax.chain(adam, clip) if config.penalty == "clip" else adam, "g": adam}
 
 
-def build(config: Config) -> "Experiment":
-    import jax
-    import jax.numpy as jnp
+class Game:
+    """Both players: their networks, what each sees in a step, their losses, and samples."""
 
-    from experiments._gan import modes, square
-    from jgen import samplers
-    from jgen.arrays import spread
-    from jgen.data import classes_of, resolve
+    def __init__(self, config: Config):
+        from experiments._gan import square
+        from jgen.data import classes_of
+        from jgen.models.gan.dcgan import Discriminator, Generator
+        from jgen.objectives import augmentation, gan
+
+        self.config, self.classes = config, classes_of(config.data, config.conditioning != "none")
+        self.g = Generator(square(config.data), config.data.shape[-1], config.width, config.network)
+        self.d = Discriminator(config.width, config.network, config.conditioning)
+        self.law = {"relativistic": gan.relativistic_paired}.get(config.loss) or getattr(gan, config.loss)
+        self.augment = augmentation.named(config.augment).augment
+        self.regularizers = penalty(config), consistency(config)
+
+    def labels(self, label: Any) -> Any:
+        import jax
+
+        return jax.nn.one_hot(label, self.classes) if self.classes else None
+
+    def init(self, key: Any) -> Any:
+        import jax
+        import jax.numpy as jnp
+
+        keys, label = jax.random.split(key), self.labels(jnp.zeros(1, jnp.int32))
+        made = self.g.init(keys[0], jnp.zeros((1, self.config.z_dim)), label)
+        d = self.d.init(keys[1], jnp.zeros((1, *self.config.data.shape)), label)["params"]
+        return {"g": made["params"], "d": d}, {"g": made["batch_stats"]}
+
+    def generate(self, params: Any, extra: Any, z: Any, label: Any, train: bool) -> Any:
+        """(images, G's statistics as they are after them)."""
+        variables = {"params": params["g"], "batch_stats": extra["g"]}
+        return self.g.apply(variables, z, label, train=train, mutable=["batch_stats"])
+
+    def judge(self, params: Any, x: Any, label: Any) -> Any:
+        return self.d.apply({"params": params["d"]}, x, label)
+
+    def play(self, params: Any, extra: Any, key: Any, batch: Any) -> Any:
+        """What both players see: (a key, reals, fakes, D's verdicts on both as augmented, labels, G's new statistics)."""
+        import jax
+
+        from jgen.arrays import spread
+
+        z_key, real_key, fake_key, key = jax.random.split(key, 4)
+        real, label = batch["image"], self.labels(batch["label"])
+        z = spread(jax.random.normal(z_key, (len(real), self.config.z_dim)), real)
+        fake, new = self.generate(params, extra, z, label, True)
+        verdicts = (self.judge(params, self.augment(k, x, extra), label) for k, x in ((real_key, real), (fake_key, fake)))
+        return key, real, fake, *verdicts, label, new["batch_stats"]
+
+    def named(self, verdict: Any, label: Any) -> Any:
+        """The auxiliary classifier's loss, of reals and of fakes alike (Odena et al. 2016, arXiv:1610.09585)."""
+        import jax.numpy as jnp
+
+        from jgen.objectives.gan_conditional import cross_entropy
+
+        return 0.0 if verdict.classes is None else cross_entropy(verdict.classes, jnp.argmax(label, -1))
+
+    def d_loss(self, params: Any, extra: Any, key: Any, batch: Any) -> Any:
+        import jax
+        import jax.numpy as jnp
+
+        key, real, fake, true, false, label, _ = self.play(params, extra, key, batch)
+        value = self.law.d(true.logits, false.logits) + self.named(true, label) + self.named(false, label)
+        keys = key, jax.random.fold_in(key, 1)
+        see = lambda x: self.judge(params, x, label).logits  # noqa: E731
+        size = sum(regularizer(see, k, real, fake) for regularizer, k in zip(self.regularizers, keys))
+        metrics = {"real_logits": jnp.mean(true.logits), "fake_logits": jnp.mean(false.logits), "penalty": size}
+        return value + size, (extra, metrics)
+
+    def g_loss(self, params: Any, extra: Any, key: Any, batch: Any) -> Any:
+        _, _, _, true, false, label, stats = self.play(params, extra, key, batch)
+        return self.law.g(false.logits, true.logits) + self.named(false, label), ({**extra, "g": stats}, {})
+
+    def sample(self, params: Any, extra: Any, keys: Any, options: Labelled) -> Any:
+        from jgen import samplers
+
+        label = samplers.class_labels(keys, options.label, self.classes)
+        z = samplers.noise(keys, (self.config.z_dim,))
+        return self.generate(params, extra, z, None if label is None else self.labels(label), False)[0]
+
+
+def build(config: Config) -> "Experiment":
+    from experiments._gan import modes
+    from jgen.data import resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
-    from jgen.models.gan.dcgan import Discriminator, Generator
-    from jgen.objectives import augmentation, gan
-    from jgen.objectives.gan_conditional import cross_entropy
     from jgen.train import Phase
     from jgen.train.rates import ramped
 
@@ -162,69 +237,19 @@ def build(config: Config) -> "Experiment":
         config = replace(config, penalty_weight=config.penalty_weight or PENALTY_WEIGHTS[config.penalty])
     if config.loss == "wasserstein" and config.penalty == "none":
         raise UserError("penalty=none: a Wasserstein critic must be kept Lipschitz; take gp or clip")
-    classes, channels = classes_of(config.data, config.conditioning != "none"), config.data.shape[-1]
-    g = Generator(square(config.data), channels, config.width, config.network)
-    d = Discriminator(config.width, config.network, config.conditioning)
-    law = {"relativistic": gan.relativistic_paired}.get(config.loss) or getattr(gan, config.loss)
-    augment, regularizers = augmentation.named(config.augment).augment, (penalty(config), consistency(config))
-
-    def labels(label):
-        return jax.nn.one_hot(label, classes) if classes else None
-
-    def init(key):
-        keys, label = jax.random.split(key), labels(jnp.zeros(1, jnp.int32))
-        made = g.init(keys[0], jnp.zeros((1, config.z_dim)), label)
-        params = {"g": made["params"], "d": d.init(keys[1], jnp.zeros((1, *config.data.shape)), label)["params"]}
-        return params, {"g": made["batch_stats"]}
-
-    def generate(params, extra, z, label, train):
-        return g.apply({"params": params["g"], "batch_stats": extra["g"]}, z, label, train=train, mutable=["batch_stats"])
-
-    def judge(params, x, label):
-        return d.apply({"params": params["d"]}, x, label)
-
-    def play(params, extra, key, batch):
-        """What both players see: (a key, reals, fakes, D's verdicts on both as augmented, labels, G's new statistics)."""
-        z_key, real_key, fake_key, key = jax.random.split(key, 4)
-        real, label = batch["image"], labels(batch["label"])
-        z = spread(jax.random.normal(z_key, (len(real), config.z_dim)), real)
-        fake, new = generate(params, extra, z, label, True)
-        verdicts = (judge(params, augment(k, x, extra), label) for k, x in ((real_key, real), (fake_key, fake)))
-        return key, real, fake, *verdicts, label, new["batch_stats"]
-
-    def named(verdict, label):
-        """The auxiliary classifier's loss, of reals and of fakes alike (Odena et al. 2016, arXiv:1610.09585)."""
-        return 0.0 if verdict.classes is None else cross_entropy(verdict.classes, jnp.argmax(label, -1))
-
-    def d_loss(params, extra, key, batch):
-        key, real, fake, true, false, label, _ = play(params, extra, key, batch)
-        value = law.d(true.logits, false.logits) + named(true, label) + named(false, label)
-        keys = (key, jax.random.fold_in(key, 1))
-        size = sum(r(lambda x: judge(params, x, label).logits, k, real, fake) for r, k in zip(regularizers, keys))
-        metrics = {"real_logits": jnp.mean(true.logits), "fake_logits": jnp.mean(false.logits), "penalty": size}
-        return value + size, (extra, metrics)
-
-    def g_loss(params, extra, key, batch):
-        _, _, _, true, false, label, stats = play(params, extra, key, batch)
-        return law.g(false.logits, true.logits) + named(false, label), ({**extra, "g": stats}, {})
-
-    def sample(params, extra, keys, options):
-        label = samplers.class_labels(keys, options.label, classes)
-        z = samplers.noise(keys, (config.z_dim,))
-        return generate(params, extra, z, None if label is None else labels(label), False)[0]
-
+    game = Game(config)
     return Experiment([
         Stage(
             name="gan",
             data=config.data,
             train=config.train,
-            init=init,
-            phases=[Phase("d", d_loss), Phase("g", g_loss, every=config.critic_steps)],
+            init=game.init,
+            phases=[Phase("d", game.d_loss), Phase("g", game.g_loss, every=config.critic_steps)],
             optimizers=optimizers(config),
             ema={"g": ramped(config.ema)},
-            sample=sample,
+            sample=game.sample,
             options=config.sampling,
-            evaluate=modes(config.data, sample, config.sampling),
+            evaluate=modes(config.data, game.sample, config.sampling),
         )
     ])  # fmt: skip
 

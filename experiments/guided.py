@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import jgen
 from experiments import classifier, ddpm
-from experiments._diffusion import FASHION_MNIST, GONE, ChainName, Prediction, paper_steps
+from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, paper_steps
+from experiments._sampling import GONE
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:

@@ -17,26 +17,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import (
-    ChainKnobs,
-    ChainName,
-    ChainSolver,
-    Prediction,
-    SolverName,
-    chain_levels,
-    check_drop_label,
-    free_guidance,
-    mean_loss,
-    optimizer,
-    schedule,
-    solve,
-    unet,
-)
+from experiments._diffusion import ChainKnobs, ChainName, Prediction, check_drop_label, mean_loss, optimizer, schedule, unet
 from experiments._first_stage import autoencoder_stage, first_stage
+from experiments._sampling import ChainSolver, SolverName, chain_levels, free_guidance, solve
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.experiment import Experiment, Stage
+    from jgen.models.autoencoder import AutoencoderKL, VQModel
 
 
 @dataclass(frozen=True)
@@ -220,19 +208,147 @@ def captions(config: Config, prompt: str) -> Any:
     return np.frombuffer(text.ljust(length, b"\0"), np.uint8)[None]
 
 
-def build(config: Config) -> "Experiment":
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
+class Prior:
+    """The diffusion of an autoencoder's latents: its stage of training, and sampling."""
 
-    from jgen import samplers
-    from jgen.data import open_source, resolve
+    def __init__(self, config: Config, net: "AutoencoderKL | VQModel", first: "Stage"):
+        self.config, self.net, self.first, self.chain = config, net, first, schedule(config)
+        self.text, self.conditional = config.condition == "text", config.condition != "none"
+        self.null = 0 if self.text else config.data.num_classes
+        self.grid = net.grid(*config.data.shape[:2])
+        self.apply, self.fresh = prior_network(config)
+        self.examples = captions(config, "") if self.text else None
+
+    def encode(self, params: Any, x: Any, key: Any) -> Any:
+        """Latents of images, before they are scaled."""
+        import jax
+
+        from jgen.objectives import first_stage as bottleneck
+
+        found = self.net.apply({"params": params["net"]}, x, method="encode")
+        if self.config.first == "vq":
+            return found
+        return bottleneck.latents(*found, jax.random.normal(key, found[0].shape))
+
+    def init(self, key: Any) -> Any:
+        import jax
+        import jax.numpy as jnp
+
+        params, extra = self.first.init(key)
+        latents, caption = jnp.zeros((1, *self.grid)), None if self.examples is None else jnp.asarray(self.examples[:1])
+        scale = jnp.asarray(self.config.scale or 1.0, jnp.float32)
+        made = self.fresh(jax.random.fold_in(key, 1), latents, caption)
+        return {**params, "prior": made}, {**extra, "scale": scale}
+
+    def begin(self, params: Any, extra: Any, fresh: Any, fresh_extra: Any) -> Any:
+        """The autoencoder as it was trained, a fresh prior, and the scale of the latents. UserError for other sizes."""
+        import jax
+        import jax.numpy as jnp
+
+        from jgen.errors import UserError
+
+        if jax.tree.map(jnp.shape, params["net"]) != jax.tree.map(jnp.shape, fresh["net"]):
+            raise UserError(f"prior: latents of {self.grid} are not those of the autoencoder it begins from")
+        if not self.config.scale:
+            fresh_extra = {**fresh_extra, "scale": self.measured_scale(params)}
+        return {**fresh, **{k: v for k, v in params.items() if k != "prior"}}, fresh_extra
+
+    def measured_scale(self, params: Any) -> Any:
+        """What makes the latents of the first 256 images of unit deviation."""
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        from jgen.data import open_source
+        from jgen.objectives import first_stage as bottleneck
+
+        source = open_source(self.config.data, self.config.train.seed)
+        images = np.stack([source[i]["image"] for i in range(min(len(source), 256))]) / np.float32(127.5) - 1
+        return bottleneck.scale_factor(self.encode(params, jnp.asarray(images), jax.random.key(0)))
+
+    def objective(self, train: bool) -> Any:
+        """The simple loss of scaled latents."""
+        import jax
+
+        from jgen.objectives import diffusion
+
+        config = self.config
+        how: dict[str, Any] = dict(conditional=self.conditional, drop_label=config.drop_label, null_label=self.null)
+        own = diffusion.simple(self.apply, self.chain, config.prediction, player="prior", train=train, **how)
+
+        def loss(params, extra, key, batch):
+            latents = extra["scale"] * self.encode(params, batch["image"], jax.random.fold_in(key, 7))
+            told = {"label": batch["caption"]} if self.text else {}
+            return own(params, extra, key, {**batch, **told, "image": jax.lax.stop_gradient(latents)})
+
+        return loss
+
+    def asked(self, keys: Any, options: Sampling) -> Any:
+        """The caption or class of every image, None without a condition. Raises UserError for what the model can't be asked."""
+        import jax
+        import jax.numpy as jnp
+
+        from jgen import samplers
+        from jgen.errors import UserError
+
+        if self.text and options.label != -1:
+            raise UserError(f"label={options.label}: this model takes captions; say --prompt")
+        if self.text:
+            told = jnp.asarray(captions(self.config, options.prompt))
+            return told[jax.vmap(lambda k: jax.random.randint(jax.random.fold_in(k, 1 << 30), (), 0, len(told)))(keys)]
+        if options.prompt:
+            raise UserError(f"prompt={options.prompt}: this model has no captions; train one with --condition text")
+        if options.guidance != 1 and not self.conditional:
+            raise UserError(
+                f"guidance={options.guidance}: this model has no condition; train one with --condition class or text"
+            )
+        return samplers.class_labels(keys, options.label, self.null if self.conditional else 0)
+
+    def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
+        """Images, decoded from latents drawn. Raises UserError for options that can't be."""
+        import jax.numpy as jnp
+
+        from jgen.errors import UserError
+        from jgen.objectives import edm
+
+        if options.threshold:
+            raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
+        label, form = self.asked(keys, options), edm.chain(self.chain, self.config.prediction)
+
+        def call(x, sigma, label):
+            return edm.denoiser(lambda x, t: self.apply(params["prior"], x, t, label), form)(x, sigma)
+
+        denoise = free_guidance(self.config, options, call, label, self.null)
+        z = solve(denoise, options, keys, self.grid, chain_levels(options, self.chain)) / extra["scale"]
+        method = "decode_nearest" if self.config.first == "vq" else "decode"
+        return jnp.clip(self.net.apply({"params": params["net"]}, z, method=method), -1, 1)
+
+    def stage(self) -> "Stage":
+        from jgen.experiment import Stage
+        from jgen.train import Phase
+        from jgen.train.rates import ramped
+
+        config, validate = self.config, self.objective(train=False)
+        return Stage(
+            name="diffusion",
+            data=config.data,
+            train=replace(config.train, steps=config.prior_steps),
+            init=self.init,
+            phases=[Phase("prior", self.objective(train=True))],
+            optimizers={"prior": optimizer(config, config.prior_steps)},
+            ema={"prior": ramped(config.ema)},
+            sample=self.sample,
+            options=config.sampling,
+            validate=validate,
+            evaluate=mean_loss(validate),
+            begin=self.begin,
+        )
+
+
+def build(config: Config) -> "Experiment":
+    from jgen.data import resolve
     from jgen.errors import UserError
-    from jgen.experiment import Experiment, Stage
-    from jgen.objectives import diffusion, edm
-    from jgen.objectives import first_stage as bottleneck
-    from jgen.train import Phase
-    from jgen.train.rates import ramped
+    from jgen.experiment import Experiment
 
     config = replace(config, data=resolve(config.data))
     if config.conditional:
@@ -240,86 +356,7 @@ def build(config: Config) -> "Experiment":
     check_drop_label(config)
     net = first_stage(config)
     first = autoencoder_stage(config, net)
-    text, grid = config.condition == "text", net.grid(*config.data.shape[:2])
-    chain = schedule(config)
-    apply, init_prior = prior_network(config)
-    examples = captions(config, "") if text else None
-    null, conditional = (0 if text else config.data.num_classes), config.condition != "none"
-
-    def encode(params, x, key):
-        """Latents of images, before they are scaled."""
-        found = net.apply({"params": params["net"]}, x, method="encode")
-        if config.first == "vq":
-            return found
-        return bottleneck.latents(*found, jax.random.normal(key, found[0].shape))
-
-    def init(key):
-        params, extra = first.init(key)
-        latents, caption = jnp.zeros((1, *grid)), None if examples is None else jnp.asarray(examples[:1])
-        scale = jnp.asarray(config.scale or 1.0, jnp.float32)
-        return {**params, "prior": init_prior(jax.random.fold_in(key, 1), latents, caption)}, {**extra, "scale": scale}
-
-    def begin(params, extra, fresh, fresh_extra):
-        """The autoencoder as it was trained, a fresh prior, and the scale of the latents. UserError for other sizes."""
-        if jax.tree.map(jnp.shape, params["net"]) != jax.tree.map(jnp.shape, fresh["net"]):
-            raise UserError(f"prior: latents of {grid} are not those of the autoencoder it begins from")
-        if not config.scale:
-            source = open_source(config.data, config.train.seed)
-            images = np.stack([source[i]["image"] for i in range(min(len(source), 256))]) / np.float32(127.5) - 1
-            scale = bottleneck.scale_factor(encode(params, jnp.asarray(images), jax.random.key(0)))
-            fresh_extra = {**fresh_extra, "scale": scale}
-        return {**fresh, **{k: v for k, v in params.items() if k != "prior"}}, fresh_extra
-
-    def objective(train):
-        dropped = dict(drop_label=config.drop_label, null_label=null)
-        own = diffusion.simple(apply, chain, config.prediction, player="prior", conditional=conditional, train=train, **dropped)
-
-        def loss(params, extra, key, batch):
-            latents = extra["scale"] * encode(params, batch["image"], jax.random.fold_in(key, 7))
-            told = {"label": batch["caption"]} if text else {}
-            return own(params, extra, key, {**batch, **told, "image": jax.lax.stop_gradient(latents)})
-
-        return loss
-
-    def sample(params, extra, keys, options: Sampling):
-        if options.threshold:
-            raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
-        label = None
-        if text and options.label != -1:
-            raise UserError(f"label={options.label}: this model takes captions; say --prompt")
-        if text:
-            told = jnp.asarray(captions(config, options.prompt))
-            label = told[jax.vmap(lambda k: jax.random.randint(jax.random.fold_in(k, 1 << 30), (), 0, len(told)))(keys)]
-        elif options.prompt:
-            raise UserError(f"prompt={options.prompt}: this model has no captions; train one with --condition text")
-        else:
-            label = samplers.class_labels(keys, options.label, null if conditional else 0)
-
-        def call(x, sigma, label):
-            return edm.denoiser(lambda x, t: apply(params["prior"], x, t, label), edm.chain(chain, config.prediction))(x, sigma)
-
-        denoise = free_guidance(config, options, call, label, null)
-        z = solve(denoise, options, keys, grid, chain_levels(options, chain)) / extra["scale"]
-        method = "decode_nearest" if config.first == "vq" else "decode"
-        return jnp.clip(net.apply({"params": params["net"]}, z, method=method), -1, 1)
-
-    validate = objective(train=False)
-
-    second = Stage(
-        name="diffusion",
-        data=config.data,
-        train=replace(config.train, steps=config.prior_steps),
-        init=init,
-        phases=[Phase("prior", objective(train=True))],
-        optimizers={"prior": optimizer(config, config.prior_steps)},
-        ema={"prior": ramped(config.ema)},
-        sample=sample,
-        options=config.sampling,
-        validate=validate,
-        evaluate=mean_loss(validate),
-        begin=begin,
-    )
-    return Experiment([first, second])
+    return Experiment([first, Prior(config, net, first).stage()])
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import pytest
 import tyro
 
 from experiments import cascade, ddpm, guided, latent_diffusion
-from experiments._diffusion import chain_levels, schedule
+from experiments._diffusion import schedule
 from experiments._first_stage import first_stage, reconstructor
+from experiments._sampling import chain_levels
 from jgen import schedules, sigmas
 from jgen.data import resolve
 from jgen.metrics import by_steps, trade_off
