@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments._diffusion import asked, null_label, optimizer
-from experiments._sampling import bounded, free_guidance, levels, solve
+from experiments._editing import edits, told_of
+from experiments._sampling import bounded, check, free_guidance, from_noise, levels
 
 
 def loss_by_level(config: Any, apply: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float]) -> Any:
@@ -44,8 +45,12 @@ def continuous_stage(
     noise_levels: Any,
     ends: tuple[float, float],
     supports: Sequence[str] = ("dtype",),
+    by_time: Any = None,
 ) -> Any:
-    """A stage that trains a network of the continuous coordinates and samples it; ends: the least and greatest level."""
+    """A stage that trains a network of the continuous coordinates and samples it.
+
+    ends: the least and greatest level. by_time: as of `levels`.
+    """
     import jax.numpy as jnp
 
     from jgen.experiment import Stage
@@ -62,13 +67,22 @@ def continuous_stage(
         label = jnp.zeros((1,), jnp.int32) if config.conditional else None
         return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, {}
 
-    def sample(params, extra, keys, options):
+    def denoising(params, options, label):
         def call(x, sigma, label):
             return edm.denoiser(lambda x, noise: apply(params["net"], x, noise, label), precondition)(x, sigma)
 
-        label = asked(config, keys, options.label)
-        denoise = bounded(options, free_guidance(config, options, call, label))
-        return jnp.clip(solve(denoise, options, keys, shape, levels(options, *ends)), -1, 1)
+        return bounded(options, free_guidance(config, options, call, label))
+
+    def grid_of(options):
+        return levels(options, *ends, by_time)
+
+    def sample(params, extra, keys, options):
+        check(options)
+        denoise = denoising(params, options, asked(config, keys, options.label))
+        return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(options)), -1, 1)
+
+    def denoiser_of(params, extra, label):
+        return denoising(params, config.sampling, label)
 
     def objective(train):
         dropping = dict(drop_label=config.drop_label, null_label=null_label(config))
@@ -86,6 +100,7 @@ def continuous_stage(
         ema={"net": ramped(config.ema)},
         supports=frozenset(supports),
         sample=sample,
+        on_request=edits(config.sampling, denoiser_of, grid_of, told_of(config)),
         options=config.sampling,
         validate=objective(train=False),
         evaluate=loss_by_level(config, apply, precondition, noise_levels, ends),

@@ -1,5 +1,10 @@
-"""Sampling as the diffusion experiments share it: options, guidance, noise levels, and solvers in continuous coordinates."""
+"""Sampling as the diffusion experiments share it: its options, guidance, noise levels, and any sampler of any denoiser.
 
+A model of a discrete chain runs under the samplers of the continuous coordinates by `jgen.objectives.edm.chain`; a denoiser,
+whatever it was trained as, under those of the discrete coordinates along the chain of its noise levels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -7,32 +12,58 @@ from experiments._diffusion import Knobs, null_label
 
 if TYPE_CHECKING:
     from jgen.schedules import Schedule
+    from jgen.types import Denoise, Predict
 
-SolverName = Literal[
-    "heun", "euler", "euler_ancestral", "dpm_2", "dpm_2_ancestral", "dpm", "dpm_singlestep", "dpm_sde", "dpmpp_2s_ancestral",
-    "dpmpp_sde", "unipc", "lms",
+SamplerName = Literal[
+    "ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm_2", "dpm_2_ancestral", "dpm", "dpm_singlestep", "dpm_sde",
+    "dpmpp_2s_ancestral", "dpmpp_sde", "unipc", "lms",
 ]  # fmt: skip
-"""Samplers of the continuous coordinates (`jgen.samplers`)."""
-
-
+DISCRETE = ("ddim", "ddpm")
+"""Those of the discrete coordinates; all others are of the continuous ones."""
 CHURNED = ("heun", "euler", "dpm_2")
-"""Those that take churn."""
+OF_ORDER = ("dpm", "dpm_singlestep", "dpm_sde", "unipc", "lms")
+CONTINUOUS = (*CHURNED, *OF_ORDER, "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
+Variance = Literal["small", "large", "learned_range"]
+
+HEEDED: Mapping[str, Sequence[str]] = {
+    "eta": ("ddim",),
+    "variance": ("ddpm",),
+    "order": OF_ORDER,
+    "resamplings": ("ddpm",),
+    **{name: CHURNED for name in ("churn", "churn_from", "churn_to", "churn_noise")},
+}
+"""Options that are for some samplers alone, and which."""
+OF_CHAIN = {**HEEDED, "grid": CONTINUOUS, "sigma_min": CONTINUOUS}
+"""The same of a model with a chain, whose steps the samplers of the discrete coordinates take."""
 
 
 @dataclass(frozen=True)
 class Solver:
-    """Sampling in continuous coordinates."""
+    """Sampling of a denoiser."""
 
-    sampler: SolverName = "heun"
-    """dpm is multistep DPM-Solver++, dpm_sde the same with noise. One network call a step, but two in each step but the last of
-    heun, dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde."""
+    sampler: SamplerName = "heun"
+    """ddpm is ancestral sampling, dpm multistep DPM-Solver++, dpm_sde the same with noise. One network call a step, but two in
+    each step but the last of heun, dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde."""
     steps: int = 18
     order: int = 2
     """Of dpm, dpm_singlestep, dpm_sde, unipc and lms, 1 to 3."""
-    grid: Literal["karras", "log_snr", "uniform"] = "karras"
+    eta: float = 0.0
+    """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
+    variance: Variance = "large"
+    """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
+    grid: Literal["karras", "log_snr", "uniform", "quadratic"] = "karras"
     """How the noise levels are spaced."""
+    sigma_min: float = 0.0
+    """Least noise level, from which a last step leads to the clean image; 0 for the model's own. A higher one, such as 0.1,
+    leaves out what a model adds to its images at low levels."""
     churn: float = 0.0
-    """Of heun, euler and dpm_2: noise added on the way (EDM's S_churn)."""
+    """Of heun, euler and dpm_2: noise added on the way (EDM's S_churn),"""
+    churn_from: float = 0.0
+    """at levels above this one (S_min)"""
+    churn_to: float = 1e9
+    """and below this one (S_max),"""
+    churn_noise: float = 1.0
+    """of this deviation (S_noise)."""
     label: int = -1
     """Class of all images; -1 draws one for each. For a class-conditional model."""
     guidance: float = 1.0
@@ -44,29 +75,53 @@ class Solver:
     threshold: float = 0.0
     """Scale clean images down by this quantile of their pixels where it is beyond -1 or 1 rather than clip them, for strong
     guidance (Imagen: 0.995); 0 clips."""
+    mask: Literal["center", "left", "right", "top", "bottom"] = "center"
+    """Of --picture inpainted: what is taken out of held-out images."""
+    resamplings: int = 1
+    """Of --picture inpainted with ddpm: how often each stretch of steps is walked (RePaint); 1 puts known pixels in only."""
+    edit_from: float = 1.0
+    """Of --picture edited: the noise level that held-out images are brought to; the higher, the freer."""
 
 
 @dataclass(frozen=True)
-class ChainSolver(Solver):
-    """The same for a model of a discrete chain, which has times to go along."""
+class TimedSolver(Solver):
+    """The same for a model that has times to go along: those of a discrete chain, or of a path."""
 
-    grid: Literal["time", "log_snr", "karras", "uniform"] = "log_snr"
-    """How the noise levels of the continuous samplers are spaced: as the chain's times, or of themselves."""
+    grid: Literal["time", "log_snr", "karras", "uniform", "quadratic"] = "log_snr"
+    """How the noise levels of the continuous samplers are spaced: as the model's times, or of themselves."""
+
+
+def check(options: Solver, heeded: Mapping[str, Sequence[str]] = HEEDED) -> None:
+    """Raises UserError for an option that the chosen sampler does not heed, or one out of its range."""
+    from jgen.errors import UserError
+
+    for name, samplers in heeded.items():
+        value = getattr(options, name)
+        if options.sampler not in samplers and value != getattr(type(options)(), name):
+            verb = "does" if len(samplers) == 1 else "do"
+            raise UserError(f"{name}={value}: {options.sampler} takes none, only {', '.join(samplers)} {verb}")
+    if options.resamplings < 1:
+        raise UserError(f"resamplings={options.resamplings}: must be at least 1")
+    if not 0 <= options.eta <= 1:
+        raise UserError(f"eta={options.eta}: must be from 0 to 1")
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"threshold={options.threshold}: must be a quantile, from 0 (which clips) to 1")
+    if not options.guidance_from < options.guidance_to:
+        raise UserError(f"guidance_from={options.guidance_from}: must be below guidance_to={options.guidance_to}")
+    if options.steps == 1 and options.sampler == "ddpm":
+        raise UserError("steps=1: ddpm needs at least 2; ddim can do with 1")
 
 
 def free_guidance(
-    config: Knobs, options: Solver, call: Any, label: Any, null: int | None = None, chain: "Schedule | None" = None
+    config: Knobs, options: Solver, call: Any, label: Any, null: int | None = None, level: Callable[[Any], Any] = lambda t: t
 ) -> Any:
     """(x, t) -> call(x, t, label) with the options' classifier-free guidance.
 
-    null: the label for none, unless one above the classes. chain: whose steps t are, where they are not noise levels. Raises
+    null: the label for none, unless one above the classes. level: the noise level sigma of t, where t is not it. Raises
     UserError for a model that can't be guided.
     """
-    import jax.numpy as jnp
-
     from jgen.errors import UserError
     from jgen.samplers import cfg_batched
-    from jgen.samplers.guidance import interval
 
     def plain(x, t):
         return call(x, t, label)
@@ -79,67 +134,87 @@ def free_guidance(
     if not config.drop_label:
         raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
     guided = cfg_batched(call, label, null_label(config) if null is None else null, scale)
+    return within(options, guided, plain, level)
+
+
+def within(options: Solver, guided: Any, plain: Any, level: Callable[[Any], Any] = lambda t: t) -> Any:
+    """`guided` at the noise levels that the options name, `plain` elsewhere; level as of `free_guidance`."""
+    from jgen.samplers.guidance import interval
+
     if options.guidance_from <= 0 and options.guidance_to >= 1e9:
         return guided
-    level = (lambda t: t) if chain is None else (lambda t: jnp.asarray(chain.sigma, jnp.float32)[t])
     return interval(guided, plain, options.guidance_from, options.guidance_to, level)
 
 
+def level_of(chain: "Schedule") -> Callable[[Any], Any]:
+    """t -> the noise level sigma of a chain's step t."""
+    import jax.numpy as jnp
+
+    return lambda t: jnp.asarray(chain.sigma, jnp.float32)[t]
+
+
 def bounded(options: Solver, function: Any) -> Any:
-    """A predictor or denoiser whose clean images are within [-1, 1], clipped or by the options' dynamic threshold.
-
-    Raises UserError for a threshold that is no quantile.
-    """
+    """A predictor or denoiser whose clean images are within [-1, 1], clipped or by the options' dynamic threshold."""
     from jgen import samplers
-    from jgen.errors import UserError
 
-    if not 0 <= options.threshold <= 1:
-        raise UserError(f"threshold={options.threshold}: must be a quantile, from 0 (which clips) to 1")
     return samplers.dynamic_threshold(function, options.threshold) if options.threshold else samplers.clip(function)
 
 
-def levels(options: Solver, sigma_min: float, sigma_max: float) -> Any:
-    """The noise levels [steps + 1] of a sampling, 0 last."""
+def levels(options: Solver, sigma_min: float, sigma_max: float, by_time: Callable[[int, float], Any] | None = None) -> Any:
+    """The noise levels [steps + 1] of a sampling, 0 last. by_time: (steps, greatest level) -> those of grid=time."""
     from jgen import sigmas
+    from jgen.errors import UserError
 
+    if options.sigma_min and not 0 < options.sigma_min < sigma_max:
+        raise UserError(f"sigma_min={options.sigma_min}: must be above 0 and below {sigma_max:.4g}, the greatest noise level")
+    sigma_min = options.sigma_min or sigma_min
+    if options.grid == "time":
+        assert by_time is not None
+        if options.sigma_min:
+            raise UserError(
+                f"sigma_min={options.sigma_min}: grid=time goes down to the first of the model's times; try log_snr"
+            )
+        return by_time(options.steps, sigma_max)
     if options.grid == "log_snr":
         return sigmas.exponential(options.steps, sigma_min, sigma_max)
-    return sigmas.karras(options.steps, sigma_min, sigma_max, {"karras": 7.0, "uniform": 1.0}[options.grid])
+    return sigmas.karras(options.steps, sigma_min, sigma_max, {"karras": 7.0, "quadratic": 2.0, "uniform": 1.0}[options.grid])
 
 
 GONE = 200.0
 """The noise level above which nothing of an image is left: chains are sampled from there, be they noisier or not."""
 
 
-def chain_levels(options: ChainSolver, chain: "Schedule") -> Any:
-    """The same from the last level of a chain, or GONE, to its first; or along its times."""
+def chain_levels(options: TimedSolver, chain: "Schedule") -> Any:
+    """The same from the last level of a chain, or GONE, to its first."""
     from jgen import sigmas
 
-    if options.grid == "time":
-        return sigmas.of_schedule(chain, options.steps, GONE)
-    return levels(options, float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE))
+    ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE)
+    return levels(options, *ends, lambda steps, most: sigmas.of_schedule(chain, steps, most))
 
 
-def check_churn(options: Solver) -> None:
-    """Raises UserError for churn under a sampler that takes none."""
-    from jgen.errors import UserError
-
-    if options.churn and options.sampler not in CHURNED:
-        raise UserError(f"churn={options.churn}: {options.sampler} takes none, only {', '.join(CHURNED)} do")
-
-
-def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> Any:
-    """Images [B, H, W, C] by the chosen solver over noise levels [steps + 1], one key each.
-
-    Raises UserError for churn under a sampler that takes none.
-    """
+def walk(chain: "Schedule", options: Solver, predict: "Predict", keys: Any, x: Any) -> Any:
+    """Images [B, H, W, C] from x_T by one of the samplers of the discrete coordinates, in the options' steps of the chain."""
     from jgen import samplers
 
-    check_churn(options)
-    name, x = options.sampler, grid[0] * samplers.noise(keys, shape)
+    if options.sampler == "ddim":
+        return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
+    return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
+
+
+def solve(denoise: "Denoise", options: Solver, keys: Any, x: Any, grid: Any) -> Any:
+    """Images [B, H, W, C] by the chosen sampler over noise levels [steps + 1], from x at the first of them; one key each."""
+    from dataclasses import replace
+
+    from jgen import samplers, schedules
+
+    name = options.sampler
+    if name in DISCRETE:
+        chain = schedules.of_levels(grid[-2::-1])
+        start = x / (1 + grid[0] ** 2) ** 0.5
+        return walk(chain, replace(options, steps=len(chain)), schedules.predictor(denoise, chain), keys, start)
     if name in CHURNED:
-        churn = samplers.Churn(options.churn) if options.churn else None
-        return getattr(samplers, name)(denoise, x, grid, keys, churn=churn)
+        churn = samplers.Churn(options.churn, options.churn_from, options.churn_to, options.churn_noise)
+        return getattr(samplers, name)(denoise, x, grid, keys, churn=churn if options.churn else None)
     if name in ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"):
         return getattr(samplers, name)(denoise, x, grid, keys)
     if name == "dpm_sde":
@@ -149,3 +224,10 @@ def solve(denoise: Any, options: Solver, keys: Any, shape: Any, grid: Any) -> An
     return samplers.dpm_solver(
         denoise, x, grid, order=options.order, method="singlestep" if name == "dpm_singlestep" else "multistep"
     )
+
+
+def from_noise(denoise: "Denoise", options: Solver, keys: Any, shape: Sequence[int], grid: Any) -> Any:
+    """`solve` from noise of the greatest level."""
+    from jgen import samplers
+
+    return solve(denoise, options, keys, grid[0] * samplers.noise(keys, shape), grid)

@@ -29,6 +29,7 @@ from experiments._diffusion import (
     schedule,
     unet,
 )
+from experiments._sampling import SamplerName, Variance
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 class Sampling(ddpm.Sampling):
     """Of every stage."""
 
-    sampler: ddpm.SamplerName = "dpm"
+    sampler: SamplerName = "dpm"
     steps: int = 25
-    variance: ddpm.Variance = "small"
+    variance: Variance = "small"
     augment: float = 0.1
     """Deviation of the noise that is put on the smaller image of a super-resolution stage."""
 
@@ -204,11 +205,13 @@ class Cascade:
     def draw(self, i: int, params: Any, keys: Any, options: Sampling, low: Any, label: Any) -> Any:
         """Images of stage i."""
         import jax
+        import jax.numpy as jnp
 
         config, apply = self.config, self.apply(i, low)
         keys = jax.vmap(lambda k: jax.random.fold_in(k, 1000 + i))(keys)
         shape = (config.sizes[i],) * 2 + config.data.shape[-1:]
-        return ddpm.draw(config, options, lambda x, t, y: apply(params[self.players[i]], x, t, y), label, keys, shape)
+        network = lambda x, t, y: apply(params[self.players[i]], x, t, y)  # noqa: E731
+        return jnp.clip(ddpm.draw(config, options, network, label, keys, shape), -1, 1)
 
     def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
         """Images of stage `last`, through all that come before it. Raises UserError for noise it was not trained with."""

@@ -10,7 +10,8 @@ trained 800,000 steps of 128 images with a 35.7 M parameter U-Net: 10.6 hours on
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jgen
 from experiments._diffusion import (
@@ -25,32 +26,36 @@ from experiments._diffusion import (
     schedule,
     unet,
 )
-from experiments._sampling import ChainSolver, Solver, SolverName, bounded, chain_levels, check_churn, free_guidance, solve
+from experiments._editing import edit_levels, edits, told_of
+from experiments._sampling import (
+    DISCRETE,
+    OF_CHAIN,
+    SamplerName,
+    TimedSolver,
+    bounded,
+    chain_levels,
+    check,
+    free_guidance,
+    from_noise,
+    level_of,
+    walk,
+)
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment, Stage
     from jgen.models.unet import UNet
-    from jgen.schedules import Schedule
     from jgen.types import Denoise, Params, Predict
 
-SamplerName = Literal["ddim", "ddpm", SolverName]
-DISCRETE = ("ddim", "ddpm")
-"""Those of the discrete coordinates."""
 Raw = Callable[[Any, Any, Any], Any]
 """(x_t, t, label) -> what a network predicts."""
-Variance = Literal["small", "large", "learned_range"]
 
 
 @dataclass(frozen=True)
-class Sampling(ChainSolver):
+class Sampling(TimedSolver):
     sampler: SamplerName = "ddim"
-    """ddpm is ancestral sampling, dpm multistep DPM-Solver++; all but the first two run in continuous coordinates."""
+    """ddpm is ancestral sampling, dpm multistep DPM-Solver++; all but ddim and ddpm run in continuous coordinates."""
     steps: int = 50
     """Of ddim and ddpm evenly spaced over the chain."""
-    eta: float = 0.0
-    """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
-    variance: Variance = "large"
-    """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Config(ChainKnobs):
     sampling: Sampling = Sampling()
     min_snr: float = 0.0
     """Weigh the loss by min(SNR, this); 0 for the simple loss."""
+    learn_variance: bool = False
+    """Learn the variance of the steps back too, by the hybrid loss (see experiments.improved_ddpm)."""
 
 
 PRESETS = {
@@ -74,19 +81,24 @@ PRESETS = {
 }
 
 
-def network(config: Config, outputs: int = 1) -> "UNet":
-    """The U-Net, with `outputs` times the channels of an image: 2 where it learns its variance."""
-    return unet(config, outputs * config.data.shape[-1], config.train.dtype, config.train.remat)
+def network(config: Config) -> "UNet":
+    """The U-Net, with twice the channels of an image where it learns its variance."""
+    return unet(config, (1 + config.learn_variance) * config.data.shape[-1], config.train.dtype, config.train.remat)
 
 
-def raw(config: Config, params: "Params", outputs: int = 1) -> Raw:
+def raw(config: Config, params: "Params") -> Raw:
     """The network as it is: (x_t, t, label) -> what it predicts."""
-    net = network(config, outputs)
+    net = network(config)
     return lambda x, t, label: net.apply({"params": params["net"]}, x, t, label)
 
 
-def predicting(config: ChainKnobs, options: "Sampling", network: Raw, label: Any = None) -> "Predict":
-    """(x_t, t) -> the clean image within [-1, 1], guided as the options say: what every discrete-time sampler takes."""
+def predicting(
+    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, null: Any = None, pixels: bool = True
+) -> "Predict":
+    """(x_t, t) -> the clean image, guided as the options say: what every discrete-time sampler takes.
+
+    pixels: it is kept within [-1, 1]. null: as of `free_guidance`.
+    """
     from jgen.objectives import diffusion
 
     chain = schedule(config)
@@ -94,10 +106,13 @@ def predicting(config: ChainKnobs, options: "Sampling", network: Raw, label: Any
     def call(x, t, label):
         return diffusion.predictor(lambda x, t: network(x, t, label), chain, config.prediction)(x, t)
 
-    return bounded(options, free_guidance(config, options, call, label, chain=chain))
+    guided = free_guidance(config, options, call, label, null, level_of(chain))
+    return bounded(options, guided) if pixels else guided
 
 
-def denoising(config: ChainKnobs, options: Solver, network: Raw, label: Any = None) -> "Denoise":
+def denoising(
+    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, null: Any = None, pixels: bool = True
+) -> "Denoise":
     """(x, sigma) -> the same: what the samplers of the continuous coordinates take."""
     from jgen.objectives import edm
 
@@ -106,47 +121,44 @@ def denoising(config: ChainKnobs, options: Solver, network: Raw, label: Any = No
     def call(x, sigma, label):
         return edm.denoiser(lambda x, t: network(x, t, label), form)(x, sigma)
 
-    return bounded(options, free_guidance(config, options, call, label))
+    guided = free_guidance(config, options, call, label, null)
+    return bounded(options, guided) if pixels else guided
 
 
-def predictor(
-    config: Config, params: "Params", label: Any = None, options: Sampling = Sampling(), outputs: int = 1
-) -> "Predict":
+def predictor(config: Config, params: "Params", label: Any = None, options: Sampling = Sampling()) -> "Predict":
     """`predicting` of a run's weights."""
-    return predicting(config, options, raw(config, params, outputs), label)
+    return predicting(config, options, raw(config, params), label)
 
 
-def walk(chain: "Schedule", options: Sampling, predict: "Predict", keys: Any, shape: tuple[int, ...]) -> Any:
-    """Images by one of the samplers of the discrete coordinates. Raises UserError for churn, which they do not take."""
+def draw(
+    config: ChainKnobs,
+    options: TimedSolver,
+    network: Raw,
+    label: Any,
+    keys: Any,
+    shape: tuple[int, ...],
+    null: Any = None,
+    pixels: bool = True,
+) -> Any:
+    """Images, or latents, of a network by any sampler, guided or not. null, pixels: as of `predicting`."""
     from jgen import samplers
 
-    check_churn(options)
-    x = samplers.noise(keys, shape)
-    if options.sampler == "ddim":
-        return samplers.ddim(predict, chain, x, keys, timesteps=options.steps, eta=options.eta)
-    return samplers.ancestral(predict, chain, x, keys, timesteps=options.steps, variance=options.variance)
-
-
-def solved(chain: "Schedule", options: Solver, denoise: "Denoise", keys: Any, shape: tuple[int, ...]) -> Any:
-    """Images by one of the samplers of the continuous coordinates."""
-    import jax.numpy as jnp
-
-    return jnp.clip(solve(denoise, options, keys, shape, chain_levels(options, chain)), -1, 1)
-
-
-def draw(config: ChainKnobs, options: Sampling, network: Raw, label: Any, keys: Any, shape: tuple[int, ...]) -> Any:
-    """Images of a network by any sampler, guided or not."""
+    check(options, OF_CHAIN)
+    chain = schedule(config)
     if options.sampler in DISCRETE:
-        return walk(schedule(config), options, predicting(config, options, network, label), keys, shape)
-    return solved(schedule(config), options, denoising(config, options, network, label), keys, shape)
+        predict = predicting(config, options, network, label, null, pixels)
+        return walk(chain, options, predict, keys, samplers.noise(keys, shape))
+    denoise = denoising(config, options, network, label, null, pixels)
+    return from_noise(denoise, options, keys, shape, chain_levels(options, chain))
 
 
-def sampler(config: Config, outputs: int = 1):
+def sampler(config: Config):
     """The experiment's `sample`."""
+    import jax.numpy as jnp
 
     def sample(params, extra, keys, options: Sampling):
         label = asked(config, keys, options.label)
-        return draw(config, options, raw(config, params, outputs), label, keys, config.data.shape)
+        return jnp.clip(draw(config, options, raw(config, params), label, keys, config.data.shape), -1, 1)
 
     return sample
 
@@ -197,7 +209,7 @@ def loss_by_time(config: Config, apply):
     return evaluate
 
 
-def stage(config: Config, name: str, objective, evaluate, outputs: int = 1, extra: Any = None) -> "Stage":
+def stage(config: Config, name: str, objective, evaluate, extra: Any = None) -> "Stage":
     """One stage of discrete-time diffusion. objective(apply, **how) -> loss; evaluate(apply) -> evaluation."""
     import jax.numpy as jnp
 
@@ -205,7 +217,7 @@ def stage(config: Config, name: str, objective, evaluate, outputs: int = 1, extr
     from jgen.train import Phase
     from jgen.train.rates import ramped
 
-    net, shape = network(config, outputs), config.data.shape
+    net, shape = network(config), config.data.shape
 
     def apply(params, x, t, label, **kwargs):
         return net.apply({"params": params}, x, t, label, **kwargs)
@@ -213,6 +225,9 @@ def stage(config: Config, name: str, objective, evaluate, outputs: int = 1, extr
     def init(key):
         label = jnp.zeros((1,), jnp.int32) if classes(config) else None
         return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, extra or {}
+
+    def denoiser_of(params, extra, label):
+        return denoising(config, config.sampling, raw(config, params), label)
 
     how = dict(conditional=config.conditional, drop_label=config.drop_label, null_label=null_label(config))
     return Stage(
@@ -224,7 +239,8 @@ def stage(config: Config, name: str, objective, evaluate, outputs: int = 1, extr
         optimizers={"net": optimizer(config, config.train.steps)},
         ema={"net": ramped(config.ema)},
         supports=frozenset(("dtype", "remat")),
-        sample=sampler(config, outputs),
+        sample=sampler(config),
+        on_request=edits(config.sampling, denoiser_of, partial(edit_levels, schedule(config)), told_of(config)),
         options=config.sampling,
         validate=objective(apply, **how, train=False),
         evaluate=evaluate(apply),
@@ -232,10 +248,15 @@ def stage(config: Config, name: str, objective, evaluate, outputs: int = 1, extr
 
 
 def simple_objective(config: Config):
-    """`stage`'s objective: the simple loss, weighed by min-SNR where asked."""
-    from jgen.objectives import diffusion
+    """`stage`'s objective: the simple loss, weighed by min-SNR where asked, or the hybrid one where the variance is learned."""
+    from jgen.errors import UserError
+    from jgen.objectives import diffusion, vlb
 
     chain = schedule(config)
+    if config.learn_variance and config.min_snr:
+        raise UserError(f"min_snr={config.min_snr}: weighs the simple loss alone, without learn_variance")
+    if config.learn_variance:
+        return lambda apply, **how: vlb.hybrid(apply, chain, config.prediction, **how)
     weights = diffusion.min_snr(chain, config.prediction, config.min_snr) if config.min_snr else None
     return lambda apply, **how: diffusion.simple(apply, chain, config.prediction, weights=weights, **how)
 

@@ -6,24 +6,34 @@
 
 Target of the cifar10 preset: FID 2.58 with an adaptive solver (rectified flow, table 1; flow matching reports 6.35 with its
 smaller network). The velocity network is a denoiser in other words (`jgen.objectives.edm.flow`), so every sampler of the
-continuous coordinates runs it; euler is the plain Euler method along the path.
+continuous coordinates runs it; euler with --sampling.grid time is the plain Euler method along the path.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jgen
 from experiments._continuous import continuous_stage
 from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, paper_steps, unet
-from experiments._sampling import Solver
+from experiments._sampling import SamplerName, TimedSolver
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jgen.experiment import Experiment
 
 
 @dataclass(frozen=True)
+class Sampling(TimedSolver):
+    sampler: SamplerName = "dpm"
+    steps: int = 25
+    grid: Literal["time", "log_snr", "karras", "uniform", "quadratic"] = "karras"
+    """How the noise levels sigma = t / (1 - t) are spaced: by the times t of the path, or of themselves."""
+
+
+@dataclass(frozen=True)
 class Config(Knobs):
-    sampling: Solver = Solver("dpm", steps=25)
+    sampling: Sampling = Sampling()
     logit_normal: bool = True
     """Train times drawn logit-normally, more of them in the middle; else uniformly."""
 
@@ -34,7 +44,7 @@ PRESETS = {
     "cifar10": Config(
         **CIFAR10,
         train=paper_steps(600_000),
-        sampling=Solver("euler", steps=100),
+        sampling=Sampling("euler", steps=100, grid="time"),
         num_res_blocks=4,
         dropout=0.15,
         logit_normal=False,
@@ -43,6 +53,14 @@ PRESETS = {
 
 ENDS = (0.01, 200.0)
 """Levels of sampling, t / (1 - t): almost the whole path."""
+
+
+def by_time(steps: int, sigma_max: float) -> "np.ndarray":
+    """Levels [steps + 1] evenly spaced in t, from that of sigma_max down to 0."""
+    import numpy as np
+
+    t = np.linspace(sigma_max / (1 + sigma_max), 0, steps + 1)
+    return t / (1 - t)
 
 
 def build(config: Config) -> "Experiment":
@@ -56,7 +74,7 @@ def build(config: Config) -> "Experiment":
     # The U-Net's time embedding is made for 0..1000.
     form = replace(form, noise=lambda sigma: 1000 * sigma / (1 + sigma))
     trained_on = edm.flow_levels(logit_normal=config.logit_normal)
-    return Experiment([continuous_stage(config, "flow_matching", net, form, trained_on, ENDS, ("dtype", "remat"))])
+    return Experiment([continuous_stage(config, "flow_matching", net, form, trained_on, ENDS, ("dtype", "remat"), by_time)])
 
 
 if __name__ == "__main__":

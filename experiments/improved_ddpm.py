@@ -15,17 +15,26 @@ from typing import TYPE_CHECKING, Literal
 import jgen
 from experiments import ddpm
 from experiments._diffusion import CIFAR10, FASHION_MNIST, ChainName, paper_steps
-from experiments.ddpm import Sampling
+from experiments._sampling import SamplerName, Variance
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
 
 
 @dataclass(frozen=True)
+class Sampling(ddpm.Sampling):
+    sampler: SamplerName = "ddpm"
+    variance: Variance = "learned_range"
+    """Of ancestral sampling: the posterior's, beta, or as the network learned it."""
+
+
+@dataclass(frozen=True)
 class Config(ddpm.Config):
-    sampling: Sampling = Sampling("ddpm", steps=50, variance="learned_range")
+    sampling: Sampling = Sampling()
     schedule: ChainName = "cosine"
     """How the noise grows along the chain."""
+    learn_variance: bool = True
+    """Always."""
     objective: Literal["hybrid", "vlb"] = "hybrid"
     """hybrid: the simple loss, and 0.001 of the bound for the variance; vlb: the bound itself."""
     evaluation_steps: int = 0
@@ -38,7 +47,7 @@ PRESETS = {
     "cifar10": Config(
         **{**CIFAR10, "learning_rate": 1e-4, "warmup": 0},
         train=paper_steps(500_000),
-        sampling=Sampling("ddpm", steps=4000, variance="learned_range"),
+        sampling=Sampling(steps=4000),
         num_res_blocks=3,
         attention=(2, 4),
         scale_shift_norm=True,
@@ -98,6 +107,8 @@ def build(config: Config) -> "Experiment":
     from jgen.objectives.importance import new_history
 
     config = replace(config, data=resolve(config.data))
+    if not config.learn_variance:
+        raise UserError("learn_variance=False: this experiment is about learned variances; see experiments.ddpm")
     if config.min_snr:
         raise UserError(f"min_snr={config.min_snr}: weighs the simple loss of ddpm, not the {config.objective} one")
     if config.evaluation_steps == 1 or config.evaluation_steps < 0:
@@ -111,7 +122,7 @@ def build(config: Config) -> "Experiment":
 
     extra = {"importance": new_history(len(chain))} if learned else {}
     return Experiment([
-        ddpm.stage(config, "improved_ddpm", objective, lambda apply: bound(config, apply), outputs=2, extra=extra)
+        ddpm.stage(config, "improved_ddpm", objective, lambda apply: bound(config, apply), extra=extra)
     ])  # fmt: skip
 
 

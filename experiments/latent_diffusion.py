@@ -9,27 +9,31 @@
     python -m experiments.latent_diffusion --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.latent_diffusion --preset imagenet256       # DiT-XL/2, for accelerators
 
-Two stages, one command: the autoencoder, then the diffusion of its latents. Target of the imagenet256 preset: FID 2.27 with
-guidance 1.5 (DiT, table 4), after 7 million steps of 256 images.
+Two stages, one command: the autoencoder, then the diffusion of its latents; --train.begin-from RUN/autoencoder takes that of
+an earlier run, for another prior. Target of the imagenet256 preset: FID 2.27 with guidance 1.5 (DiT, table 4), after 7 million
+steps of 256 images; DiT learns its variances too, and its autoencoder was trained with --perceptual 1 and LPIPS's files.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
+from experiments import ddpm
 from experiments._diffusion import ChainKnobs, ChainName, Prediction, check_drop_label, mean_loss, optimizer, schedule, unet
+from experiments._editing import edit_levels, edits
 from experiments._first_stage import autoencoder_stage, first_stage
-from experiments._sampling import ChainSolver, SolverName, chain_levels, free_guidance, solve
+from experiments._sampling import SamplerName, TimedSolver
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment, Stage
+    from jgen.experiment import Experiment, Picture, Stage
     from jgen.models.autoencoder import AutoencoderKL, VQModel
 
 
 @dataclass(frozen=True)
-class Sampling(ChainSolver):
-    sampler: SolverName = "dpm"
+class Sampling(TimedSolver):
+    sampler: SamplerName = "dpm"
     steps: int = 25
     prompt: str = ""
     """Caption of all images, for a model of captions; empty takes those of held-out images."""
@@ -63,8 +67,8 @@ class Config(ChainKnobs):
     adversarial_from: int = 250
     """Step at which it begins to count."""
     perceptual: float = 0.0
-    """Weight of a perceptual distance: LPIPS where its files are given, else one in the features of the small classifier that
-    jgen ships for the set."""
+    """Weight of a perceptual distance, 1 in the paper: LPIPS where its files are given, else one in the features of the small
+    classifier that jgen ships for the set."""
     perceptual_trunk: str = ""
     """LPIPS: torchvision's VGG16 or AlexNet weights, a .pth file."""
     perceptual_heads: str = ""
@@ -148,8 +152,6 @@ def prior_network(config: Config) -> Any:
     from jgen.models.text import ByteEncoder, FeatureEncoder
 
     text, classes = config.condition == "text", config.data.num_classes if config.condition == "class" else 0
-    if text and config.prior == "dit":
-        raise UserError("condition=text: captions are for the U-Net prior; DiT takes classes")
     if config.condition == "class" and not classes:
         raise UserError(f"condition=class: {config.data.name} has no labels")
     encoder = (ByteEncoder if config.data.captions == "bytes" else FeatureEncoder)(config.text_width)
@@ -306,22 +308,43 @@ class Prior:
 
     def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
         """Images, decoded from latents drawn. Raises UserError for options that can't be."""
-        import jax.numpy as jnp
-
         from jgen.errors import UserError
-        from jgen.objectives import edm
 
         if options.threshold:
             raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
-        label, form = self.asked(keys, options), edm.chain(self.chain, self.config.prediction)
 
-        def call(x, sigma, label):
-            return edm.denoiser(lambda x, t: self.apply(params["prior"], x, t, label), form)(x, sigma)
+        label, network = self.asked(keys, options), self.network(params)
+        z = ddpm.draw(self.config, options, network, label, keys, self.grid, self.null, pixels=False)
+        return self.decode(params, extra, z)
 
-        denoise = free_guidance(self.config, options, call, label, self.null)
-        z = solve(denoise, options, keys, self.grid, chain_levels(options, self.chain)) / extra["scale"]
+    def network(self, params: Any) -> ddpm.Raw:
+        return lambda x, t, label: self.apply(params["prior"], x, t, label)
+
+    def decode(self, params: Any, extra: Any, z: Any) -> Any:
+        """Images of scaled latents."""
+        import jax.numpy as jnp
+
         method = "decode_nearest" if self.config.first == "vq" else "decode"
-        return jnp.clip(self.net.apply({"params": params["net"]}, z, method=method), -1, 1)
+        return jnp.clip(self.net.apply({"params": params["net"]}, z / extra["scale"], method=method), -1, 1)
+
+    def edits(self) -> dict[str, "Picture"]:
+        """Held-out images, edited by way of their latents."""
+        import jax
+
+        options = self.config.sampling
+
+        def told(batch, keys):
+            if self.text and not options.prompt:
+                return batch["caption"]
+            return batch["label"] if self.conditional and not self.text and options.label < 0 else self.asked(keys, options)
+
+        def denoiser_of(params, extra, label):
+            return ddpm.denoising(self.config, options, self.network(params), label, self.null, pixels=False)
+
+        def encode(params, extra, images):
+            return extra["scale"] * self.encode(params, images, jax.random.key(0))
+
+        return edits(options, denoiser_of, partial(edit_levels, self.chain), told, encode, self.decode)
 
     def stage(self) -> "Stage":
         from jgen.experiment import Stage
@@ -338,6 +361,7 @@ class Prior:
             optimizers={"prior": optimizer(config, config.prior_steps)},
             ema={"prior": ramped(config.ema)},
             sample=self.sample,
+            on_request=self.edits(),
             options=config.sampling,
             validate=validate,
             evaluate=mean_loss(validate),

@@ -10,31 +10,47 @@ trained 300,000 steps. Images are taken as [0, 1] inside, so levels and step siz
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
+from experiments import _sampling
 from experiments._diffusion import mean_loss, optimizer, paper_steps
+from experiments._editing import edits
+from experiments._sampling import CONTINUOUS, DISCRETE, SamplerName, Solver, bounded, check, from_noise
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
     from jgen.experiment import Experiment
-    from jgen.types import Sample
+    from jgen.types import Denoise, Sample
+
+
+OWN = ("annealed", "consistent")
+DENOISING = (*DISCRETE, *CONTINUOUS)
+HEEDED = {
+    **_sampling.HEEDED,
+    **{name: OWN for name in ("steps_each", "denoise")},
+    **{name: DENOISING for name in ("steps", "grid", "sigma_min", "threshold")},
+    "step_size": ("annealed",),
+}
+"""Options that are for some samplers alone."""
 
 
 @dataclass(frozen=True)
-class Langevin:
-    """How annealed Langevin dynamics samples."""
+class Sampling(Solver):
+    """Annealed Langevin dynamics, or any sampler of a denoiser."""
 
-    sampler: Literal["annealed", "consistent"] = "annealed"
-    """consistent: a step a level, its noise chosen so that the next level is met; steps_each levels for each trained one."""
+    sampler: Literal["annealed", "consistent", SamplerName] = "annealed"
+    """annealed: the papers' Langevin dynamics; consistent: a step a level, its noise chosen so that the next level is met, and
+    steps_each levels for each trained one. The others run on the denoiser x + sigma^2 score."""
     steps_each: int = 30
-    """Steps at each level."""
+    """Steps of Langevin dynamics at each level."""
     step_size: float = 0.0
     """epsilon; 0 takes the one at which the noise settles to each level in steps_each steps (NCSNv2, technique 4)."""
     denoise: bool = True
-    """End with a step without noise."""
+    """End Langevin dynamics with a step without noise."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
     train: TrainConfig = TrainConfig(steps=700, save_every=350, sample_every=350)
     mesh: MeshConfig = MeshConfig()
-    sampling: Langevin = Langevin()
+    sampling: Sampling = Sampling()
     version: Literal[1, 2] = 2
     """1: the network is told the level; 2: its output is divided by it."""
     channels: int = 24
@@ -67,7 +83,7 @@ PRESETS = {
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1000, save_every=250, sample_every=500),
-        sampling=Langevin(steps_each=5),
+        sampling=Sampling(steps_each=5),
         levels=40,
         sigma_max=15.0,
         sigma_min=0.01,
@@ -76,7 +92,7 @@ PRESETS = {
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=128, flip=True),
         train=paper_steps(300_000),
-        sampling=Langevin(steps_each=5, step_size=6.2e-6),
+        sampling=Sampling(steps_each=5, step_size=6.2e-6),
         channels=128,
         levels=232,
         sigma_max=50.0,
@@ -116,28 +132,53 @@ def network(config: Config) -> tuple[Any, Callable[[Any], Any]]:
     return NCSN(config.channels, channels, levels=config.levels), index
 
 
+def denoising(apply: Callable[..., Any], params: Any, options: Sampling) -> "Denoise":
+    """(x, sigma) -> the clean image, of images in [-1, 1]: their levels are twice those of images in [0, 1]."""
+    import jax.numpy as jnp
+
+    from jgen.arrays import wide
+
+    def denoise(x, sigma):
+        inside, level = 0.5 * (x + 1), jnp.broadcast_to(0.5 * sigma, x.shape[:1])
+        return x + 2 * wide(level, x) ** 2 * apply(params["net"], inside, level)
+
+    return bounded(options, denoise)
+
+
+def grid_of(config: Config, options: Sampling) -> Any:
+    """The noise levels of the samplers that take a denoiser."""
+    return _sampling.levels(options, 2 * config.sigma_min, 2 * config.sigma_max)
+
+
 def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
-    """Annealed Langevin dynamics in the papers' two forms."""
+    """Annealed Langevin dynamics in the papers' two forms, or the denoiser of the score under any sampler."""
     import jax.numpy as jnp
 
     from jgen import samplers
+    from jgen.errors import UserError
     from jgen.samplers.langevin import geometric
 
     sigmas, shape = levels(config), config.data.shape
 
-    def sample(params, extra, keys, options):
-        def field(x, sigma):
-            return apply(params["net"], x, sigma)
-
+    def langevin(field, keys, options):
         x = sigmas[0] * samplers.noise(keys, shape)
         if options.sampler == "consistent":
             many = geometric(config.sigma_max, config.sigma_min, config.levels * options.steps_each)
-            x = samplers.consistent_langevin(field, x, many, keys, denoise=options.denoise)
-        else:
-            size = options.step_size or samplers.step_size_for(sigmas, options.steps_each)
-            how = dict(steps_each=options.steps_each, step_size=size, denoise=options.denoise)
-            x = samplers.annealed_langevin(field, x, sigmas, keys, **how)
-        return jnp.clip(2 * x - 1, -1, 1)
+            return samplers.consistent_langevin(field, x, many, keys, denoise=options.denoise)
+        size = options.step_size or samplers.step_size_for(sigmas, options.steps_each)
+        how = dict(steps_each=options.steps_each, step_size=size, denoise=options.denoise)
+        return samplers.annealed_langevin(field, x, sigmas, keys, **how)
+
+    def sample(params, extra, keys, options):
+        check(options, HEEDED)
+        for name in ("guidance", "label"):
+            if getattr(options, name) != getattr(Sampling, name):
+                raise UserError(f"{name}={getattr(options, name)}: this model is not class-conditional")
+        if options.sampler in OWN:
+            field = lambda x, sigma: apply(params["net"], x, sigma)  # noqa: E731
+            return jnp.clip(2 * langevin(field, keys, options) - 1, -1, 1)
+        denoise = denoising(apply, params, options)
+        return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(config, options)), -1, 1)
 
     return sample
 
@@ -175,6 +216,12 @@ def build(config: Config) -> "Experiment":
             optimizers={"net": optimizer(config, config.train.steps)},
             ema={"net": ramped(config.ema)},
             sample=sampler(config, apply),
+            on_request=edits(
+                config.sampling,
+                lambda params, extra, told: denoising(apply, params, config.sampling),
+                partial(grid_of, config),
+                lambda batch, keys: None,
+            ),
             options=config.sampling,
             validate=loss,
             evaluate=mean_loss(loss),

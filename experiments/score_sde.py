@@ -12,36 +12,61 @@ trained 1.3 million steps of 128 images.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
-from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, asked, optimizer, paper_steps, song_unet, unet
+from experiments import _sampling
+from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, asked, null_label, optimizer, paper_steps, song_unet, unet
+from experiments._editing import edits, told_of
+from experiments._sampling import (
+    CONTINUOUS,
+    DISCRETE,
+    SamplerName,
+    TimedSolver,
+    bounded,
+    check,
+    free_guidance,
+    from_noise,
+    levels,
+)
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
     from jgen.sde import SDE
-    from jgen.types import Sample
+    from jgen.types import Denoise, Sample
+
+
+OWN = ("pc", "ode")
+PC_ALONE = ("predictor", "corrector", "corrector_steps", "snr")
+DENOISING = (*DISCRETE, *CONTINUOUS)
+HEEDED = {
+    **_sampling.HEEDED,
+    **{name: ("pc",) for name in PC_ALONE},
+    **{name: DENOISING for name in ("grid", "sigma_min", "threshold")},
+    "steps": ("pc", *DENOISING),
+}
+"""Options that are for some samplers alone."""
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(TimedSolver):
     """How the reverse process is run."""
 
-    sampler: Literal["pc", "ode"] = "pc"
-    """Predictor-corrector, or the probability-flow ODE with adaptive steps."""
+    sampler: Literal["pc", "ode", SamplerName] = "pc"
+    """Predictor-corrector, the probability-flow ODE with adaptive steps, or any sampler of a denoiser."""
     steps: int = 200
-    """Of pc."""
     predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral", "none"] = "reverse_diffusion"
+    """Of pc."""
     corrector: Literal["langevin", "annealed", "none"] = "langevin"
+    """Of pc."""
     corrector_steps: int = 1
     """Calls of the corrector before each of the predictor."""
     snr: float = 0.16
     """Of the corrector: how long its steps are."""
     tolerance: float = 1e-4
     """Of ode, relative and absolute; and of the likelihood that `evaluate` gives."""
-    label: int = -1
-    """Class of all images; -1 draws one for each. For a class-conditional model."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +139,51 @@ def field(config: Config) -> Callable[..., Any]:
     return apply
 
 
+def time_levels(whole: "SDE", steps: int) -> Any:
+    """Noise levels [steps + 1] evenly spaced in the time of the SDE, 0 last."""
+    import jax
+    import numpy as np
+
+    with jax.ensure_compile_time_eval():
+        t = np.linspace(1.0, whole.end, steps, dtype=np.float32)
+        return np.append(np.asarray(whole.std(t) / whole.mean(t), np.float64), 0.0)
+
+
+def guided(config: Config, apply: Callable[..., Any], params: Any, options: Sampling, label: Any) -> Any:
+    """(x, t) -> the score, guided as the options say."""
+    whole = process(config)
+
+    def call(x, t, label):
+        return apply(params["net"], x, t, label)
+
+    return free_guidance(config, options, call, label, level=lambda t: whole.std(t) / whole.mean(t))
+
+
+def denoising(config: Config, apply: Callable[..., Any], params: Any, options: Sampling, label: Any) -> "Denoise":
+    """(x, sigma) -> the clean image that the score shows."""
+    from jgen import sde
+
+    return bounded(options, sde.denoiser(process(config), guided(config, apply, params, options, label)))
+
+
+def grid_of(config: Config, options: Sampling) -> Any:
+    """The noise levels of the samplers that take a denoiser."""
+    whole = process(config)
+    most, least, _ = time_levels(whole, 2)
+    return levels(options, least, most, lambda steps, _: time_levels(whole, steps))
+
+
 def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
-    """Predictor-corrector, or the probability-flow ODE."""
+    """Predictor-corrector, the probability-flow ODE, or the denoiser of the score under any sampler."""
     import jax
     import jax.numpy as jnp
 
     from jgen import samplers
-    from jgen.errors import UserError
     from jgen.samplers import pc, probability_flow
 
-    def solved(x, keys, score, options):
+    whole, shape = process(config), config.data.shape
+
+    def by_pc(x, keys, score, options):
         predictor = {**vars(pc), "none": None}[options.predictor]
         corrector = {"langevin": pc.langevin, "annealed": pc.annealed, "none": None}[options.corrector]
         if corrector is not None:
@@ -132,15 +192,20 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
         return samplers.predictor_corrector(process(config, options.steps), score, x, keys, **how)
 
     def sample(params, extra, keys, options):
+        check(options, HEEDED)
         label = asked(config, keys, options.label)
-        x = process(config).prior_std * samplers.noise(keys, config.data.shape)
-        score = lambda x, t: apply(params["net"], x, t, label)  # noqa: E731
+        if options.sampler not in OWN:
+            denoise = denoising(config, apply, params, options, label)
+            return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(config, options)), -1, 1)
+        x = whole.prior_std * samplers.noise(keys, shape)
         if options.sampler == "pc":
-            return jnp.clip(solved(x, keys, score, options), -1, 1)
-        if label is not None:
-            raise UserError("sampler=ode: takes images one by one, so no class-conditional model; sampler=pc does")
+            return jnp.clip(by_pc(x, keys, guided(config, apply, params, options, label), options), -1, 1)
         tolerance = dict(rtol=options.tolerance, atol=options.tolerance)
-        return jnp.clip(probability_flow.flow(process(config), score, x, **tolerance), -1, 1)
+
+        def score(x, t, label=None):
+            return guided(config, apply, params, options, label)(x, t)
+
+        return jnp.clip(probability_flow.flow(whole, score, x, *(() if label is None else (label,)), **tolerance), -1, 1)
 
     return sample
 
@@ -182,15 +247,12 @@ def build(config: Config) -> "Experiment":
     import jax.numpy as jnp
 
     from jgen.data import resolve
-    from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
     from jgen.objectives import score
     from jgen.train import Phase
     from jgen.train.rates import ramped
 
     config = replace(config, data=resolve(config.data))
-    if config.drop_label:
-        raise UserError(f"drop_label={config.drop_label}: this experiment has no guidance; see experiments.guided")
     apply = field(config)
 
     def init(key):
@@ -198,7 +260,8 @@ def build(config: Config) -> "Experiment":
         return {"net": network(config).init(key, jnp.zeros((1, *config.data.shape)), jnp.zeros((1,)), label)["params"]}, {}
 
     def objective(train):
-        how = dict(likelihood=config.likelihood, conditional=config.conditional, train=train)
+        how: dict[str, Any] = dict(likelihood=config.likelihood, conditional=config.conditional, train=train)
+        how |= dict(drop_label=config.drop_label, null_label=null_label(config))
         return score.continuous(apply, process(config), **how)
 
     return Experiment([
@@ -212,6 +275,12 @@ def build(config: Config) -> "Experiment":
             ema={"net": ramped(config.ema)},
             supports=frozenset(("dtype", "remat") if config.network == "unet" else ("dtype",)),
             sample=sampler(config, apply),
+            on_request=edits(
+                config.sampling,
+                lambda params, extra, label: denoising(config, apply, params, config.sampling, label),
+                partial(grid_of, config),
+                told_of(config),
+            ),
             options=config.sampling,
             validate=objective(False),
             evaluate=likelihood(config, apply),

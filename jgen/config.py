@@ -73,7 +73,8 @@ class TrainConfig:
     max_bad_steps: int = 10
     """Stop after so many steps in a row with a loss or gradient that is not finite."""
     begin_from: str = ""
-    """A run folder whose result this run begins from: later stages go on from its last one, a single stage is tuned."""
+    """A run folder whose result this run begins from: later stages go on from its last one, a single stage is tuned. Or the
+    folder of one of its stages, to go on from there."""
 
 
 @dataclass(frozen=True)

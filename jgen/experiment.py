@@ -50,6 +50,8 @@ class Stage:
     """What `sample` takes as its options where none are given; a frozen dataclass."""
     pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
     """Other pictures by name, such as reconstructions; written beside the sample grids."""
+    on_request: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
+    """Pictures that are made only when asked for, such as edited images."""
     ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
     supports: frozenset[str] = frozenset()
     """Which of train.dtype and train.remat its networks heed."""
@@ -174,11 +176,12 @@ class Run:
         return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen)
 
 
-def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None) -> Run:
+def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None, stage: str = "") -> Run:
     """The run in a folder, with the weights of its newest good checkpoint.
 
-    sampling: in place of the sampling options it was trained with, for its pictures and its own evaluation too. Raises
-    UserError where the folder holds no run or no checkpoint.
+    sampling: in place of the sampling options it was trained with, for its pictures and its own evaluation too. stage: the
+    name of one of its stages rather than the last that was trained. Raises UserError where the folder holds no run or no
+    checkpoint.
     """
     folder = Path(folder)
     stored = read_config(folder)
@@ -188,11 +191,14 @@ def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None) -> 
         config = dataclasses.replace(config, sampling=sampling)
     experiment = module.build(config)
     mesh = mesh or make_mesh()
-    for stage in reversed(experiment.stages):
-        path = experiment.folder(folder, stage) / "checkpoints"
-        if path.is_dir() and (found := restore(stage, path, mesh)):
-            return Run(folder, config, experiment, stage, found[0], found[1], mesh)
-    raise UserError(f"{folder}: has no checkpoint yet")
+    names = [each.name for each in experiment.stages]
+    if stage and stage not in names:
+        raise UserError(f"stage={stage}: {folder} has none of this name; there are {', '.join(names)}")
+    for each in reversed(experiment.stages):
+        path = experiment.folder(folder, each) / "checkpoints"
+        if stage in ("", each.name) and path.is_dir() and (found := restore(each, path, mesh)):
+            return Run(folder, config, experiment, each, found[0], found[1], mesh)
+    raise UserError(f"{folder}: {f'{stage} ' if stage else ''}has no checkpoint yet")
 
 
 def restore(stage: Stage, path: Path, mesh: Mesh) -> tuple[int, TrainState] | None:

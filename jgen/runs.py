@@ -88,7 +88,8 @@ def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage],
     source = getattr(getattr(config, "train", None), "begin_from", "")
     if not source:
         return stages, None
-    earlier = load(source, mesh)
+    folder, stage = _stage_folder(Path(source))
+    earlier = load(folder, mesh, stage=stage)
     names = [stage.name for stage in stages]
     if earlier.stage.name not in names:
         raise UserError(f"train.begin_from={source}: its stage {earlier.stage.name} is none of {', '.join(names)}")
@@ -96,6 +97,12 @@ def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage],
     if stages[place].name == earlier.stage.name:  # trained on: nothing of it begins anew
         stages[place] = dataclasses.replace(stages[place], begin=None)
     return stages[place:], (earlier.params, earlier.extra)
+
+
+def _stage_folder(path: Path) -> tuple[Path, str]:
+    """(folder of a run, "") or, where the path is that of one of its stages, (folder of the run, name of the stage)."""
+    inside = not (path / "config.json").is_file() and (path.parent / "config.json").is_file()
+    return (path.parent, path.name) if inside else (path, "")
 
 
 def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
@@ -140,8 +147,9 @@ def picture(folder: Path, name: str, options: Any, seed: int, out: str, mesh: Me
     path = Path(out) if out else folder / f"{name}-seed{seed}.png"
     _check_out(path)
     run = load(folder, make_mesh(mesh), options)
-    if name not in run.stage.pictures:
-        there = ", ".join(run.stage.pictures) or "none"
+    known = {**run.stage.pictures, **run.stage.on_request}
+    if name not in known:
+        there = ", ".join(known) or "none"
         raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
     images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
     write_images(images, path)

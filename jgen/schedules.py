@@ -218,6 +218,33 @@ def guided_x0(prediction: Prediction, xt: Array, alpha_bar: Array) -> Array:
     return prediction.x0 + (1 - alpha_bar) / jnp.sqrt(alpha_bar) * prediction.guide
 
 
+def of_levels(sigma: np.ndarray) -> Schedule:
+    """The chain whose steps have the noise levels sigma [T], increasing and above 0: alpha_bar = 1 / (1 + sigma^2).
+
+    >>> of_levels(np.array([0.5, 2.0])).sigma.round(6).tolist()
+    [0.5, 2.0]
+    """
+    sigma = np.asarray(sigma, np.float64)
+    if sigma.ndim != 1 or not len(sigma) or sigma[0] <= 0 or np.any(np.diff(sigma) <= 0):
+        raise UserError(f"sigma={_brief(sigma)}: must be levels above 0 that increase")
+    square = np.append(0.0, sigma**2)
+    return Schedule(np.diff(square) / (1 + square[1:]), np.arange(len(sigma)))
+
+
+def predictor(denoise: Denoise, schedule: Schedule) -> Predict:
+    """The bridge from the continuous coordinates: any denoiser D(x, sigma) along a whole chain, such as that of `of_levels`.
+
+    The clean image that x_t shows is D(x_t / sqrt(alpha_bar_t), sigma_t). So EDM's, flow matching's and score models run under
+    DDIM, ancestral sampling and RePaint.
+    """
+
+    def predict(xt: Array, t: Array) -> Prediction:
+        level = jnp.broadcast_to(at(schedule.sigma, t, 1), xt.shape[:1])
+        return Prediction(denoise(xt / at(np.sqrt(schedule.alpha_bar), t, xt.ndim), level))
+
+    return predict
+
+
 def denoiser(predict: Predict, schedule: Schedule) -> Denoise:
     """The bridge to the continuous coordinates: D(x, sigma) for any sigma, by the nearest time of the chain.
 

@@ -1,7 +1,8 @@
 """The narrow function types that everything else is built from.
 
 Images are float32 [B, H, W, C] in [-1, 1]. Two coordinate systems for noise live side by side, as in the papers:
-discrete (x_t, t, alpha-bar) and continuous (x, sigma); `jgen.schedules.denoiser` is the bridge.
+discrete (x_t, t, alpha-bar) and continuous (x, sigma). `jgen.objectives.edm.chain` makes a denoiser of a chain's network,
+`jgen.schedules.denoiser` of any predictor, and `jgen.schedules.predictor` a predictor of any denoiser.
 """
 
 from collections.abc import Callable, Mapping

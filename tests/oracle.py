@@ -45,10 +45,7 @@ class Oracle:
 
 
 def files(family: str, prefix: str) -> list[Any]:
-    """Parameters for a test: every file of a family whose name begins with `prefix`; one skipped where none is there.
-
-    A file belongs to the longest of the family's known prefixes that begins its name.
-    """
+    """Parameters for a test: every file of a family whose name begins with `prefix`; one skipped where none is there."""
     found = sorted((ROOT / family).glob(f"{prefix}*.npz"))
     if not found:
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"no {family}/{prefix}*.npz in {ROOT}"), id=prefix)]

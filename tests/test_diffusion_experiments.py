@@ -1,7 +1,7 @@
 """What the diffusion experiments refuse, in one line each; and the curve of guidance."""
 
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import get_args
 
 import jax
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import cascade, ddpm, guided, latent_diffusion
+from experiments import cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
 from experiments._diffusion import schedule
+from experiments._editing import taken_out
 from experiments._first_stage import first_stage, reconstructor
-from experiments._sampling import chain_levels
+from experiments._sampling import SamplerName, chain_levels
 from jgen import schedules, sigmas
 from jgen.data import resolve
 from jgen.metrics import by_steps, trade_off
@@ -21,6 +22,7 @@ from jgen.metrics.record import Record
 from jgen.samplers import image_keys
 from tests import tiny
 
+SAMPLERS = get_args(SamplerName)
 GLYPHS = ["--data.name", "glyphs", "--data.resolution", "16", "--data.channels", "3"]
 
 
@@ -39,11 +41,137 @@ def shape_of(stage, **options):
     return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape
 
 
-@pytest.mark.parametrize("sampler", get_args(ddpm.SamplerName))
-def test_a_model_runs_under_any_sampler_and_guidance(sampler):
-    stage = tiny.stage(conditional=True, drop_label=0.1)
-    options = dict(sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1, threshold=0.99)
-    assert shape_of(stage, **options) == (3, 8, 8, 1)
+def told(module, name, *flags):
+    """The last stage of a model of classes that can be guided, and plausible weights of it."""
+    how = ["--condition", "class"] if module is latent_diffusion else ["--conditional", "--drop-label", "0.1"]
+    stage = stages(module, name, *([] if module is guided else how), *flags)[-1]
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    random = np.random.default_rng(0)
+    return stage, jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params), extra
+
+
+GUIDED = (ddpm, improved_ddpm, guided, edm, flow_matching, score_sde, latent_diffusion, cascade)
+
+
+def usual(module, sampler):
+    """Whether the default tests run the pair: each model, and each sampler, at least once."""
+    kinds = ("ddpm", "dpm") if module in (edm, score_sde) else () if module is not ddpm else SAMPLERS
+    return sampler in kinds
+
+
+@pytest.mark.parametrize(
+    "module, sampler",
+    [
+        pytest.param(m, s, id=f"{m.__name__.split('.')[-1]}-{s}", marks=[] if usual(m, s) else pytest.mark.slow)
+        for m in GUIDED
+        for s in SAMPLERS
+    ],
+)
+def test_a_model_runs_under_any_sampler_and_guidance(module, sampler, weights):
+    name = module.__name__.split(".")[-1]
+    stage, params, extra = weights(module, name)
+    changes: dict = dict(sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1, threshold=0.99)
+    if module is latent_diffusion:
+        changes["threshold"] = 0.0
+    options = replace(type(stage.options)(), **changes)
+    images = jax.jit(lambda p, e: stage.sample(p, e, image_keys(0, 2), options))(params, extra)
+    assert images.shape == (2, 8, 8, 1)
+    assert np.isfinite(images).all()
+    assert np.abs(images).max() <= 1
+    assert np.abs(images[0] - images[1]).max() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return lru_cache(told)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "ddim", pytest.param("dpm_sde", marks=pytest.mark.slow)])
+def test_scores_run_under_samplers_of_denoisers(sampler):
+    stage = stages(ncsn, "ncsn")[0]
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    options = ncsn.Sampling(sampler=sampler, steps=3)
+    images = jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)
+    assert images.shape == (2, 8, 8, 1)
+    assert np.isfinite(images).all()
+
+
+@pytest.mark.parametrize("sampler", ["pc", pytest.param("ode", marks=pytest.mark.slow)])
+def test_scores_are_guided(sampler, weights):
+    """Its own samplers know the class, and are guided within the levels asked for."""
+    stage, params, extra = weights(score_sde, "score_sde")
+
+    def draw(**how):
+        options = score_sde.Sampling(sampler=sampler, tolerance=1e-2, **({"steps": 30} if sampler == "pc" else {}), **how)
+        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params))
+
+    plain, other, strong = draw(label=1), draw(label=2), draw(label=1, guidance=5.0)
+    assert np.isfinite(strong).all()
+    assert min(np.abs(plain - other).max(), np.abs(plain - strong).max()) > 1e-3
+    np.testing.assert_allclose(draw(label=1, guidance=5.0, guidance_from=1e6), plain, atol=1e-5)
+
+
+def test_ddim_of_a_denoiser_is_euler(weights):
+    """Without noise of its own DDIM is the Euler method in x / sqrt(alpha_bar), so of EDM's levels it is `euler`."""
+    stage, params, extra = weights(edm, "edm")
+    found = []
+    for name in ("ddim", "euler"):
+        options = edm.Solver(sampler=name, steps=4)
+        found.append(jax.jit(lambda p, o=options: stage.sample(p, extra, image_keys(0, 2), o))(params))
+    np.testing.assert_allclose(*found, atol=2e-5)
+
+
+def picture(name, stage, params, extra):
+    """Eight rows of eight: the image, what is given, six results."""
+    random = np.random.default_rng(0)
+    batch = {"image": random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32), "label": np.arange(16) % 10}
+    found = jax.jit(stage.on_request[name])(params, extra, jax.random.key(0), batch)
+    assert found.shape == (64, 8, 8, 1)
+    assert np.isfinite(found).all()
+    rows = np.asarray(found).reshape(8, 8, 8, 8, 1)
+    np.testing.assert_allclose(rows[:, 0], batch["image"][:8], atol=1e-6)
+    assert np.abs(rows[:, 2] - rows[:, 3]).max() > 1e-3
+    return rows
+
+
+@pytest.mark.parametrize(
+    "module, sampling",
+    [
+        (edm, ["--sampling.sampler", "dpm_sde"]),
+        (ddpm, ["--sampling.sampler", "ddpm", "--sampling.resamplings", "2", "--sampling.steps", "20"]),
+        pytest.param(ddpm, [], marks=pytest.mark.slow),
+        pytest.param(score_sde, ["--sampling.sampler", "ddpm", "--sampling.steps", "10"], marks=pytest.mark.slow),
+    ],
+)
+def test_known_pixels_stay_where_an_image_is_inpainted(module, sampling):
+    stage, params, extra = told(module, module.__name__.split(".")[-1], "--sampling.mask", "right", *sampling)
+    rows = picture("inpainted", stage, params, extra)
+    known = np.broadcast_to(rows[:, :1, :, :4], rows[:, 2:, :, :4].shape)
+    np.testing.assert_allclose(rows[:, 2:, :, :4], known, atol=1e-5)
+    assert np.abs(rows[:, 2:, :, 4:] - rows[:, :1, :, 4:]).max() > 0.1
+
+
+@pytest.mark.parametrize("module", [edm, pytest.param(latent_diffusion, marks=pytest.mark.slow)])
+def test_an_image_edited_from_little_noise_is_near(module):
+    name = module.__name__.split(".")[-1]
+
+    def distance(level):
+        flags = ["--sampling.edit-from", str(level), "--sampling.sampler", "euler", "--sampling.steps", "20"]
+        stage, params, extra = told(module, name, *flags)
+        if module is latent_diffusion:
+            assert list(stage.on_request) == ["edited"]
+        rows = picture("edited", stage, params, extra)
+        return np.abs(rows[:, 2:] - rows[:, :1]).mean() if module is edm else np.abs(rows[:, 2] - rows[:, 3]).mean()
+
+    assert distance(0.03) < 0.5 * distance(20.0)
+    with pytest.raises(ValueError, match=r"edit_from=0.001: must be above"):
+        distance(0.001)
+
+
+def test_masks_take_out_what_they_say():
+    assert taken_out("center", 4, 4)[0, :, :, 0].astype(int).tolist() == [[0] * 4, [0, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
+    assert taken_out("top", 2, 3)[0, :, :, 0].tolist() == [[True] * 3, [False] * 3]
+    assert taken_out("right", 1, 4)[0, :, :, 0].tolist() == [[False, False, True, True]]
 
 
 @pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
@@ -62,14 +190,43 @@ def test_guidance_acts_within_its_levels_alone(sampler):
     assert np.abs(draw(guidance=4.0, guidance_from=1e-4) - plain).max() > 1e-3
 
 
-def test_options_without_effect_are_refused():
-    for sampler in ("ddim", "dpm"):
-        with pytest.raises(ValueError, match=f"churn=1.0: {sampler} takes none, only heun, euler, dpm_2 do"):
-            shape_of(tiny.stage(), sampler=sampler, churn=1.0)
-        with pytest.raises(ValueError, match=r"threshold=2.0: must be a quantile"):
-            shape_of(tiny.stage(), sampler=sampler, threshold=2.0)
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (dict(sampler="ddim", churn=1.0), "churn=1.0: ddim takes none, only heun, euler, dpm_2 do"),
+        (dict(sampler="dpm", churn_noise=1.1), "churn_noise=1.1: dpm takes none"),
+        (dict(sampler="ddpm", eta=0.7), "eta=0.7: ddpm takes none, only ddim does"),
+        (dict(sampler="ddim", variance="small"), "variance=small: ddim takes none, only ddpm does"),
+        (dict(sampler="heun", order=3), "order=3: heun takes none, only dpm, dpm_singlestep"),
+        (dict(sampler="ddim", grid="karras"), "grid=karras: ddim takes none"),
+        (dict(sampler="ddim", resamplings=3), "resamplings=3: ddim takes none"),
+        (dict(sampler="dpm", threshold=2.0), "threshold=2.0: must be a quantile"),
+        (dict(sampler="ddim", eta=-2.0), "eta=-2.0: must be from 0 to 1"),
+        (dict(sampler="dpm", guidance_from=5.0, guidance_to=1.0), "guidance_from=5.0: must be below guidance_to=1.0"),
+        (dict(sampler="ddim", sigma_min=0.1), "sigma_min=0.1: ddim takes none"),
+        (dict(sampler="dpm", sigma_min=1e6), "sigma_min=1000000.0: must be above 0 and below"),
+        (dict(sampler="dpm", grid="time", sigma_min=0.1), "sigma_min=0.1: grid=time goes down"),
+        (dict(sampler="ddpm", steps=1), "steps=1: ddpm needs at least 2"),
+    ],
+)
+def test_options_without_effect_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        shape_of(tiny.stage(), **options)
+
+
+def test_options_of_other_models_are_refused():
     with pytest.raises(ValueError, match=r"threshold=0.9: is for pixels"):
         shape_of(stages(latent_diffusion, "latent_diffusion")[1], threshold=0.9)
+    with pytest.raises(ValueError, match=r"snr=0.2: heun takes none, only pc does"):
+        shape_of(stages(score_sde, "score_sde")[0], sampler="heun", snr=0.2)
+    with pytest.raises(ValueError, match=r"steps=7: annealed takes none"):
+        shape_of(stages(ncsn, "ncsn")[0], steps=7)
+    with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
+        shape_of(stages(ncsn, "ncsn")[0], guidance=2.0)
+    stage = stages(score_sde, "score_sde")[0]
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"sampler=pc: does not edit; must be one of ddim"):
+        picture("edited", stage, params, extra)
 
 
 def test_guidance_that_cannot_be_is_refused():
@@ -117,6 +274,7 @@ def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
 
 def test_noise_levels_follow_the_times_of_a_chain():
     chain = schedules.cosine(100)
+    assert chain_levels(ddpm.Sampling(sampler="dpm", steps=5, sigma_min=0.1), chain)[-2] == pytest.approx(0.1)
     grid = chain_levels(ddpm.Sampling(sampler="dpm", steps=5, grid="time"), chain)
     assert grid[0] == pytest.approx(200)  # an image is gone there; the chain itself ends at 20,000
     assert grid[-2:] == pytest.approx([chain.sigma[0], 0])
@@ -147,6 +305,16 @@ def test_latent_diffusion_of_captions():
     assert shape_of(second, guidance=3.0, prompt="a red A on blue") == (3, 16, 16, 3)
     with pytest.raises(ValueError, match="prompt: 60 bytes long; captions of glyphs have at most 48"):
         shape_of(second, prompt="a" * 60)
+    dit = ["--prior", "dit", "--width", "16", "--depth", "1"]
+    _, other = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text", *dit)
+    params, extra = jax.jit(other.init)(jax.random.key(0))
+    params = jax.tree.map(lambda v: v + 0.02, params)
+
+    def draw(prompt):
+        options = replace(other.options, prompt=prompt, steps=3)
+        return jax.jit(lambda p, e: other.sample(p, e, image_keys(0, 2), options))(params, extra)
+
+    assert np.abs(draw("a red A on blue") - draw("a green B on black")).max() > 1e-4
     _, plain = stages(latent_diffusion, "latent_diffusion")
     with pytest.raises(ValueError, match="prompt=a: this model has no captions"):
         shape_of(plain, prompt="a")

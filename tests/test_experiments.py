@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tyro
 
 from jgen.config import differences, from_dict, to_dict
 from jgen.data import Pipeline, open_source
-from jgen.experiment import Experiment, Stage, count
+from jgen.experiment import Experiment, Stage, count, load
 from jgen.runs import _begin, train
 from jgen.train import Phase
 from jgen.train.checkpoint import Checkpoints
@@ -166,6 +167,30 @@ def test_stages_follow_on_each_begun_from_what_the_last_one_made(tmp_path):
     assert (tmp_path / "first" / "checkpoints").is_dir()
     with pytest.raises(ValueError, match="of different names"):
         Experiment([experiment.stages[0]] * 2)
+
+
+def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
+    """The autoencoder of a finished run, for another prior; the run itself ends in a prior of another kind."""
+    from experiments import latent_diffusion
+
+    def configured(*flags):
+        return tyro.cli(
+            latent_diffusion.Config,
+            default=latent_diffusion.PRESETS["digits"],
+            args=[*tiny.FLAGS["latent_diffusion"], "--adversarial", "0", *flags],
+        )
+
+    config = configured()
+    train("experiments.latent_diffusion", "digits", latent_diffusion.build, config, tmp_path / "one", False)
+    other = ["--prior", "dit", "--width", "16", "--depth", "1", "--train.begin-from"]
+    again = configured(*other, str(tmp_path / "one" / "autoencoder"))
+    (stage,), earlier = _begin(latent_diffusion.build(again), again, MESH)
+    state = compile_stage(stage, MESH, earlier).create(jax.random.key(9), earlier)
+    first = load(tmp_path / "one", MESH, stage="autoencoder")
+    assert (stage.name, first.stage.name) == ("diffusion", "autoencoder")
+    jax.tree.map(np.testing.assert_array_equal, state.params["net"], first.params["net"])
+    with pytest.raises(ValueError, match="stage=nothing: .* has none of this name; there are autoencoder, diffusion"):
+        load(tmp_path / "one", MESH, stage="nothing")
 
 
 def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):

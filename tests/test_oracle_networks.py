@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jgen import convert
@@ -131,6 +132,29 @@ def test_u_net_of_diffusers(path):
     grads = checked_gradients(o, apply, variables["params"], {"sample": jnp.asarray(o.nhwc("in/sample"))})
     names = {"conv_in.bias": "input_blocks.0.0.bias", "time_embedding.linear_1.bias": "time_embed.0.bias"}
     check_parameters(o, grads, {**names, "conv_norm_out.weight": "out.0.weight"}.get)
+
+
+@pytest.mark.parametrize("path", files("diffusion", "unet2d"))
+def test_u_net_of_diffusers_first_releases(path):
+    """Attention under its former names; what does not fit is named."""
+    o = Oracle(path)
+    weights, former = dict(convert.load_weights(path)), {"to_q": "query", "to_k": "key", "to_v": "value"}
+    for name in [n for n in weights if ".attentions." in n]:
+        new = ".".join(former.get(part, part) for part in name.replace("to_out.0", "proj_attn").split("."))
+        weights[new] = weights.pop(name)
+    assert any("proj_attn" in name for name in weights)
+    assert any("query" in name for name in weights)
+    for found, want in zip(
+        jax.tree.leaves(convert.diffusers.unet2d(weights, **o.config)[1]),
+        jax.tree.leaves(convert.diffusers.unet2d(convert.load_weights(path), **o.config)[1]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, want)
+    for extra in ("foo", "down_blocks.0.other.0.weight", "down_blocks.x.weight"):
+        with pytest.raises(ValueError, match=f"left over {extra}"):
+            convert.diffusers.unet2d({**weights, extra: np.zeros(1)}, **o.config)
+    with pytest.raises(ValueError, match="center_input_sample=True: must be False here"):
+        convert.diffusers.unet2d(weights, **{**o.config, "center_input_sample": True})
 
 
 @pytest.mark.slow

@@ -107,8 +107,7 @@ def test_guidance_of_every_parametrisation(path):
             if form is None:  # score = -eps / sigma, in coordinates x_t
                 eps = lambda x, time: -network(x, time, label) * wide  # noqa: E731
                 return edm.denoiser(eps, edm.chain(chain))
-            flip = -1 if theirs == "v" else 1  # their v is the negative of Salimans and Ho's
-            return edm.denoiser(lambda x, time: flip * flip * network(x, time, label), form)
+            return edm.denoiser(lambda x, time: network(x, time, label), form)
 
         null = jnp.full_like(y, 3)
         oracle.check(f"out/uncond/{theirs}", noise_of(denoiser(None)), image=True)
@@ -122,6 +121,11 @@ def test_guidance_of_every_parametrisation(path):
                 np.testing.assert_allclose(once(hat, level), free(hat, level), atol=1e-4)
             led = guidance.classifier_denoiser(denoiser(None), log_probability, scale)
             oracle.check(f"out/classifier/{theirs}/scale{scale}", noise_of(led), image=True)
+        if form is not None:  # six steps of DPM-Solver++(2M), even in time, scale 3
+            times = curve.times(6)
+            start = jnp.asarray(oracle.nhwc("in/x_T")) / curve.alpha(times[0])
+            images = samplers.dpm_solver(guidance.cfg(denoiser(y), denoiser(null), 3.0), start, curve.sigma(times))
+            oracle.check(f"out/sample_cfg/{theirs}", curve.alpha(times[-1]) * np.asarray(images), image=True)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "respacing"))

@@ -164,7 +164,21 @@ def test_the_bridge_to_sigma_agrees_at_the_chain_own_levels():
     np.testing.assert_allclose(schedules.denoiser(perfect, CHAIN)(scaled, sigma), perfect(x, t).x0, rtol=1e-4)
 
 
+def test_any_denoiser_runs_along_a_chain():
+    """The bridge back: at a chain's own levels a predictor of the denoiser of a predictor is that predictor."""
+    t = jnp.array([0, 200, 999])
+    x = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+    back = schedules.predictor(schedules.denoiser(perfect, CHAIN), CHAIN)
+    np.testing.assert_allclose(back(x, t).x0, perfect(x, t).x0, rtol=1e-4)
+    levels_of = np.array([0.1, 1.0, 30.0])
+    chain = schedules.of_levels(levels_of)
+    np.testing.assert_allclose(chain.sigma, levels_of)
+    np.testing.assert_allclose(chain.alpha_bar, 1 / (1 + levels_of**2))
+
+
 @pytest.mark.parametrize("make,match", [
+    (lambda: schedules.of_levels(np.array([1.0, 0.5])), "sigma=.*must be levels above 0 that increase"),
+    (lambda: schedules.of_levels(np.array([0.0, 0.5])), "sigma=.*must be levels above 0"),
     (lambda: schedules.linear(20), "steps=20: the linear schedule needs more than 20"),
     (lambda: schedules.cosine(1), "steps=1: a schedule needs at least 2"),
     (lambda: schedules.from_betas(np.array([0.1, 0.0])), "must be at least 2 numbers in"),

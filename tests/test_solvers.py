@@ -8,7 +8,7 @@ import pytest
 from jgen import samplers, schedules, sigmas
 from jgen.nn.resample import downsample, upsample
 from jgen.objectives import diffusion, edm, importance
-from jgen.samplers import guidance
+from jgen.samplers import adaptive, guidance
 from jgen.types import Prediction
 
 MEAN, DEVIATION = 0.3, 0.6
@@ -117,6 +117,12 @@ def test_adaptive_steps_are_an_image_s_own():
         np.testing.assert_allclose(many, exact(x, curve.sigma(1.0), curve.sigma(curve.end)), atol=1e-3)
 
 
+def test_adaptive_steps_that_do_not_arrive_are_no_image(monkeypatch):
+    monkeypatch.setattr(adaptive, "MOST", 3)
+    images = samplers.dpm_adaptive(denoise, jnp.full((1, 2, 2, 1), 50.0), 0.01, 50.0)
+    assert np.isnan(images).all()
+
+
 def test_bad_solver_input_gets_one_line():
     x = jnp.zeros((1, 2, 2, 1))
     for grid in ([1.0, 2.0, 0.0], [1.0], [2.0, 0.0, -1.0], [1.0, 1.0]):
@@ -130,6 +136,8 @@ def test_bad_solver_input_gets_one_line():
         samplers.euler_ancestral(denoise, x, [2.0, 1.0], None)
     with pytest.raises(ValueError, match="must be 1 to 3 and add up to the 2 intervals"):
         samplers.dpm_solver(denoise, x, [3.0, 2.0, 1.0], method="singlestep", orders=[3])
+    with pytest.raises(ValueError, match="plms ends above 0"):
+        samplers.plms(denoise, x, [1.0, 0.0])
     with pytest.raises(ValueError, match="low=2.0 must be below high=1.0"):
         guidance.interval(denoise, denoise, 2.0, 1.0)
     with pytest.raises(ValueError, match="xprev: has no form in continuous"):
@@ -208,6 +216,9 @@ def test_guidance_of_gaussians_is_what_the_formulas_say():
     inside = guidance.interval(of(1.0), of(-1.0), 0.4, 2.0)
     for level, mean in ((1.0, 1.0), (3.0, -1.0)):
         np.testing.assert_allclose(inside(x, jnp.full(3, level)), of(mean)(x, jnp.full(3, level)), atol=1e-6)
+    each = guidance.interval(of(1.0), of(-1.0), 0.4, 2.0, by_image=True)(x, sigma)  # the last is beyond 2
+    np.testing.assert_allclose(each[:2], of(1.0)(x, sigma)[:2], atol=1e-6)
+    np.testing.assert_allclose(each[2:], of(-1.0)(x, sigma)[2:], atol=1e-6)
 
 
 def test_inpainting_keeps_what_is_known_and_sdedit_stays_near():
@@ -223,6 +234,16 @@ def test_inpainting_keeps_what_is_known_and_sdedit_stays_near():
     assert float(jnp.mean(jnp.abs(near - image))) < 0.15 < float(jnp.mean(jnp.abs(far - image)))
     with pytest.raises(ValueError, match=r"sigma=99.0: must be from .* to 10"):
         samplers.sdedit(samplers.euler, denoise, image, grid, keys, sigma=99.0)
+
+
+def test_known_pixels_heed_no_guide_and_no_predicted_mean():
+    known, mask = jnp.full((1, 2, 2, 1), 0.8), jnp.array([True, False, False, True]).reshape(1, 2, 2, 1)
+    x, t = jnp.ones((1, 2, 2, 1)), jnp.array([900])
+    told = Prediction(0.1 * x, mean=5 * x, guide=7 * x)
+    found = guidance.replace_known(lambda x, t: told, known, mask)(x, t)
+    assert found.mean is None
+    np.testing.assert_allclose(found.x0, jnp.where(mask, 0.8, 0.1))
+    np.testing.assert_allclose(found.guide, jnp.where(mask, 0.0, 7.0))
 
 
 def test_losses_drawn_by_importance_keep_their_mean():

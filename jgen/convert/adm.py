@@ -100,7 +100,7 @@ def _fields(
 def _path(name: str) -> Path:
     path = linen_path(name)
     # A resampling convolution is one Linen module, where the reference wraps it in a module of its own.
-    if path[1] in ("op", "conv"):
+    if len(path) > 1 and path[1] in ("op", "conv"):
         return (f"{path[0]}_{path[1]}", *path[2:])
     # So is a feed-forward layer of a transformer, and the like.
     if len(path) > 2 and path[1].startswith("transformer_blocks"):

@@ -41,7 +41,8 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
 
 
 class Embedder(nn.Module):
-    """The conditioning [B, width] of times [B] and labels int [B], of which `classes` means none."""
+    """The conditioning [B, width] of times [B], labels int [B], of which `classes` means none, and tokens [B, L, D], by their
+    mean."""
 
     width: int
     classes: int
@@ -49,11 +50,13 @@ class Embedder(nn.Module):
     """Frequencies reach the longest period, as in diffusers' port."""
 
     @nn.compact
-    def __call__(self, t: Array, label: Array | None) -> Array:
+    def __call__(self, t: Array, label: Array | None, context: Array | None = None) -> Array:
         emb = timestep_embedding(t, FREQUENCIES, endpoint=self.endpoint)
         init = nn.initializers.normal(0.02)
         emb = Dense(self.width, kernel_init=init, name="t_embedder_mlp_0")(emb)
         emb = Dense(self.width, kernel_init=init, name="t_embedder_mlp_2")(nn.silu(emb))
+        if context is not None:
+            emb = emb + Dense(self.width, kernel_init=init, name="context_embedder")(jnp.mean(context, 1))
         if not self.classes:
             return emb
         label = jnp.full(t.shape, self.classes, jnp.int32) if label is None else label
@@ -88,7 +91,10 @@ def _norm(dtype: Dtype) -> nn.LayerNorm:
 
 
 class DiT(nn.Module):
-    """x [B, H, W, C], t [B], label int [B] (or None) -> [B, H, W, out_channels]. H and W must be divisible by the patch."""
+    """x [B, H, W, C], t [B], label int [B] (or None) -> [B, H, W, out_channels]. H and W must be divisible by the patch.
+
+    context [B, L, D]: tokens of a caption, whose mean is added to the conditioning; the paper's has none.
+    """
 
     out_channels: int = 3
     width: int = 384
@@ -103,7 +109,9 @@ class DiT(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
+    def __call__(
+        self, x: Array, t: Array, label: Array | None = None, *, context: Array | None = None, train: bool = False
+    ) -> Array:
         b, height, width, _ = x.shape
         p = self.patch
         if height % p or width % p or self.width % self.heads:
@@ -117,7 +125,7 @@ class DiT(nn.Module):
         h = h.reshape(b, rows * columns, self.width) + jnp.asarray(position_code(rows, columns, self.width))[None]
 
         def embed(name: str) -> Array:
-            return Embedder(self.width, self.classes, self.own_embedders, name=name)(t, label)
+            return Embedder(self.width, self.classes, self.own_embedders, name=name)(t, label, context)
 
         condition = embed("embedder_0" if self.own_embedders else "embedder")
         for i in range(self.depth):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jgen.arrays import dot, wide
 from jgen.errors import UserError
+from jgen.objectives.diffusion import dropped
 from jgen.sde import SDE, perturb
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, Score
 
@@ -128,13 +129,20 @@ def _trained(
     *,
     player: str = "net",
     conditional: bool = False,
+    drop_label: float = 0.0,
+    null_label: int = 0,
     train: bool = True,
 ) -> LossFn:
-    """The training loss that is the mean of terms(score, images, key)."""
+    """The training loss that is the mean of terms(score, images, key).
+
+    A label becomes `null_label` with probability `drop_label` in training (classifier-free guidance).
+    """
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         terms_key, dropout_key = jax.random.split(key)
         label = batch["label"] if conditional else None
+        if label is not None and drop_label and train:
+            label = dropped(jax.random.fold_in(key, 2), label, drop_label, null_label)
 
         def score(x: Array, level: Array) -> Array:
             return apply(params[player], x, level, label, rngs={"dropout": dropout_key}, train=train)

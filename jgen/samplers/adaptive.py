@@ -103,7 +103,8 @@ def _solve(
 
     ones = jnp.ones(len(x), x.dtype)
     first = _State(x, alpha(start * ones) * x, start * ones, h * ones, jnp.zeros((), jnp.int32))
-    return lax.while_loop(going_on, attempt, first).x
+    last = lax.while_loop(going_on, attempt, first)
+    return jnp.where(wide(end - last.lam <= 1e-5, x), last.x, jnp.nan)
 
 
 def dpm_adaptive(

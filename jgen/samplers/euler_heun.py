@@ -161,6 +161,10 @@ def plms(denoise: Denoise, x: Array, sigmas: Any, *, trace: Trace | None = None)
     rows = []
     for i, sigma, to in _pairs(sigmas):
         h = to - sigma
+        if not to:
+            raise UserError(
+                f"sigmas: plms ends above 0, with a step of another sampler, and this one goes from {sigma:.4g} to 0"
+            )
         if i == 0:
             rows += [Row(sigma), Row(to, h=[h], step=Step(1.0, [h / 2, h / 2]))]
         else:

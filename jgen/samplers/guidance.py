@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jgen.arrays import wide
 from jgen.errors import UserError
-from jgen.samplers.common import F, on_clean
+from jgen.samplers.common import F
 from jgen.types import Array, Denoise, Predict, Prediction
 
 LogProbability = Callable[[Array, Array], Array]
@@ -99,18 +99,24 @@ def _mixed(c: Any, u: Any, scale: float) -> Any:
     return mix(c, u, scale)
 
 
-def interval(guided: F, plain: F, low: float, high: float, level: Callable[[Array], Array] = lambda t: t) -> F:
+def interval(
+    guided: F, plain: F, low: float, high: float, level: Callable[[Array], Array] = lambda t: t, by_image: bool = False
+) -> F:
     """`guided` where low <= level(t) <= high, else `plain`: guidance only at the levels where it helps.
 
-    level: t (or sigma) itself unless given. t is the same for all images, as in every sampler here; only one of the two is
-    called. Raises UserError unless low < high.
+    level: t (or sigma) itself unless given. Only one of the two is called, as t is the same for all images; under the adaptive
+    samplers, where each image has its own, say by_image, which calls both. Raises UserError unless low < high.
     """
     if not low < high:
         raise UserError(f"interval: low={low} must be below high={high}")
 
     def between(x: Array, t: Array) -> Any:
-        now = level(t[0])
-        return jax.lax.cond((now >= low) & (now <= high), guided, plain, x, t)
+        now = level(t)
+        inside = (now >= low) & (now <= high)
+        if by_image:
+            choose = lambda a, b: jnp.where(wide(inside, a), a, b)  # noqa: E731
+            return jax.tree.map(choose, guided(x, t), plain(x, t))
+        return jax.lax.cond(inside[0], guided, plain, x, t)
 
     return between  # pyright: ignore[reportReturnType]
 
@@ -119,7 +125,15 @@ def replace_known(denoise: F, known: Array, mask: Array) -> F:
     """Inpainting: the clean image is taken from `known` [B, H, W, C] where mask (bool [B or 1, H, W, 1]) says so.
 
     Every step then pulls those pixels to their values, noised to the level at hand by the sampler itself. With
-    `jgen.samplers.repaint` the other pixels agree with them better, for more calls.
+    `jgen.samplers.repaint` the other pixels agree with them better, for more calls. A guide has no say in known pixels, and
+    the mean of a network that predicts it gives way to the one that follows from the clean image.
     """
 
-    return on_clean(denoise, lambda clean: jnp.where(mask, known, clean))
+    def replaced(x: Array, t: Array) -> Any:
+        found = denoise(x, t)
+        if not isinstance(found, Prediction):
+            return jnp.where(mask, known, found)
+        guide = None if found.guide is None else jnp.where(mask, 0.0, found.guide)
+        return found._replace(x0=jnp.where(mask, known, found.x0), mean=None, guide=guide)
+
+    return replaced  # pyright: ignore[reportReturnType]

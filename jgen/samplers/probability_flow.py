@@ -74,9 +74,9 @@ def _worst(y: Any) -> Array:
 
 def flow(
     sde: SDE,
-    score: Score,
+    score: Callable[..., Array],
     x: Array,
-    *,
+    *told: Array,
     start: float = 1.0,
     end: float | None = None,
     rtol: float = 1e-5,
@@ -85,11 +85,14 @@ def flow(
 ) -> Array:
     """x [B, ...] carried along the ODE from one time to another: by default from the prior to an image.
 
-    start=1e-5, end=1.0 gives the latent of an image. together: as of `solve`.
+    score: a function of (x, t, *told); told: arrays [B, ...] such as labels. start=1e-5, end=1.0 gives the latent of an image.
+    together: as of `solve`.
     """
     (first, scale), (last, final) = (_place(sde, t, x) for t in (start, sde.end if end is None else end))
     velocity = _velocity(sde, score)
-    return final * solve(lambda angle, y: velocity(angle, y)[0], x / scale, first, last, rtol, atol, together)
+    return final * solve(
+        lambda angle, y, *told: velocity(angle, y, *told)[0], x / scale, first, last, rtol, atol, together, *told
+    )
 
 
 def _place(sde: SDE, t: float, x: Array) -> tuple[Array, Array]:
@@ -100,12 +103,12 @@ def _place(sde: SDE, t: float, x: Array) -> tuple[Array, Array]:
     return jnp.arctan2(sde.std(at), sde.mean(at)), jnp.hypot(sde.std(at), sde.mean(at))
 
 
-def _velocity(sde: SDE, score: Score) -> Callable[[Any, Array], tuple[Array, Array]]:
+def _velocity(sde: SDE, score: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
     """(dy / d angle, its part that is not linear in y) for a batch of y at one angle []."""
 
-    def velocity(angle: Any, y: Array) -> tuple[Array, Array]:
+    def velocity(angle: Any, y: Array, *told: Array) -> tuple[Array, Array]:
         t = jnp.clip(sde.time(jnp.broadcast_to(jnp.tan(angle).astype(y.dtype), y.shape[:1])), 0.0, 1.0)
-        noise = -wide(sde.std(t), y) * score(wide(jnp.hypot(sde.mean(t), sde.std(t)), y) * y, t)
+        noise = -wide(sde.std(t), y) * score(wide(jnp.hypot(sde.mean(t), sde.std(t)), y) * y, t, *told)
         return noise / jnp.cos(angle) - jnp.tan(angle) * y, noise / jnp.cos(angle)
 
     return velocity

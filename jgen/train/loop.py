@@ -329,7 +329,8 @@ def stage_picture(stage: Stage, name: str, params: Params, extra: Extra, mesh: M
     """The images [N, H, W, C] of one of a stage's pictures, made of held-out images and the key of `seed`."""
     source, data = _held_out_source(stage, PREVIEW, mesh)
     batch = next(Pipeline(source, data, 0, mesh).batches())
-    return np.asarray(_picture(stage.pictures[name], mesh)(params, extra, jax.random.key(seed), batch))
+    make = {**stage.pictures, **stage.on_request}[name]
+    return np.asarray(_picture(make, mesh)(params, extra, jax.random.key(seed), batch))
 
 
 @functools.lru_cache(16)

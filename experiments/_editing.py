@@ -1,0 +1,118 @@
+"""Held-out images edited by a diffusion model: the pictures `inpainted` and `edited` of `sample --picture`.
+
+Eight images, a row each: the image, what is given of it, and six results. Inpainting takes out the pixels of --mask and puts
+the others in at every step (Song et al. 2021, arXiv:2011.13456); under ddpm with --resamplings above 1 it is RePaint (Lugmayr
+et al. 2022, arXiv:2201.09865). Editing brings the image to the noise level --edit-from and samples from there (SDEdit, Meng et
+al. 2021, arXiv:2108.01073).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from experiments._diffusion import asked
+from experiments._sampling import CONTINUOUS, DISCRETE, Solver, chain_levels, check, from_noise, solve
+
+if TYPE_CHECKING:
+    from jgen.experiment import Picture
+    from jgen.schedules import Schedule
+    from jgen.types import Denoise
+
+ROWS, RESULTS = 8, 6
+DenoiserOf = Callable[[Any, Any, Any], "Denoise"]
+"""(params, extra, labels or captions of the images, None without) -> the denoiser, guided as the options say."""
+
+
+def taken_out(mask: str, height: int, width: int) -> Any:
+    """bool [1, H, W, 1]: the half, or the middle quarter, of an image that a mask's name says."""
+    import numpy as np
+
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    middle = (abs(2 * rows + 1 - height) * 2 < height) & (abs(2 * columns + 1 - width) * 2 < width)
+    halves = {
+        "top": 2 * rows < height,
+        "bottom": 2 * rows >= height,
+        "left": 2 * columns < width,
+        "right": 2 * columns >= width,
+    }
+    return np.broadcast_to(middle if mask == "center" else halves[mask], (height, width))[None, :, :, None]
+
+
+def edit_levels(chain: "Schedule", options: Any) -> Any:
+    """The noise levels of a chain's sampling; those of its times for the samplers of the discrete coordinates."""
+    return chain_levels(replace(options, grid="time", sigma_min=0.0) if options.sampler in DISCRETE else options, chain)
+
+
+def told_of(config: Any) -> Callable[[Mapping[str, Any], Any], Any]:
+    """`told` of a model of classes: the class asked for, or that of the held-out image."""
+
+    def told(batch, keys):
+        label = asked(config, keys, config.sampling.label)
+        return batch["label"] if label is not None and config.sampling.label < 0 else label
+
+    return told
+
+
+def edits(
+    options: Solver,
+    denoiser_of: DenoiserOf,
+    grid_of: Callable[[Solver], Any],
+    told: Callable[[Mapping[str, Any], Any], Any],
+    encode: Callable[..., Any] | None = None,
+    decode: Callable[..., Any] | None = None,
+) -> dict[str, "Picture"]:
+    """The pictures of a model: both, or of one of latents, which has no pixels to take out, `edited` alone.
+
+    grid_of: the noise levels of a sampling. told: (batch, keys) -> what the model is told of held-out images. encode, decode:
+    (params, extra, images) -> latents as the diffusion knows them, and back.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jgen import samplers, schedules
+    from jgen.errors import UserError
+    from jgen.samplers.guidance import replace_known
+
+    def begun(params, extra, key, batch):
+        """(images, latents, denoiser, keys), each image RESULTS times over."""
+        if options.sampler not in (*DISCRETE, *CONTINUOUS):
+            raise UserError(f"sampler={options.sampler}: does not edit; must be one of {', '.join((*DISCRETE, *CONTINUOUS))}")
+        check(options)
+        many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items()}
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(many["image"])))
+        x = encode(params, extra, many["image"]) if encode else many["image"]
+        return many["image"], x, denoiser_of(params, extra, told(many, keys)), keys
+
+    def rows(images, given, found):
+        """[ROWS * (2 + RESULTS), H, W, C]"""
+        parts = [v.reshape(-1, RESULTS, *v.shape[1:]) for v in (images, given, found)]
+        return jnp.concatenate([parts[0][:, :1], parts[1][:, :1], parts[2]], 1).reshape(-1, *images.shape[1:])
+
+    def inpainted(params, extra, key, batch):
+        x, _, denoise, keys = begun(params, extra, key, batch)
+        out, grid = jnp.asarray(taken_out(options.mask, *x.shape[1:3])), grid_of(options)
+        if options.resamplings > 1:
+            chain = schedules.of_levels(grid[-2::-1])
+            predict, start = schedules.predictor(denoise, chain), samplers.noise(keys, x.shape[1:])
+            how = dict(resamplings=options.resamplings, variance=options.variance)
+            found = samplers.repaint(predict, chain, start, x, ~out, keys, **how)
+        else:
+            found = from_noise(replace_known(denoise, x, ~out), options, keys, x.shape[1:], grid)
+        return rows(x, jnp.where(out, 0.0, x), found)
+
+    def edited(params, extra, key, batch):
+        images, x, denoise, keys = begun(params, extra, key, batch)
+        grid, level = grid_of(options), options.edit_from
+        rest = grid[grid < level]
+        if len(rest) < 2 or level > grid[0]:
+            raise UserError(
+                f"edit_from={level}: must be above {grid[-2]:.4g} and at most {grid[0]:.4g}, the levels of sampling"
+            )
+        noised = x + level * samplers.noise(keys, x.shape[1:])
+        found = solve(denoise, options, keys, noised, np.array([level, *rest]))
+        if decode is None:
+            return rows(images, noised / (1 + level), found)
+        return rows(images, decode(params, extra, noised / (1 + level**2) ** 0.5), decode(params, extra, found))
+
+    return {"edited": edited} if encode else {"inpainted": inpainted, "edited": edited}
