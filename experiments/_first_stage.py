@@ -23,8 +23,9 @@ def first_stage(config: "Config") -> "AutoencoderKL | VQModel":
         channel_mult=config.first_mult,
         num_res_blocks=config.first_blocks,
         groups=groups_of(config.first_channels),
+        attention=(levels - 1,) if config.first_attention and config.first == "kl" else (),
     )
-    return VQModel(**shape, codes=config.codes) if config.first == "vq" else AutoencoderKL(**shape, attention=(levels - 1,))
+    return VQModel(**shape, codes=config.codes) if config.first == "vq" else AutoencoderKL(**shape)
 
 
 def perceptual_distance(config: "Config") -> tuple[Any, Any]:

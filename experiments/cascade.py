@@ -4,7 +4,7 @@
     python -m experiments.cascade --preset glyphs            # 8 -> 16 -> 32: an hour or so on 2 CPU cores
     python -m experiments.cascade --preset fashion_mnist     # 7 -> 14 -> 28: at most 30 minutes on 2 CPU cores
     python -m experiments.cascade --preset imagenet256       # the paper's run, for accelerators
-    python -m experiments.cascade sample --augment 0.1 --sampler heun
+    python -m experiments.cascade sample --augment 0.1 --sampler heun --base-sampler ddpm --base-steps 100
 
 The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are told how
 much, so that they forgive the faults of the stage before; how much is put on when sampling is --augment. Target of the
@@ -13,7 +13,7 @@ imagenet256 preset: FID 4.88 (paper, table 1).
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments import ddpm
@@ -38,11 +38,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling(ddpm.Sampling):
-    """Of every stage."""
+    """Of every stage, or of the base with settings of its own."""
 
     sampler: SamplerName = "dpm"
     steps: int = 25
     variance: Variance = "small"
+    base_sampler: Literal["", SamplerName] = ""
+    """In place of sampler for the base stage alone."""
+    base_steps: int = 0
+    """In place of steps for the base stage alone."""
     augment: float = 0.1
     """Deviation of the noise that is put on the smaller image of a super-resolution stage."""
 
@@ -208,6 +212,9 @@ class Cascade:
         import jax.numpy as jnp
 
         config, apply = self.config, self.apply(i, low)
+        if i == 0:
+            own = dict(sampler=options.base_sampler or options.sampler, steps=options.base_steps or options.steps)
+            options = replace(options, **own)
         keys = jax.vmap(lambda k: jax.random.fold_in(k, 1000 + i))(keys)
         shape = (config.sizes[i],) * 2 + config.data.shape[-1:]
         network = lambda x, t, y: apply(params[self.players[i]], x, t, y)  # noqa: E731

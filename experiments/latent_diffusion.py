@@ -58,6 +58,8 @@ class Config(ChainKnobs):
     first_mult: tuple[int, ...] = (1, 2)
     """Width of its levels; each but the last halves the resolution."""
     first_blocks: int = 1
+    first_attention: bool = True
+    """Of kl: attention on its last level, besides that in the middle."""
     latent_channels: int = 4
     kl_weight: float = 1e-3
     codes: int = 256
@@ -125,6 +127,7 @@ PRESETS = {
         first_channels=128,
         first_mult=(1, 2, 4, 4),
         first_blocks=2,
+        first_attention=False,
         kl_weight=1e-6,
         adversarial=0.5,
         adversarial_from=50_001,

@@ -1,5 +1,6 @@
 """What the diffusion experiments refuse, in one line each; and the curve of guidance."""
 
+import json
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import get_args
@@ -53,18 +54,20 @@ def told(module, name, *flags):
 GUIDED = (ddpm, improved_ddpm, guided, edm, flow_matching, score_sde, latent_diffusion, cascade)
 
 
+PAIRS = [(m, s) for m in GUIDED for s in SAMPLERS if m in (ddpm, edm) or s in ("ddim", "ddpm", "heun", "dpm_sde")]
+"""Every sampler of a model with a chain and of one without; of the others each way to walk."""
+
+
 def usual(module, sampler):
-    """Whether the default tests run the pair: each model, and each sampler, at least once."""
-    kinds = ("ddpm", "dpm") if module in (edm, score_sde) else () if module is not ddpm else SAMPLERS
-    return sampler in kinds
+    """Whether the default tests run the pair."""
+    return module is ddpm or (module in (edm, score_sde) and sampler in ("ddpm", "heun"))
 
 
 @pytest.mark.parametrize(
     "module, sampler",
     [
         pytest.param(m, s, id=f"{m.__name__.split('.')[-1]}-{s}", marks=[] if usual(m, s) else pytest.mark.slow)
-        for m in GUIDED
-        for s in SAMPLERS
+        for m, s in PAIRS
     ],
 )
 def test_a_model_runs_under_any_sampler_and_guidance(module, sampler, weights):
@@ -163,7 +166,7 @@ def test_an_image_edited_from_little_noise_is_near(module):
         rows = picture("edited", stage, params, extra)
         return np.abs(rows[:, 2:] - rows[:, :1]).mean() if module is edm else np.abs(rows[:, 2] - rows[:, 3]).mean()
 
-    assert distance(0.03) < 0.5 * distance(20.0)
+    assert distance(0.06) < 0.5 * distance(20.0)
     with pytest.raises(ValueError, match=r"edit_from=0.001: must be above"):
         distance(0.001)
 
@@ -361,6 +364,9 @@ def test_a_cascade_must_fit_its_set():
     with pytest.raises(ValueError, match=r"sizes=\(3, 8\): each must divide the next"):
         stages(cascade, "cascade", "--sizes", "3", "8")
     base, last = stages(cascade, "cascade", "--base-steps", "9")
+    assert shape_of(last, base_sampler="ddpm", base_steps=4) == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match="steps=99: must be from 1 to the schedule's 40"):
+        shape_of(last, base_sampler="ddim", base_steps=99)
     assert (base.train.steps, last.train.steps) == (9, 4)
     assert shape_of(base) == (3, 4, 4, 1)
     assert shape_of(last, sampler="ddim") == (3, 8, 8, 1)
@@ -436,3 +442,14 @@ def test_a_score_over_steps_is_drawn_a_line_a_sampler(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             by_steps.plot(bad, tmp_path / "x.png")
+
+
+@pytest.mark.slow
+def test_ddim_takes_an_image_to_noise_and_back(tmp_path):
+    """On a model that was trained for a moment: at 100 steps the round trip is good to 30 dB."""
+    run = ["--run", "one", "--train.steps", "150", "--train.save-every", "150", "--train.sample-every", "0"]
+    tiny.run("-m", "experiments.ddpm", *run, cwd=tmp_path)
+    tiny.run("-m", "experiments.ddpm", "evaluate", "--run", "one", "--num", "64", cwd=tmp_path)
+    (path,) = (tmp_path / "one").glob("evaluate-*.json")
+    records = json.loads(path.read_text())["records"]
+    assert next(r["value"] for r in records if r["metric"].startswith("psnr_db of DDIM there and back, 100")) >= 30
