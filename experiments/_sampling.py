@@ -49,7 +49,7 @@ class Solver:
     """Of dpm, dpm_singlestep, dpm_sde, unipc and lms, 1 to 3."""
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
-    variance: Variance = "large"
+    variance: Variance = "small"
     """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
     grid: Literal["karras", "log_snr", "uniform", "quadratic"] = "karras"
     """How the noise levels are spaced."""

@@ -32,6 +32,7 @@ from experiments._sampling import (
     OF_CHAIN,
     SamplerName,
     TimedSolver,
+    Variance,
     bounded,
     chain_levels,
     check,
@@ -56,6 +57,8 @@ class Sampling(TimedSolver):
     """ddpm is ancestral sampling, dpm multistep DPM-Solver++; all but ddim and ddpm run in continuous coordinates."""
     steps: int = 50
     """Of ddim and ddpm evenly spaced over the chain."""
+    variance: Variance = "large"
+    """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ PRESETS = {
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=64, resolution=32, channels=3),
         train=TrainConfig(steps=1000, log_every=10, save_every=500, sample_every=500),
-        prior_steps=20_000,
+        prior_steps=4000,
         first_mult=(1, 2, 2),
         condition="text",
         channels=96,
