@@ -77,7 +77,7 @@ def continuous_stage(
         return levels(options, *ends, by_time)
 
     def sample(params, extra, keys, options):
-        check(options)
+        check(options, config.sampling)
         denoise = denoising(params, options, asked(config, keys, options.label))
         return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(options)), -1, 1)
 

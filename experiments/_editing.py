@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from experiments._diffusion import asked
-from experiments._sampling import CONTINUOUS, DISCRETE, Solver, chain_levels, check, from_noise, solve
+from experiments._sampling import CONTINUOUS, DISCRETE, Solver, chain_levels, from_noise, solve
 
 if TYPE_CHECKING:
     from jgen.experiment import Picture
@@ -74,11 +74,13 @@ def edits(
     from jgen.errors import UserError
     from jgen.samplers.guidance import replace_known
 
+    # A denoiser says nothing of variances: that of the posterior stands for a learned one.
+    fixed = replace(options, variance="small") if options.variance == "learned_range" else options
+
     def begun(params, extra, key, batch):
         """(images, latents, denoiser, keys), each image RESULTS times over."""
         if options.sampler not in (*DISCRETE, *CONTINUOUS):
             raise UserError(f"sampler={options.sampler}: does not edit; must be one of {', '.join((*DISCRETE, *CONTINUOUS))}")
-        check(options)
         many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items()}
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(many["image"])))
         x = encode(params, extra, many["image"]) if encode else many["image"]
@@ -95,22 +97,29 @@ def edits(
         if options.resamplings > 1:
             chain = schedules.of_levels(grid[-2::-1])
             predict, start = schedules.predictor(denoise, chain), samplers.noise(keys, x.shape[1:])
-            how = dict(resamplings=options.resamplings, variance=options.variance)
+            jump = min(10, max(1, len(chain) // 4))  # the paper's, or less where there are few steps
+            how = dict(resamplings=options.resamplings, jump=jump, variance=fixed.variance)
             found = samplers.repaint(predict, chain, start, x, ~out, keys, **how)
         else:
-            found = from_noise(replace_known(denoise, x, ~out), options, keys, x.shape[1:], grid)
+            found = from_noise(replace_known(denoise, x, ~out), fixed, keys, x.shape[1:], grid)
         return rows(x, jnp.where(out, 0.0, x), found)
 
     def edited(params, extra, key, batch):
         images, x, denoise, keys = begun(params, extra, key, batch)
-        grid, level = grid_of(options), options.edit_from
+        grid = grid_of(options)
+        # The levels of a grid are rounded; its greatest is as good as the one asked for.
+        level = min(options.edit_from, grid[0]) if np.isclose(options.edit_from, grid[0]) else options.edit_from
         rest = grid[grid < level]
         if len(rest) < 2 or level > grid[0]:
             raise UserError(
                 f"edit_from={level}: must be above {grid[-2]:.4g} and at most {grid[0]:.4g}, the levels of sampling"
             )
         noised = x + level * samplers.noise(keys, x.shape[1:])
-        found = solve(denoise, options, keys, noised, np.array([level, *rest]))
+
+        def sampler(denoise, x, sigmas, keys):
+            return solve(denoise, fixed, keys, x, np.asarray(sigmas))
+
+        found = samplers.sdedit(sampler, denoise, x, grid, keys, sigma=level)
         if decode is None:
             return rows(images, noised / (1 + level), found)
         return rows(images, decode(params, extra, noised / (1 + level**2) ** 0.5), decode(params, extra, found))

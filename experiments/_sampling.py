@@ -50,7 +50,7 @@ class Solver:
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
     variance: Variance = "small"
-    """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
+    """Of ancestral sampling: the posterior's, beta, or as a network learned it (not in pictures of editing)."""
     grid: Literal["karras", "log_snr", "uniform", "quadratic"] = "karras"
     """How the noise levels are spaced."""
     sigma_min: float = 0.0
@@ -91,15 +91,20 @@ class TimedSolver(Solver):
     """How the noise levels of the continuous samplers are spaced: as the model's times, or of themselves."""
 
 
-def check(options: Solver, heeded: Mapping[str, Sequence[str]] = HEEDED) -> None:
-    """Raises UserError for an option that the chosen sampler does not heed, or one out of its range."""
+def check(options: Solver, own: Solver, heeded: Mapping[str, Sequence[str]] = HEEDED, samplers: Sequence[str] = ()) -> None:
+    """Raises UserError for an option that the chosen sampler does not heed, or one out of its range.
+
+    own: the run's own options, which may hold some for a sampler that is not the one chosen. samplers: all that are used, where
+    stages have their own.
+    """
     from jgen.errors import UserError
 
-    for name, samplers in heeded.items():
+    used = samplers or (options.sampler,)
+    for name, takers in heeded.items():
         value = getattr(options, name)
-        if options.sampler not in samplers and value != getattr(type(options)(), name):
-            verb = "does" if len(samplers) == 1 else "do"
-            raise UserError(f"{name}={value}: {options.sampler} takes none, only {', '.join(samplers)} {verb}")
+        if value not in (getattr(type(options)(), name), getattr(own, name)) and not set(used) & set(takers):
+            verb = "does" if len(takers) == 1 else "do"
+            raise UserError(f"{name}={value}: {' and '.join(used)} takes none, only {', '.join(takers)} {verb}")
     if options.resamplings < 1:
         raise UserError(f"resamplings={options.resamplings}: must be at least 1")
     if not 0 <= options.eta <= 1:
@@ -108,8 +113,16 @@ def check(options: Solver, heeded: Mapping[str, Sequence[str]] = HEEDED) -> None
         raise UserError(f"threshold={options.threshold}: must be a quantile, from 0 (which clips) to 1")
     if not options.guidance_from < options.guidance_to:
         raise UserError(f"guidance_from={options.guidance_from}: must be below guidance_to={options.guidance_to}")
-    if options.steps == 1 and options.sampler == "ddpm":
+    if options.steps == 1 and "ddpm" in used:
         raise UserError("steps=1: ddpm needs at least 2; ddim can do with 1")
+
+
+def for_sampler(options: Any, heeded: Mapping[str, Sequence[str]] = HEEDED) -> Any:
+    """The options without those that their sampler does not heed."""
+    from dataclasses import replace
+
+    default = type(options)()
+    return replace(options, **{k: getattr(default, k) for k, takers in heeded.items() if options.sampler not in takers})
 
 
 def free_guidance(

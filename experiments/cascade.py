@@ -29,7 +29,7 @@ from experiments._diffusion import (
     schedule,
     unet,
 )
-from experiments._sampling import SamplerName, Variance
+from experiments._sampling import OF_CHAIN, SamplerName, Variance, check, for_sampler
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -213,8 +213,11 @@ class Cascade:
 
         config, apply = self.config, self.apply(i, low)
         if i == 0:
-            own = dict(sampler=options.base_sampler or options.sampler, steps=options.base_steps or options.steps)
+            own: dict[str, Any] = dict(
+                sampler=options.base_sampler or options.sampler, steps=options.base_steps or options.steps
+            )
             options = replace(options, **own)
+        options = for_sampler(options, OF_CHAIN)
         keys = jax.vmap(lambda k: jax.random.fold_in(k, 1000 + i))(keys)
         shape = (config.sizes[i],) * 2 + config.data.shape[-1:]
         network = lambda x, t, y: apply(params[self.players[i]], x, t, y)  # noqa: E731
@@ -230,6 +233,12 @@ class Cascade:
 
         if not 0 <= options.augment <= self.config.most_augment:
             raise UserError(f"augment={options.augment}: must be from 0 to the {self.config.most_augment} it was trained with")
+        check(
+            options,
+            self.config.sampling,
+            OF_CHAIN,
+            (options.sampler, *([options.base_sampler] if options.base_sampler else [])),
+        )
         label = asked(self.config, keys, options.label)
         images = self.draw(0, params, keys, options, None, label)
         for i in range(1, last + 1):

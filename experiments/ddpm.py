@@ -146,7 +146,6 @@ def draw(
     """Images, or latents, of a network by any sampler, guided or not. null, pixels: as of `predicting`."""
     from jgen import samplers
 
-    check(options, OF_CHAIN)
     chain = schedule(config)
     if options.sampler in DISCRETE:
         predict = predicting(config, options, network, label, null, pixels)
@@ -160,6 +159,7 @@ def sampler(config: Config):
     import jax.numpy as jnp
 
     def sample(params, extra, keys, options: Sampling):
+        check(options, config.sampling, OF_CHAIN)
         label = asked(config, keys, options.label)
         return jnp.clip(draw(config, options, raw(config, params), label, keys, config.data.shape), -1, 1)
 

@@ -15,16 +15,19 @@ fashion_mnist: a held-out classifier agrees with 95 % of the labels asked for.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jgen
 from experiments import classifier, ddpm
-from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, paper_steps
+from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, asked, paper_steps
+from experiments._editing import edit_levels, edits, told_of
 from experiments._sampling import DISCRETE, GONE, OF_CHAIN, chain_levels, check, from_noise, level_of, walk, within
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.experiment import Experiment, Picture
+    from jgen.types import Denoise, Params, Predict
 
 
 @dataclass(frozen=True)
@@ -100,51 +103,89 @@ def of_classifier(config: Config) -> classifier.Config:
     )
 
 
-def sampler(config: Config):
-    """`sample` of both stages: the second has a classifier besides."""
-    import jax
-    import jax.numpy as jnp
+class Judged:
+    """A model whose samples a classifier of noisy images steers."""
 
-    from jgen import samplers, sigmas
-    from jgen.arrays import wide
-    from jgen.errors import UserError
-    from jgen.objectives import edm
-    from jgen.samplers import guidance
+    def __init__(self, config: Config):
+        from jgen import sigmas
+        from jgen.objectives import edm
 
-    plain, chain, shape = ddpm.sampler(config), ddpm.schedule(config), config.data.shape
-    judge, form = classifier.network(of_classifier(config)), edm.chain(chain)
-    # Of a cosine chain's last steps nothing can be seen, but DDIM moves x_0 by sigma times the classifier's gradient: 20,000.
-    gone = float(sigmas.time_at(chain, GONE))
+        self.config, self.chain = config, ddpm.schedule(config)
+        self.judge, self.form = classifier.network(of_classifier(config)), edm.chain(self.chain)
+        # Of a cosine chain's last steps nothing can be seen, but DDIM moves x_0 by sigma times the gradient: 20,000.
+        self.gone = float(sigmas.time_at(self.chain, GONE))
 
-    def sample(params, extra, keys, options: Sampling):
-        if not options.classifier_scale:
-            return plain(params, extra, keys, options)
-        if "classifier" not in params:
-            raise UserError(f"classifier_scale={options.classifier_scale}: the classifier is not trained yet")
-        label = samplers.class_labels(keys, options.label, config.data.num_classes)
+    def log_probability(self, params: "Params", label: Any) -> Any:
+        """(x_t, t) -> log p(label | x_t) [B]."""
+        import jax
+        import jax.numpy as jnp
 
         def log_probability(x, t):
-            logits = judge.apply({"params": params["classifier"]}, x, t)[1]
+            logits = self.judge.apply({"params": params["classifier"]}, x, t)[1]
             found = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
-            return jnp.where(t <= gone, found, 0.0)
+            return jnp.where(t <= self.gone, found, 0.0)
+
+        return log_probability
+
+    def predictor(self, params: "Params", options: Sampling, label: Any) -> "Predict":
+        """(x_t, t) -> the clean image, steered by the classifier where the options say so."""
+        import jax.numpy as jnp
+
+        from jgen.samplers import guidance
+
+        predict = ddpm.predicting(self.config, options, ddpm.raw(self.config, params), label)
+        if not self.asked_for(params, options):
+            return predict
+        steered = guidance.classifier(predict, self.log_probability(params, label), options.classifier_scale)
+        freely = lambda x, t: predict(x, t)._replace(guide=jnp.zeros_like(x))  # noqa: E731
+        return within(options, steered, freely, level_of(self.chain))
+
+    def denoiser(self, params: "Params", options: Sampling, label: Any) -> "Denoise":
+        """(x, sigma) -> the same, in the coordinates of the continuous samplers: the classifier knows x_t = c_in x."""
+        from jgen.arrays import wide
+        from jgen.samplers import guidance
+
+        denoise = ddpm.denoising(self.config, options, ddpm.raw(self.config, params), label)
+        if not self.asked_for(params, options):
+            return denoise
+        judge = self.log_probability(params, label)
 
         def at_level(x, sigma):
-            """The same in the coordinates of the continuous samplers: the classifier knows x_t = c_in x."""
-            return log_probability(wide(form.scale(sigma), x) * x, form.noise(sigma))
+            return judge(wide(self.form.scale(sigma), x) * x, self.form.noise(sigma))
 
-        check(options, OF_CHAIN)
-        network = ddpm.raw(config, params)
+        return within(options, guidance.classifier_denoiser(denoise, at_level, options.classifier_scale), denoise)
+
+    def asked_for(self, params: "Params", options: Sampling) -> bool:
+        """Whether the classifier has a say. Raises UserError where it should have, and is not trained yet."""
+        from jgen.errors import UserError
+
+        if options.classifier_scale and "classifier" not in params:
+            raise UserError(f"classifier_scale={options.classifier_scale}: the classifier is not trained yet")
+        return bool(options.classifier_scale)
+
+    def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
+        """Images by any sampler."""
+        import jax.numpy as jnp
+
+        from jgen import samplers
+
+        config, shape = self.config, self.config.data.shape
+        check(options, config.sampling, OF_CHAIN)
+        label = asked(config, keys, options.label)
         if options.sampler in DISCRETE:
-            predict = ddpm.predicting(config, options, network, label)
-            steered = guidance.classifier(predict, log_probability, options.classifier_scale)
-            steered = within(options, steered, predict, level_of(chain))
-            return jnp.clip(walk(chain, options, steered, keys, samplers.noise(keys, shape)), -1, 1)
-        denoise = ddpm.denoising(config, options, network, label)
-        steered = guidance.classifier_denoiser(denoise, at_level, options.classifier_scale)
-        steered = within(options, steered, denoise)
-        return jnp.clip(from_noise(steered, options, keys, shape, chain_levels(options, chain)), -1, 1)
+            x = samplers.noise(keys, shape)
+            return jnp.clip(walk(self.chain, options, self.predictor(params, options, label), keys, x), -1, 1)
+        grid = chain_levels(options, self.chain)
+        return jnp.clip(from_noise(self.denoiser(params, options, label), options, keys, shape, grid), -1, 1)
 
-    return sample
+    def edits(self) -> "dict[str, Picture]":
+        """Held-out images edited."""
+        options = self.config.sampling
+
+        def denoiser_of(params, extra, label):
+            return self.denoiser(params, options, label)
+
+        return edits(options, denoiser_of, partial(edit_levels, self.chain), told_of(self.config))
 
 
 def curve(config: Config, sample):
@@ -193,9 +234,10 @@ def build(config: Config) -> "Experiment":
         raise UserError(
             f"drop_label={config.drop_label}: guidance needs a conditional model that was trained without labels too"
         )
-    sample, own = sampler(config), of_classifier(config)
+    judged, own = Judged(config), of_classifier(config)
     first = ddpm.stage(config, "model", ddpm.simple_objective(config), lambda apply: ddpm.loss_by_time(config, apply))
-    first = replace(first, sample=sample, options=replace(config.sampling, classifier_scale=0.0))  # there is none yet
+    options = replace(config.sampling, classifier_scale=0.0)  # there is none yet
+    first = replace(first, sample=judged.sample, options=options, on_request=judged.edits())
     judge, loss = classifier.network(own), classifier.objective(own, "classifier")
 
     def init(key):
@@ -220,7 +262,7 @@ def build(config: Config) -> "Experiment":
         supports=frozenset(),
         validate=loss(train=False),
         options=config.sampling,
-        evaluate=curve(config, sample),
+        evaluate=curve(config, judged.sample),
     )
     return Experiment([first, second])
 

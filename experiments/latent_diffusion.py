@@ -23,7 +23,7 @@ from experiments import ddpm
 from experiments._diffusion import ChainKnobs, ChainName, Prediction, check_drop_label, mean_loss, optimizer, schedule, unet
 from experiments._editing import edit_levels, edits
 from experiments._first_stage import autoencoder_stage, first_stage
-from experiments._sampling import SamplerName, TimedSolver
+from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -296,6 +296,9 @@ class Prior:
         from jgen import samplers
         from jgen.errors import UserError
 
+        check(options, self.config.sampling, OF_CHAIN)
+        if options.threshold:
+            raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
         if self.text and options.label != -1:
             raise UserError(f"label={options.label}: this model takes captions; say --prompt")
         if self.text:
@@ -311,11 +314,6 @@ class Prior:
 
     def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
         """Images, decoded from latents drawn. Raises UserError for options that can't be."""
-        from jgen.errors import UserError
-
-        if options.threshold:
-            raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
-
         label, network = self.asked(keys, options), self.network(params)
         z = ddpm.draw(self.config, options, network, label, keys, self.grid, self.null, pixels=False)
         return self.decode(params, extra, z)
@@ -337,9 +335,10 @@ class Prior:
         options = self.config.sampling
 
         def told(batch, keys):
-            if self.text and not options.prompt:
-                return batch["caption"]
-            return batch["label"] if self.conditional and not self.text and options.label < 0 else self.asked(keys, options)
+            asked = self.asked(keys, options)
+            if self.text:
+                return asked if options.prompt else batch["caption"]
+            return batch["label"] if self.conditional and options.label < 0 else asked
 
         def denoiser_of(params, extra, label):
             return ddpm.denoising(self.config, options, self.network(params), label, self.null, pixels=False)

@@ -170,7 +170,7 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
         return samplers.annealed_langevin(field, x, sigmas, keys, **how)
 
     def sample(params, extra, keys, options):
-        check(options, HEEDED)
+        check(options, config.sampling, HEEDED)
         for name in ("guidance", "label"):
             if getattr(options, name) != getattr(Sampling, name):
                 raise UserError(f"{name}={getattr(options, name)}: this model is not class-conditional")

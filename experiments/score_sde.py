@@ -192,7 +192,7 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
         return samplers.predictor_corrector(process(config, options.steps), score, x, keys, **how)
 
     def sample(params, extra, keys, options):
-        check(options, HEEDED)
+        check(options, config.sampling, HEEDED)
         label = asked(config, keys, options.label)
         if options.sampler not in OWN:
             denoise = denoising(config, apply, params, options, label)

@@ -94,7 +94,9 @@ def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any],
         if config.data.name == stored_data["name"]:
             facts = {k: stored_data[k] for k in ("num_classes",)} | {"shape": tuple(stored_data["shape"])}
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, **facts))
-        changed = differences(stored["config"], json.loads(json.dumps(to_dict(config))))
+        # Settings that there were none of then have their defaults.
+        before, now = (json.loads(json.dumps(to_dict(c))) for c in (from_dict(config_class, stored["config"]), config))
+        changed = differences(before, now)
         if changed and not options.accept_changes:
             raise UserError(
                 f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with --accept-changes"

@@ -181,15 +181,16 @@ def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None, sta
 
     sampling: in place of the sampling options it was trained with, for its pictures and its own evaluation too. stage: the
     name of one of its stages rather than the last that was trained. Raises UserError where the folder holds no run or no
-    checkpoint.
+    checkpoint, and for options of sampling that can't work.
     """
     folder = Path(folder)
     stored = read_config(folder)
     module = importlib.import_module(stored["module"])
     config = from_dict(module.Config, stored["config"])
+    trained = experiment = module.build(config)
     if sampling is not None:
         config = dataclasses.replace(config, sampling=sampling)
-    experiment = module.build(config)
+        experiment = module.build(config)
     mesh = mesh or make_mesh()
     names = [each.name for each in experiment.stages]
     if stage and stage not in names:
@@ -197,8 +198,16 @@ def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None, sta
     for each in reversed(experiment.stages):
         path = experiment.folder(folder, each) / "checkpoints"
         if stage in ("", each.name) and path.is_dir() and (found := restore(each, path, mesh)):
+            if sampling is not None:  # refused where it can't be, as the run it was trained in would
+                check_sampling(next(s for s in trained.stages if s.name == each.name), sampling)
             return Run(folder, config, experiment, each, found[0], found[1], mesh)
     raise UserError(f"{folder}: {f'{stage} ' if stage else ''}has no checkpoint yet")
+
+
+def check_sampling(stage: Stage, options: Any) -> None:
+    """Raises UserError for options of sampling that can't work, without sampling."""
+    if (sample := stage.sample) is not None:
+        jax.eval_shape(lambda key: sample(*stage.init(key), image_keys(0, 1), options), jax.random.key(0))
 
 
 def restore(stage: Stage, path: Path, mesh: Mesh) -> tuple[int, TrainState] | None:

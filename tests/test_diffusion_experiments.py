@@ -141,6 +141,7 @@ def picture(name, stage, params, extra):
     "module, sampling",
     [
         (edm, ["--sampling.sampler", "dpm_sde"]),
+        (improved_ddpm, ["--sampling.steps", "8", "--sampling.resamplings", "3"]),
         (ddpm, ["--sampling.sampler", "ddpm", "--sampling.resamplings", "2", "--sampling.steps", "20"]),
         pytest.param(ddpm, [], marks=pytest.mark.slow),
         pytest.param(score_sde, ["--sampling.sampler", "ddpm", "--sampling.steps", "10"], marks=pytest.mark.slow),
@@ -215,6 +216,44 @@ def test_guidance_acts_within_its_levels_alone(sampler):
 def test_options_without_effect_are_refused(options, says):
     with pytest.raises(ValueError, match=says):
         shape_of(tiny.stage(), **options)
+
+
+@pytest.mark.parametrize("module", [*GUIDED, ncsn], ids=lambda m: m.__name__.split(".")[-1])
+def test_a_run_s_own_options_do_not_stand_in_the_way_of_another_sampler(module):
+    """Presets have settings of their own for their samplers; to change the sampler alone is no error."""
+    for name, preset in module.PRESETS.items():
+        if name in ("imagenet64", "imagenet256", "cifar10", "fashion_mnist"):  # the settings of sampling, on a small model
+            flags = ["--condition", "class"] if module is latent_diffusion else []
+            config = replace(configured(module, module.__name__.split(".")[-1], *flags), sampling=preset.sampling)
+            stage = module.build(config).stages[-1]
+            shape_of(stage, sampler="heun", **({"steps": 3} if module is cascade else {}))
+
+
+def test_a_base_stage_s_sampler_and_the_others_have_options_of_their_own():
+    _, last = stages(cascade, "cascade")
+    assert shape_of(last, base_sampler="ddpm", variance="large") == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match=r"eta=0.5: dpm and ddpm takes none"):
+        shape_of(last, base_sampler="ddpm", eta=0.5)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
+def test_a_classifier_has_a_say_within_its_levels_alone(sampler, weights):
+    stage, params, extra = weights(guided, "guided")
+
+    def draw(**how):
+        options = guided.Sampling(sampler=sampler, steps=3, guidance=1.0, **how)
+        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params))
+
+    plain = draw()
+    np.testing.assert_allclose(draw(classifier_scale=9.0, guidance_from=1e7), plain, atol=1e-5)
+    assert np.abs(draw(classifier_scale=9.0, guidance_from=1e-4) - plain).max() > 1e-3
+
+
+def test_levels_that_float32_takes_for_none_are_sampled():
+    """Of the sub-VP process the least is 1e-4, whose alpha_bar is 1 in float32."""
+    stage, params, extra = told(score_sde, "score_sde", "--sde", "subvp")
+    options = score_sde.Sampling(sampler="ddim", steps=3)
+    assert np.isfinite(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)).all()
 
 
 def test_options_of_other_models_are_refused():

@@ -1,5 +1,6 @@
 """Every experiment, shrunk: it steps, saves, restores, and its next step is bit-equal. And its stages follow on."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -212,3 +213,21 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
     assert stage.create(jax.random.key(9), (earlier[0], {"old": 2.0})).extra == {"new": 1.0}
     with pytest.raises(ValueError, match="no run there"):
         _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="none")), MESH)
+
+
+@pytest.mark.slow
+def test_a_run_of_before_a_setting_goes_on(tmp_path, monkeypatch):
+    """A config.json without a field that came later stands for the field's default; options of sampling are checked."""
+    monkeypatch.chdir(tmp_path)
+    run = ["--run", "one", *tiny.FLAGS["ddpm"], "--train.steps", "2"]
+    tiny.run("-m", "experiments.ddpm", *run, cwd=tmp_path)
+    path = tmp_path / "one" / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["config"]["learn_variance"]
+    path.write_text(json.dumps(stored))
+    tiny.run("-m", "experiments.ddpm", "train", "--run", "one", cwd=tmp_path)
+    for command in (["sample", "--picture", "edited"], ["evaluate"]):
+        done = tiny.run(
+            "-m", "experiments.ddpm", *command, "--run", "one", "--sampler", "ddpm", "--eta", "0.5", cwd=tmp_path, check=False
+        )
+        assert (done.returncode, "eta=0.5: ddpm takes none, only ddim does" in done.stderr) == (2, True)

@@ -12,13 +12,17 @@ from jgen.schedules import Schedule, at, guided_x0
 from jgen.types import Array, Key, Predict, Prediction
 
 
-def ddim_step(x: Array, x0: Array, alpha_bar: Array, alpha_bar_prev: Array, z: Array, eta: Any = 0.0) -> Array:
+def ddim_step(
+    x: Array, x0: Array, alpha_bar: Array, alpha_bar_prev: Array, z: Array, eta: Any = 0.0, noise: Array | None = None
+) -> Array:
     """x_{t-1} from x_t and the predicted x_0. DDIM eq. 12, with sigma of eq. 16 times eta; z is standard normal.
 
-    eps is re-derived from x_0, so that a clipped x_0 stays consistent with the direction to x_t.
+    eps is re-derived from x_0, so that a clipped x_0 stays consistent with the direction to x_t. noise: 1 - alpha_bar, of
+    tables in float64: where it is least, float32 rounds it to 0.
     """
-    eps = (x - jnp.sqrt(alpha_bar) * x0) / jnp.sqrt(1 - alpha_bar)
-    variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
+    noise = 1 - alpha_bar if noise is None else noise
+    eps = (x - jnp.sqrt(alpha_bar) * x0) / jnp.sqrt(noise)
+    variance = (1 - alpha_bar_prev) / noise * (1 - alpha_bar / alpha_bar_prev)
     sigma = eta * jnp.sqrt(variance)
     direction = jnp.sqrt(jnp.maximum(1 - alpha_bar_prev - sigma**2, 0.0)) * eps
     return jnp.sqrt(alpha_bar_prev) * x0 + direction + sigma * z
@@ -52,7 +56,7 @@ def ddim(
         a, prev = at(chain.alpha_bar, step.index, 0), at(before, step.index, 0)
         z = noise(keys, x.shape[1:], step.index) if eta else jnp.zeros_like(x)
         x0 = guided_x0(prediction, x, a)
-        return ddim_step(x, x0, a, prev, z, eta), x0
+        return ddim_step(x, x0, a, prev, z, eta, at(1 - chain.alpha_bar, step.index, 0)), x0
 
     return walk(update, predict, chain, x, trace)
 

@@ -18,8 +18,7 @@ from jax.sharding import Mesh
 from jgen.config import DataConfig, check_at_least
 from jgen.data import Pipeline, Source, open_source
 from jgen.errors import UserError
-from jgen.experiment import Picture, Stage, draw
-from jgen.samplers.common import image_keys
+from jgen.experiment import Picture, Stage, check_sampling, draw
 from jgen.train import pictures
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.log import Log, read
@@ -87,8 +86,7 @@ def check(stage: Stage, mesh: Mesh) -> None:
     for name, plain in (("dtype", "float32"), ("remat", False)):
         if getattr(t, name) != plain and name not in stage.supports:
             raise UserError(f"train.{name}={getattr(t, name)}: {stage.name} takes only {plain}")
-    if (sample := stage.sample) is not None:  # options that can't work are refused before training, not after
-        jax.eval_shape(lambda key: sample(*stage.init(key), image_keys(0, 1), stage.options), jax.random.key(0))
+    check_sampling(stage, stage.options)  # what can't work is refused before training, not after
     for name in ("steps", "save_every", "sample_every"):
         value = getattr(t, name)
         if value % t.scan:
