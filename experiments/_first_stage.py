@@ -128,7 +128,8 @@ class Losses:
         from jgen.objectives import first_stage
 
         apart = None if self.distance is None else self.distance(params["judge"], x, out)[:, None, None, None]
-        return jnp.mean(first_stage.reconstruction(x, out, apart, self.config.perceptual))
+        squared = self.config.pixel_loss == "l2"
+        return jnp.mean(first_stage.reconstruction(x, out, apart, self.config.perceptual, squared))
 
     def weight(self, params: Any, extra: Any, key: Any, x: Any) -> Any:
         """Of the critic's part: it follows the gradients at the decoder's last layer."""

@@ -64,6 +64,9 @@ class Config(ChainKnobs):
     kl_weight: float = 1e-3
     codes: int = 256
     """Of vq."""
+    pixel_loss: Literal["l1", "l2"] = "l1"
+    """Of reconstructions: absolute differences, as in the paper, or squared ones. The best guess of the former is the median,
+    which for small strokes on an even ground is the ground alone."""
     adversarial: float = 0.0
     """Weight of a patch discriminator's loss; 0 for none."""
     adversarial_from: int = 250
@@ -109,9 +112,10 @@ PRESETS = {
     ),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=64, resolution=32, channels=3),
-        train=TrainConfig(steps=1000, log_every=10, save_every=500, sample_every=500),
+        train=TrainConfig(steps=2000, log_every=10, save_every=500, sample_every=500),
         prior_steps=4000,
         first_mult=(1, 2, 2),
+        pixel_loss="l2",
         condition="text",
         channels=96,
         channel_mult=(1, 2),

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
@@ -492,3 +493,15 @@ def test_ddim_takes_an_image_to_noise_and_back(tmp_path):
     (path,) = (tmp_path / "one").glob("evaluate-*.json")
     records = json.loads(path.read_text())["records"]
     assert next(r["value"] for r in records if r["metric"].startswith("psnr_db of DDIM there and back, 100")) >= 30
+
+
+def test_pixels_count_by_their_absolute_or_squared_difference():
+    random = np.random.default_rng(0)
+    losses = []
+    for kind in ("l1", "l2"):
+        stage = stages(latent_diffusion, "latent_diffusion", "--adversarial", "0", "--kl-weight", "0", "--pixel-loss", kind)[0]
+        params, extra = jax.jit(stage.init)(jax.random.key(0))
+        params = jax.tree.map(jnp.zeros_like, params)  # gives back zeros
+        x = random.choice([-0.5, 0.5], (2, 8, 8, 1)).astype(np.float32)
+        losses.append(float(stage.validate(params, extra, jax.random.key(0), {"image": x})[0]))
+    np.testing.assert_allclose(losses, [0.5, 0.25], rtol=1e-5)

@@ -33,9 +33,9 @@ def negative_log_density(x: Array, mean: Array, log_variance: Array) -> Array:
     return jnp.sum(terms, axis=tuple(range(1, x.ndim)))
 
 
-def reconstruction(x: Array, out: Array, perceptual: Array | None = None, weight: float = 1.0) -> Array:
-    """|x - out| per pixel [B, H, W, C]; a perceptual distance [B, 1, 1, 1] counts at every pixel."""
-    error = jnp.abs(x - out)
+def reconstruction(x: Array, out: Array, perceptual: Array | None = None, weight: float = 1.0, squared: bool = False) -> Array:
+    """|x - out|, or its square, per pixel [B, H, W, C]; a perceptual distance [B, 1, 1, 1] counts at every pixel."""
+    error = jnp.square(x - out) if squared else jnp.abs(x - out)
     return error if perceptual is None else error + weight * perceptual
 
 
