@@ -228,8 +228,8 @@ class Prior:
         self.apply, self.fresh = prior_network(config)
         self.examples = captions(config, "") if self.text else None
 
-    def encode(self, params: Any, x: Any, key: Any) -> Any:
-        """Latents of images, before they are scaled."""
+    def encode(self, params: Any, x: Any, key: Any = None) -> Any:
+        """Latents of images, before they are scaled; without a key the means of them."""
         import jax
 
         from jgen.objectives import first_stage as bottleneck
@@ -237,6 +237,8 @@ class Prior:
         found = self.net.apply({"params": params["net"]}, x, method="encode")
         if self.config.first == "vq":
             return found
+        if key is None:
+            return found[0]
         return bottleneck.latents(*found, jax.random.normal(key, found[0].shape))
 
     def init(self, key: Any) -> Any:
@@ -334,8 +336,6 @@ class Prior:
 
     def edits(self) -> dict[str, "Picture"]:
         """Held-out images, edited by way of their latents."""
-        import jax
-
         options = self.config.sampling
 
         def told(batch, keys):
@@ -348,7 +348,7 @@ class Prior:
             return ddpm.denoising(self.config, options, self.network(params), label, self.null, pixels=False)
 
         def encode(params, extra, images):
-            return extra["scale"] * self.encode(params, images, jax.random.key(0))
+            return extra["scale"] * self.encode(params, images)
 
         return edits(options, denoiser_of, partial(edit_levels, self.chain), told, encode, self.decode)
 
