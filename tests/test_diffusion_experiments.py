@@ -61,7 +61,7 @@ PAIRS = [(m, s) for m in GUIDED for s in SAMPLERS if m in (ddpm, edm) or s in ("
 
 def usual(module, sampler):
     """Whether the default tests run the pair."""
-    return module is ddpm or (module in (edm, score_sde) and sampler in ("ddpm", "heun"))
+    return (module is ddpm and sampler in ("ddim", "heun", "dpm_sde")) or (module in (edm, score_sde) and sampler == "ddpm")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,8 @@ def test_a_base_stage_s_sampler_and_the_others_have_options_of_their_own():
         shape_of(last, base_sampler="ddpm", eta=0.5)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
 def test_a_classifier_has_a_say_within_its_levels_alone(sampler, weights):
     stage, params, extra = weights(guided, "guided")
 
