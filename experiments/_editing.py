@@ -53,6 +53,28 @@ def told_of(config: Any) -> Callable[[Mapping[str, Any], Any], Any]:
     return told
 
 
+def rows(images: Any, given: Any, found: Any) -> Any:
+    """[ROWS * (2 + RESULTS), H, W, C]: each image, what was given of it, and its results."""
+    import jax.numpy as jnp
+
+    parts = [v.reshape(-1, RESULTS, *v.shape[1:]) for v in (images, given, found)]
+    return jnp.concatenate([parts[0][:, :1], parts[1][:, :1], parts[2]], 1).reshape(-1, *images.shape[1:])
+
+
+def inpaint(options: Solver, denoise: "Denoise", keys: Any, x: Any, out: Any, grid: Any) -> Any:
+    """Images that are x but where out says, by the sampler of the options or, with resamplings, by RePaint."""
+    from jgen import samplers, schedules
+    from jgen.samplers.guidance import replace_known
+
+    if options.resamplings == 1:
+        return from_noise(replace_known(denoise, x, ~out), options, keys, x.shape[1:], grid)
+    chain = schedules.of_levels(grid[-2::-1])
+    predict, start = schedules.predictor(denoise, chain), samplers.noise(keys, x.shape[1:])
+    jump = min(10, max(1, len(chain) // 4))  # the paper's, or less where there are few steps
+    how = dict(resamplings=options.resamplings, jump=jump, variance=options.variance)
+    return samplers.repaint(predict, chain, start, x, ~out, keys, **how)
+
+
 def edits(
     options: Solver,
     denoiser_of: DenoiserOf,
@@ -70,9 +92,8 @@ def edits(
     import jax.numpy as jnp
     import numpy as np
 
-    from jgen import samplers, schedules
+    from jgen import samplers
     from jgen.errors import UserError
-    from jgen.samplers.guidance import replace_known
 
     # A denoiser says nothing of variances: that of the posterior stands for a learned one.
     fixed = replace(options, variance="small") if options.variance == "learned_range" else options
@@ -86,22 +107,10 @@ def edits(
         x = encode(params, extra, many["image"]) if encode else many["image"]
         return many["image"], x, denoiser_of(params, extra, told(many, keys)), keys
 
-    def rows(images, given, found):
-        """[ROWS * (2 + RESULTS), H, W, C]"""
-        parts = [v.reshape(-1, RESULTS, *v.shape[1:]) for v in (images, given, found)]
-        return jnp.concatenate([parts[0][:, :1], parts[1][:, :1], parts[2]], 1).reshape(-1, *images.shape[1:])
-
     def inpainted(params, extra, key, batch):
         x, _, denoise, keys = begun(params, extra, key, batch)
         out, grid = jnp.asarray(taken_out(options.mask, *x.shape[1:3])), grid_of(options)
-        if options.resamplings > 1:
-            chain = schedules.of_levels(grid[-2::-1])
-            predict, start = schedules.predictor(denoise, chain), samplers.noise(keys, x.shape[1:])
-            jump = min(10, max(1, len(chain) // 4))  # the paper's, or less where there are few steps
-            how = dict(resamplings=options.resamplings, jump=jump, variance=fixed.variance)
-            found = samplers.repaint(predict, chain, start, x, ~out, keys, **how)
-        else:
-            found = from_noise(replace_known(denoise, x, ~out), fixed, keys, x.shape[1:], grid)
+        found = inpaint(fixed, denoise, keys, x, out, grid)
         return rows(x, jnp.where(out, 0.0, x), found)
 
     def edited(params, extra, key, batch):

@@ -239,6 +239,17 @@ def solve(denoise: "Denoise", options: Solver, keys: Any, x: Any, grid: Any) -> 
     )
 
 
+def by_chain(
+    chain: "Schedule", options: TimedSolver, predict: "Predict", denoise: "Denoise", keys: Any, shape: Sequence[int]
+) -> Any:
+    """Images of a model with a chain by any sampler: its predictor along the chain, or its denoiser from level to level."""
+    from jgen import samplers
+
+    if options.sampler in DISCRETE:
+        return walk(chain, options, predict, keys, samplers.noise(keys, shape))
+    return from_noise(denoise, options, keys, shape, chain_levels(options, chain))
+
+
 def from_noise(denoise: "Denoise", options: Solver, keys: Any, shape: Sequence[int], grid: Any) -> Any:
     """`solve` from noise of the greatest level."""
     from jgen import samplers

@@ -28,18 +28,15 @@ from experiments._diffusion import (
 )
 from experiments._editing import edit_levels, edits, told_of
 from experiments._sampling import (
-    DISCRETE,
     OF_CHAIN,
     SamplerName,
     TimedSolver,
     Variance,
     bounded,
-    chain_levels,
+    by_chain,
     check,
     free_guidance,
-    from_noise,
     level_of,
-    walk,
 )
 
 if TYPE_CHECKING:
@@ -144,14 +141,8 @@ def draw(
     pixels: bool = True,
 ) -> Any:
     """Images, or latents, of a network by any sampler, guided or not. null, pixels: as of `predicting`."""
-    from jgen import samplers
-
-    chain = schedule(config)
-    if options.sampler in DISCRETE:
-        predict = predicting(config, options, network, label, null, pixels)
-        return walk(chain, options, predict, keys, samplers.noise(keys, shape))
-    denoise = denoising(config, options, network, label, null, pixels)
-    return from_noise(denoise, options, keys, shape, chain_levels(options, chain))
+    predict, denoise = (make(config, options, network, label, null, pixels) for make in (predicting, denoising))
+    return by_chain(schedule(config), options, predict, denoise, keys, shape)
 
 
 def sampler(config: Config):

@@ -22,7 +22,7 @@ import jgen
 from experiments import classifier, ddpm
 from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, asked, paper_steps
 from experiments._editing import edit_levels, edits, told_of
-from experiments._sampling import DISCRETE, GONE, OF_CHAIN, chain_levels, check, from_noise, level_of, walk, within
+from experiments._sampling import GONE, OF_CHAIN, by_chain, check, level_of, within
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -167,16 +167,10 @@ class Judged:
         """Images by any sampler."""
         import jax.numpy as jnp
 
-        from jgen import samplers
-
-        config, shape = self.config, self.config.data.shape
-        check(options, config.sampling, OF_CHAIN)
-        label = asked(config, keys, options.label)
-        if options.sampler in DISCRETE:
-            x = samplers.noise(keys, shape)
-            return jnp.clip(walk(self.chain, options, self.predictor(params, options, label), keys, x), -1, 1)
-        grid = chain_levels(options, self.chain)
-        return jnp.clip(from_noise(self.denoiser(params, options, label), options, keys, shape, grid), -1, 1)
+        check(options, self.config.sampling, OF_CHAIN)
+        label = asked(self.config, keys, options.label)
+        predict, denoise = (make(params, options, label) for make in (self.predictor, self.denoiser))
+        return jnp.clip(by_chain(self.chain, options, predict, denoise, keys, self.config.data.shape), -1, 1)
 
     def edits(self) -> "dict[str, Picture]":
         """Held-out images edited."""
