@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from jgen.errors import UserError
 from jgen.metrics.extract import open_extractor
@@ -50,8 +51,12 @@ class Observer:
             first += len(images)
 
     def _together(self, batches: Sequence[Array] | Iterator[Array]) -> Seen:
-        seen = [jax.device_get(self._see(self.extractor.variables, x)) for x in batches]
-        return Seen(*map(np.concatenate, zip(*seen)))
+        return Seen(*map(whole, zip(*(self._see(self.extractor.variables, x) for x in batches))))
+
+
+def whole(batches: Sequence[Array]) -> np.ndarray:
+    """Batches as one, with the parts of every host."""
+    return np.concatenate([np.asarray(process_allgather(x, tiled=True)) for x in batches])
 
 
 def held_out(batches: Iterator[Batch], count: int) -> list[Array]:

@@ -6,6 +6,7 @@
     python -m experiments.latent_diffusion --preset glyphs            # from captions: minutes to hours, as long as you let it
     python -m experiments.latent_diffusion --preset glyphs --data.captions minilm     # captions as features of MiniLM
     python -m experiments.latent_diffusion sample --prompt "a red A on blue"
+    python -m experiments.latent_diffusion evaluate --num 1024        # how often captions or classes are obeyed
     python -m experiments.latent_diffusion --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.latent_diffusion --preset imagenet256       # DiT-XL/2, for accelerators
 
@@ -320,8 +321,11 @@ class Prior:
 
     def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
         """Images, decoded from latents drawn. Raises UserError for options that can't be."""
-        label, network = self.asked(keys, options), self.network(params)
-        z = ddpm.draw(self.config, options, network, label, keys, self.grid, self.null, pixels=False)
+        return self.draw(params, extra, keys, self.asked(keys, options), options)
+
+    def draw(self, params: Any, extra: Any, keys: Any, label: Any, options: Sampling) -> Any:
+        """Images of these captions or classes."""
+        z = ddpm.draw(self.config, options, self.network(params), label, keys, self.grid, self.null, pixels=False)
         return self.decode(params, extra, z)
 
     def network(self, params: Any) -> ddpm.Raw:
@@ -353,11 +357,16 @@ class Prior:
         return edits(options, denoiser_of, partial(edit_levels, self.chain), told, encode, self.decode)
 
     def stage(self) -> "Stage":
+        from experiments._agreement import after, agreement
         from jgen.experiment import Stage
         from jgen.train import Phase
         from jgen.train.rates import ramped
 
         config, validate = self.config, self.objective(train=False)
+        evaluate = mean_loss(validate)
+        if self.conditional:
+            told, draw = "caption" if self.text else "label", partial(self.draw, options=config.sampling)
+            evaluate = after(evaluate, agreement(config.data, told, draw))
         return Stage(
             name="diffusion",
             data=config.data,
@@ -370,7 +379,7 @@ class Prior:
             on_request=self.edits(),
             options=config.sampling,
             validate=validate,
-            evaluate=mean_loss(validate),
+            evaluate=evaluate,
             begin=self.begin,
         )
 

@@ -12,7 +12,7 @@ from jgen.config import DataConfig
 from jgen.data import ArraySource, Pipeline, open_source, resolve
 from jgen.data import pipeline as pipeline_module
 from jgen.data import sources as sources_module
-from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, GREYS, Glyphs, decode_caption, measured
+from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, GREYS, Glyphs, colours_seen, decode_caption, measured
 from jgen.data.idx import fashion_mnist_folder
 from jgen.data.pipeline import indices
 from jgen.metrics.scores import make_reference
@@ -367,3 +367,12 @@ def test_factors_of_glyphs_can_be_read_from_their_pixels():
         assert np.corrcoef(seen[name], values)[0, 1] > least
     blank = measured(np.zeros((1, 16, 16, 1)))
     assert all(v == 0 for v in blank.values())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_of_glyphs_can_be_read_from_their_pixels(channels):
+    source = Glyphs(32, channels)
+    drawn = [source.factors(i) for i in range(100)]
+    front, back = colours_seen(np.stack([source[i]["image"] for i in range(100)]) / 127.5 - 1)
+    np.testing.assert_array_equal(front, [f.foreground for f in drawn])
+    np.testing.assert_array_equal(back, [f.background for f in drawn])

@@ -1,338 +1,27 @@
-"""What the diffusion experiments refuse, in one line each; and the curve of guidance."""
+"""The diffusion experiments' own parts: first stages, captions, cascades, weightings, curves."""
 
 import json
 from dataclasses import replace
-from functools import lru_cache, partial
-from typing import get_args
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tyro
 
-from experiments import cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
-from experiments._diffusion import schedule
-from experiments._editing import taken_out
+from experiments import cascade, ddpm, latent_diffusion
+from experiments._agreement import agreement
 from experiments._first_stage import first_stage, reconstructor
-from experiments._sampling import SamplerName, chain_levels
-from jgen import schedules, sigmas
-from jgen.data import resolve
+from jgen.config import DataConfig
+from jgen.data import open_source, resolve
 from jgen.metrics import by_steps, trade_off
 from jgen.metrics.lpips import open_lpips
 from jgen.metrics.record import Record
 from jgen.samplers import image_keys
 from tests import tiny
+from tests.tiny import configured, shape_of, stages
 
-SAMPLERS = get_args(SamplerName)
 GLYPHS = ["--data.name", "glyphs", "--data.resolution", "16", "--data.channels", "3"]
-
-
-def configured(module, name, *flags):
-    return tyro.cli(module.Config, default=module.PRESETS["digits"], args=[*tiny.FLAGS[name], *flags])
-
-
-def stages(module, name, *flags):
-    return module.build(configured(module, name, *flags)).stages
-
-
-def shape_of(stage, **options):
-    """What sampling would give, without running it."""
-    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
-    chosen = replace(stage.options, **options)
-    return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape
-
-
-def told(module, name, *flags):
-    """The last stage of a model of classes that can be guided, and plausible weights of it."""
-    how = ["--condition", "class"] if module is latent_diffusion else ["--conditional", "--drop-label", "0.1"]
-    stage = stages(module, name, *([] if module is guided else how), *flags)[-1]
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
-    random = np.random.default_rng(0)
-    return stage, jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params), extra
-
-
-GUIDED = (ddpm, improved_ddpm, guided, edm, flow_matching, score_sde, latent_diffusion, cascade)
-
-
-PAIRS = [(m, s) for m in GUIDED for s in SAMPLERS if m in (ddpm, edm) or s in ("ddim", "ddpm", "heun", "dpm_sde")]
-"""Every sampler of a model with a chain and of one without; of the others each way to walk."""
-
-
-def usual(module, sampler):
-    """Whether the default tests run the pair."""
-    return (module is ddpm and sampler in ("ddim", "heun", "dpm_sde")) or (module in (edm, score_sde) and sampler == "ddpm")
-
-
-@pytest.mark.parametrize(
-    "module, sampler",
-    [
-        pytest.param(m, s, id=f"{m.__name__.split('.')[-1]}-{s}", marks=[] if usual(m, s) else pytest.mark.slow)
-        for m, s in PAIRS
-    ],
-)
-def test_a_model_runs_under_any_sampler_and_guidance(module, sampler, weights):
-    name = module.__name__.split(".")[-1]
-    stage, params, extra = weights(module, name)
-    changes: dict = dict(sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1, threshold=0.99)
-    if module is latent_diffusion:
-        changes["threshold"] = 0.0
-    options = replace(type(stage.options)(), **changes)
-    images = jax.jit(lambda p, e: stage.sample(p, e, image_keys(0, 2), options))(params, extra)
-    assert images.shape == (2, 8, 8, 1)
-    assert np.isfinite(images).all()
-    assert np.abs(images).max() <= 1
-    assert np.abs(images[0] - images[1]).max() > 1e-4
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return lru_cache(told)
-
-
-@pytest.mark.parametrize("sampler", ["heun", "ddim", pytest.param("dpm_sde", marks=pytest.mark.slow)])
-def test_scores_run_under_samplers_of_denoisers(sampler):
-    stage = stages(ncsn, "ncsn")[0]
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
-    options = ncsn.Sampling(sampler=sampler, steps=3)
-    images = jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)
-    assert images.shape == (2, 8, 8, 1)
-    assert np.isfinite(images).all()
-
-
-@pytest.mark.parametrize("sampler", ["pc", pytest.param("ode", marks=pytest.mark.slow)])
-def test_scores_are_guided(sampler, weights):
-    """Its own samplers know the class, and are guided within the levels asked for."""
-    stage, params, extra = weights(score_sde, "score_sde")
-
-    def draw(**how):
-        options = score_sde.Sampling(sampler=sampler, tolerance=1e-2, **({"steps": 30} if sampler == "pc" else {}), **how)
-        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params))
-
-    plain, other, strong = draw(label=1), draw(label=2), draw(label=1, guidance=5.0)
-    assert np.isfinite(strong).all()
-    assert min(np.abs(plain - other).max(), np.abs(plain - strong).max()) > 1e-3
-    np.testing.assert_allclose(draw(label=1, guidance=5.0, guidance_from=1e6), plain, atol=1e-3)
-
-
-def test_ddim_of_a_denoiser_is_euler(weights):
-    """Without noise of its own DDIM is the Euler method in x / sqrt(alpha_bar), so of EDM's levels it is `euler`."""
-    stage, params, extra = weights(edm, "edm")
-    found = []
-    for name in ("ddim", "euler"):
-        options = edm.Solver(sampler=name, steps=4)
-        found.append(jax.jit(lambda p, o=options: stage.sample(p, extra, image_keys(0, 2), o))(params))
-    np.testing.assert_allclose(*found, atol=2e-5)
-
-
-def picture(name, stage, params, extra):
-    """Eight rows of eight: the image, what is given, six results."""
-    random = np.random.default_rng(0)
-    batch = {"image": random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32), "label": np.arange(16) % 10}
-    found = jax.jit(stage.on_request[name])(params, extra, jax.random.key(0), batch)
-    assert found.shape == (64, 8, 8, 1)
-    assert np.isfinite(found).all()
-    rows = np.asarray(found).reshape(8, 8, 8, 8, 1)
-    np.testing.assert_allclose(rows[:, 0], batch["image"][:8], atol=1e-6)
-    assert np.abs(rows[:, 2] - rows[:, 3]).max() > 1e-3
-    return rows
-
-
-@pytest.mark.parametrize(
-    "module, sampling",
-    [
-        (edm, ["--sampling.sampler", "dpm_sde"]),
-        (improved_ddpm, ["--sampling.steps", "8", "--sampling.resamplings", "3"]),
-        (ddpm, ["--sampling.sampler", "ddpm", "--sampling.resamplings", "2", "--sampling.steps", "20"]),
-        pytest.param(ddpm, [], marks=pytest.mark.slow),
-        pytest.param(score_sde, ["--sampling.sampler", "ddpm", "--sampling.steps", "10"], marks=pytest.mark.slow),
-    ],
-)
-def test_known_pixels_stay_where_an_image_is_inpainted(module, sampling):
-    stage, params, extra = told(module, module.__name__.split(".")[-1], "--sampling.mask", "right", *sampling)
-    rows = picture("inpainted", stage, params, extra)
-    known = np.broadcast_to(rows[:, :1, :, :4], rows[:, 2:, :, :4].shape)
-    np.testing.assert_allclose(rows[:, 2:, :, :4], known, atol=1e-5)
-    assert np.abs(rows[:, 2:, :, 4:] - rows[:, :1, :, 4:]).max() > 0.1
-
-
-@pytest.mark.parametrize("module", [edm, pytest.param(latent_diffusion, marks=pytest.mark.slow)])
-def test_an_image_edited_from_little_noise_is_near(module):
-    name = module.__name__.split(".")[-1]
-
-    def distance(level):
-        flags = ["--sampling.edit-from", str(level), "--sampling.sampler", "euler", "--sampling.steps", "20"]
-        stage, params, extra = told(module, name, *flags)
-        if module is latent_diffusion:
-            assert list(stage.on_request) == ["edited"]
-        rows = picture("edited", stage, params, extra)
-        return np.abs(rows[:, 2:] - rows[:, :1]).mean() if module is edm else np.abs(rows[:, 2] - rows[:, 3]).mean()
-
-    assert distance(0.06) < 0.5 * distance(20.0)
-    with pytest.raises(ValueError, match=r"edit_from=0.001: must be above"):
-        distance(0.001)
-
-
-def test_masks_take_out_what_they_say():
-    assert taken_out("center", 4, 4)[0, :, :, 0].astype(int).tolist() == [[0] * 4, [0, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
-    assert taken_out("top", 2, 3)[0, :, :, 0].tolist() == [[True] * 3, [False] * 3]
-    assert taken_out("right", 1, 4)[0, :, :, 0].tolist() == [[False, False, True, True]]
-
-
-@pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
-def test_guidance_acts_within_its_levels_alone(sampler):
-    stage = tiny.stage(conditional=True, drop_label=0.1)
-    random = np.random.default_rng(0)
-    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: 0.2 * random.normal(size=s.shape).astype(np.float32), params)
-
-    def draw(**options):
-        chosen = replace(stage.options, sampler=sampler, steps=3, label=1, **options)
-        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), chosen))(params))
-
-    plain = draw()
-    np.testing.assert_allclose(draw(guidance=4.0, guidance_from=1e7), plain, atol=1e-5)
-    assert np.abs(draw(guidance=4.0, guidance_from=1e-4) - plain).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    "options, says",
-    [
-        (dict(sampler="ddim", churn=1.0), "churn=1.0: ddim takes none, only heun, euler, dpm_2 do"),
-        (dict(sampler="dpm", churn_noise=1.1), "churn_noise=1.1: dpm takes none"),
-        (dict(sampler="ddpm", eta=0.7), "eta=0.7: ddpm takes none, only ddim does"),
-        (dict(sampler="ddim", variance="small"), "variance=small: ddim takes none, only ddpm does"),
-        (dict(sampler="heun", order=3), "order=3: heun takes none, only dpm, dpm_singlestep"),
-        (dict(sampler="ddim", grid="karras"), "grid=karras: ddim takes none"),
-        (dict(sampler="ddim", resamplings=3), "resamplings=3: ddim takes none"),
-        (dict(sampler="dpm", threshold=2.0), "threshold=2.0: must be a quantile"),
-        (dict(sampler="ddim", eta=-2.0), "eta=-2.0: must be from 0 to 1"),
-        (dict(sampler="dpm", guidance_from=5.0, guidance_to=1.0), "guidance_from=5.0: must be below guidance_to=1.0"),
-        (dict(sampler="ddim", sigma_min=0.1), "sigma_min=0.1: ddim takes none"),
-        (dict(sampler="dpm", sigma_min=1e6), "sigma_min=1000000.0: must be above 0 and below"),
-        (dict(sampler="dpm", grid="time", sigma_min=0.1), "sigma_min=0.1: grid=time goes down"),
-        (dict(sampler="ddpm", steps=1), "steps=1: ddpm needs at least 2"),
-    ],
-)
-def test_options_without_effect_are_refused(options, says):
-    with pytest.raises(ValueError, match=says):
-        shape_of(tiny.stage(), **options)
-
-
-@pytest.mark.parametrize("module", [*GUIDED, ncsn], ids=lambda m: m.__name__.split(".")[-1])
-def test_a_run_s_own_options_do_not_stand_in_the_way_of_another_sampler(module):
-    """Presets have settings of their own for their samplers; to change the sampler alone is no error."""
-    for name, preset in module.PRESETS.items():
-        if name in ("imagenet64", "imagenet256", "cifar10", "fashion_mnist"):  # the settings of sampling, on a small model
-            flags = ["--condition", "class"] if module is latent_diffusion else []
-            config = replace(configured(module, module.__name__.split(".")[-1], *flags), sampling=preset.sampling)
-            stage = module.build(config).stages[-1]
-            shape_of(stage, sampler="heun", **({"steps": 3} if module is cascade else {}))
-
-
-def test_a_base_stage_s_sampler_and_the_others_have_options_of_their_own():
-    _, last = stages(cascade, "cascade")
-    assert shape_of(last, base_sampler="ddpm", variance="large") == (3, 8, 8, 1)
-    with pytest.raises(ValueError, match=r"eta=0.5: dpm and ddpm takes none"):
-        shape_of(last, base_sampler="ddpm", eta=0.5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["ddim", "heun"])
-def test_a_classifier_has_a_say_within_its_levels_alone(sampler, weights):
-    stage, params, extra = weights(guided, "guided")
-
-    def draw(**how):
-        options = guided.Sampling(sampler=sampler, steps=3, guidance=1.0, **how)
-        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params))
-
-    plain = draw()
-    np.testing.assert_allclose(draw(classifier_scale=9.0, guidance_from=1e7), plain, atol=1e-5)
-    assert np.abs(draw(classifier_scale=9.0, guidance_from=1e-4) - plain).max() > 1e-3
-
-
-def test_levels_that_float32_takes_for_none_are_sampled():
-    """Of the sub-VP process the least is 1e-4, whose alpha_bar is 1 in float32."""
-    stage, params, extra = told(score_sde, "score_sde", "--sde", "subvp")
-    options = score_sde.Sampling(sampler="ddim", steps=3)
-    assert np.isfinite(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)).all()
-
-
-def test_options_of_other_models_are_refused():
-    with pytest.raises(ValueError, match=r"threshold=0.9: is for pixels"):
-        shape_of(stages(latent_diffusion, "latent_diffusion")[1], threshold=0.9)
-    with pytest.raises(ValueError, match=r"snr=0.2: heun takes none, only pc does"):
-        shape_of(stages(score_sde, "score_sde")[0], sampler="heun", snr=0.2)
-    with pytest.raises(ValueError, match=r"steps=7: annealed takes none"):
-        shape_of(stages(ncsn, "ncsn")[0], steps=7)
-    with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
-        shape_of(stages(ncsn, "ncsn")[0], guidance=2.0)
-    stage = stages(score_sde, "score_sde")[0]
-    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"sampler=pc: does not edit; must be one of ddim"):
-        picture("edited", stage, params, extra)
-
-
-def test_guidance_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
-        shape_of(tiny.stage(), guidance=2.0)
-    with pytest.raises(ValueError, match=r"guidance=2.0: the model was trained with all labels"):
-        shape_of(tiny.stage(conditional=True), guidance=2.0)
-    with pytest.raises(ValueError, match=r"drop_label=0.1: only a conditional model"):
-        tiny.stage(drop_label=0.1)
-    with pytest.raises(ValueError, match=r"label=10: must be from 0 to 9"):
-        shape_of(tiny.stage(conditional=True, drop_label=0.1), label=10)
-    first, second = stages(guided, "guided")
-    with pytest.raises(ValueError, match="the classifier is not trained yet"):
-        shape_of(first, classifier_scale=1.0)
-    for sampler in ("ddim", "heun"):
-        assert shape_of(second, classifier_scale=1.0, sampler=sampler) == (3, 8, 8, 1)
-
-
-def test_the_classifier_learns_the_noise_of_the_model_it_guides():
-    for name in ("linear", "cosine"):
-        config = replace(guided.PRESETS["digits"], schedule=name, diffusion_steps=100)
-        own = schedule(guided.of_classifier(config))
-        np.testing.assert_array_equal(own.alpha_bar, schedule(config).alpha_bar)
-
-
-@pytest.mark.slow
-def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
-    """At a cosine chain's last step DDIM would move x_0 by 20,000 times its gradient."""
-
-    def moved(gone):
-        monkeypatch.setattr(guided, "GONE", gone)
-        stage = stages(guided, "guided", "--diffusion-steps", "1000")[1]
-        params, extra = stage.init(jax.random.key(0))
-        params = jax.tree.map(lambda v: v + 0.02, params)
-
-        def draw(scale):
-            options = guided.Sampling(steps=2, guidance=1.0, classifier_scale=scale, label=3)
-            return jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)
-
-        return np.abs(draw(1.0) - draw(0.0)).max()
-
-    assert moved(guided.GONE) < 0.02
-    assert moved(1e9) > 0.2
-
-
-def test_noise_levels_follow_the_times_of_a_chain():
-    chain = schedules.cosine(100)
-    assert chain_levels(ddpm.Sampling(sampler="dpm", steps=5, sigma_min=0.1), chain)[-2] == pytest.approx(0.1)
-    grid = chain_levels(ddpm.Sampling(sampler="dpm", steps=5, grid="time"), chain)
-    assert grid[0] == pytest.approx(200)  # an image is gone there; the chain itself ends at 20,000
-    assert grid[-2:] == pytest.approx([chain.sigma[0], 0])
-    np.testing.assert_allclose(np.diff(sigmas.time_at(chain, grid[:-1]), 2), 0, atol=1e-9)
-    whole = sigmas.of_schedule(chain, 100)
-    np.testing.assert_allclose(whole[:-1], chain.sigma[::-1])
-
-
-def test_steps_that_cannot_be_are_refused():
-    for sampler in ("ddim", "dpm"):
-        with pytest.raises(ValueError, match="steps=0"):
-            shape_of(tiny.stage(), sampler=sampler, steps=0)
-    with pytest.raises(ValueError, match="steps=41: must be from 1 to the schedule's 40"):
-        shape_of(tiny.stage(), steps=41)
 
 
 @pytest.mark.parametrize(
@@ -506,3 +195,45 @@ def test_pixels_count_by_their_absolute_or_squared_difference():
         x = random.choice([-0.5, 0.5], (2, 8, 8, 1)).astype(np.float32)
         losses.append(float(stage.validate(params, extra, jax.random.key(0), {"image": x})[0]))
     np.testing.assert_allclose(losses, [0.5, 0.25], rtol=1e-5)
+
+
+def test_agreement_counts_images_that_show_what_was_asked_for():
+    data = DataConfig("glyphs", batch_size=16, resolution=32, channels=3)
+    source = open_source(data)
+    batches = [{k: np.stack([source[i + j][k] for j in range(16)]) for k in source[0] if k != "image"} for i in (0, 16)]
+    for i, batch in zip((0, 16), batches):
+        batch["image"] = jnp.stack([source[i + j]["image"] for j in range(16)]) / 127.5 - 1
+
+    def measured(images):
+        """A model whose images of the captions are these."""
+        known = jnp.concatenate([b["caption"] for b in batches])
+
+        def draw(params, extra, keys, asked):
+            return params[jnp.argmax((asked[:, None] == known[None]).all(-1), 1)]
+
+        return agreement(data, "caption", draw)(images, {}, jax.random.key(0), iter(batches), 2)
+
+    true = jnp.concatenate([b["image"] for b in batches])
+    found = measured(true)
+    assert found["agreement: colour"] == found["agreement: ground"] == 1
+    assert found["agreement: class"] > 0.8
+    names = [k.removeprefix("agreement: ") for k in found if k.startswith("agreement")]
+    assert names == ["class", "colour", "ground", "all"]
+    assert all(found[f"agreement: {k}"] == found[f"of held-out images: {k}"] for k in names)
+    inverted = measured(-true)  # their letters can be read as before
+    assert inverted["agreement: ground"] < 0.2
+    assert inverted["agreement: all"] < 0.1
+    shuffled = measured(true[::-1])
+    assert shuffled["agreement: class"] < 0.2
+    assert shuffled["of held-out images: class"] == found["of held-out images: class"]
+
+
+def test_a_model_of_captions_says_how_often_they_are_obeyed():
+    _, second = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text")
+    params, extra = jax.jit(second.init)(jax.random.key(0))
+    source = open_source(second.data)
+    batch = {k: jnp.stack([jnp.asarray(source[i][k]) for i in range(4)]) for k in source[0]}
+    batch["image"] = batch["image"] / 127.5 - 1
+    found = second.evaluate(params, extra, jax.random.key(0), iter([batch] * 2), 2)
+    assert list(found)[:2] == ["loss", "agreement: class"]
+    assert all(np.isfinite(v) for v in found.values())

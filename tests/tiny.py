@@ -8,11 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import tyro
 
 import experiments
 from experiments import ddpm
+from jgen.samplers import image_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ("mixture",)  # not trained on images, so without a Config
@@ -128,6 +130,32 @@ def parsed(name):
 
 def stage(**changes):
     return ddpm.build(config(**changes)).stages[0]
+
+
+def configured(module, name, *flags):
+    """The digits preset of an experiment, shrunk, and changed by flags."""
+    return tyro.cli(module.Config, default=module.PRESETS["digits"], args=[*FLAGS[name], *flags])
+
+
+def stages(module, name, *flags):
+    return module.build(configured(module, name, *flags)).stages
+
+
+def shape_of(stage, **options):
+    """What sampling would give, without running it."""
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    chosen = replace(stage.options, **options)
+    return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape
+
+
+def told(module, name, *flags):
+    """The last stage of a model of classes that can be guided, and plausible weights of it."""
+    conditional = name != "guided"  # which is so without being told
+    how = ["--condition", "class"] if name == "latent_diffusion" else ["--conditional", "--drop-label", "0.1"]
+    stage = stages(module, name, *how * conditional, *flags)[-1]
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    random = np.random.default_rng(0)
+    return stage, jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params), extra
 
 
 def module(name):

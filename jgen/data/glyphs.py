@@ -131,8 +131,7 @@ def measured(images: np.ndarray) -> dict[str, np.ndarray]:
     pixels are the same, the last three are 0.
     """
     grey = np.asarray(images, np.float64).mean(-1)
-    rim = np.concatenate([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], 1)
-    ground = np.median(rim, 1)
+    ground = np.median(_rim(grey), 1)
     ink = grey - ground[:, None, None]
     weight = np.abs(ink) / np.maximum(np.abs(ink).sum((1, 2), keepdims=True), 1e-6)
     down, right = (np.linspace(-0.5, 0.5, 2 * n + 1)[1::2] for n in grey.shape[1:])
@@ -145,6 +144,27 @@ def measured(images: np.ndarray) -> dict[str, np.ndarray]:
         "down": y,
         "size": np.sqrt(np.maximum(spread, 0)),
     }
+
+
+def colours_seen(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(foreground, background) of any glyph-like images [N, H, W, C] in [-1, 1], as indices into the colours' names, each [N].
+
+    The background is the rim's median; the foreground that of the pixels furthest from it, one in 128, which no blurred
+    edge mixes.
+    """
+    images = np.asarray(images, np.float64)
+    shades = np.asarray(list((COLOURS if images.shape[-1] == 3 else GREYS).values())) / 127.5 - 1
+    flat = images.reshape(len(images), -1, images.shape[-1])
+    ground = np.median(_rim(images), 1)
+    furthest = np.argsort(-((flat - ground[:, None]) ** 2).sum(-1), 1)[:, : max(1, flat.shape[1] // 128)]
+    ink = np.median(np.take_along_axis(flat, furthest[..., None], 1), 1)
+    front, back = (((seen[:, None] - shades) ** 2).sum(-1).argmin(-1) for seen in (ink, ground))
+    return front, back
+
+
+def _rim(images: np.ndarray) -> np.ndarray:
+    """The outermost pixels of images [N, H, W, ...]: [N, pixels, ...]."""
+    return np.concatenate([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], 1)
 
 
 def _caption(f: Factors, colours: tuple[str, ...]) -> str:

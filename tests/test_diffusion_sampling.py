@@ -1,0 +1,302 @@
+"""Any diffusion model under any sampler, guidance and edit; and the options of sampling that are refused."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import get_args
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
+from experiments._diffusion import schedule
+from experiments._editing import taken_out
+from experiments._sampling import SamplerName, chain_levels
+from jgen import schedules, sigmas
+from jgen.samplers import image_keys
+from tests import tiny
+from tests.tiny import configured, shape_of, stages, told
+
+SAMPLERS = get_args(SamplerName)
+
+GUIDED = (ddpm, improved_ddpm, guided, edm, flow_matching, score_sde, latent_diffusion, cascade)
+
+
+PAIRS = [(m, s) for m in GUIDED for s in SAMPLERS if m in (ddpm, edm) or s in ("ddim", "ddpm", "heun", "dpm_sde")]
+"""Every sampler of a model with a chain and of one without; of the others each way to walk."""
+
+
+def usual(module, sampler):
+    """Whether the default tests run the pair."""
+    return (module is ddpm and sampler in ("ddim", "heun", "dpm_sde")) or (module in (edm, score_sde) and sampler == "ddpm")
+
+
+@pytest.mark.parametrize(
+    "module, sampler",
+    [
+        pytest.param(m, s, id=f"{m.__name__.split('.')[-1]}-{s}", marks=[] if usual(m, s) else pytest.mark.slow)
+        for m, s in PAIRS
+    ],
+)
+def test_a_model_runs_under_any_sampler_and_guidance(module, sampler, weights):
+    name = module.__name__.split(".")[-1]
+    stage, params, extra = weights(module, name)
+    changes: dict = dict(sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1, threshold=0.99)
+    if module is latent_diffusion:
+        changes["threshold"] = 0.0
+    options = replace(type(stage.options)(), **changes)
+    images = jax.jit(lambda p, e: stage.sample(p, e, image_keys(0, 2), options))(params, extra)
+    assert images.shape == (2, 8, 8, 1)
+    assert np.isfinite(images).all()
+    assert np.abs(images).max() <= 1
+    assert np.abs(images[0] - images[1]).max() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return lru_cache(told)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "ddim", pytest.param("dpm_sde", marks=pytest.mark.slow)])
+def test_scores_run_under_samplers_of_denoisers(sampler):
+    stage = stages(ncsn, "ncsn")[0]
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    options = ncsn.Sampling(sampler=sampler, steps=3)
+    images = jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)
+    assert images.shape == (2, 8, 8, 1)
+    assert np.isfinite(images).all()
+
+
+@pytest.mark.parametrize("sampler", ["pc", pytest.param("ode", marks=pytest.mark.slow)])
+def test_scores_are_guided(sampler, weights):
+    """Its own samplers know the class, and are guided within the levels asked for."""
+    stage, params, extra = weights(score_sde, "score_sde")
+
+    def draw(**how):
+        options = score_sde.Sampling(sampler=sampler, tolerance=1e-2, **({"steps": 30} if sampler == "pc" else {}), **how)
+        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params))
+
+    plain, other, strong = draw(label=1), draw(label=2), draw(label=1, guidance=5.0)
+    assert np.isfinite(strong).all()
+    assert min(np.abs(plain - other).max(), np.abs(plain - strong).max()) > 1e-3
+    np.testing.assert_allclose(draw(label=1, guidance=5.0, guidance_from=1e6), plain, atol=1e-3)
+
+
+def test_ddim_of_a_denoiser_is_euler(weights):
+    """Without noise of its own DDIM is the Euler method in x / sqrt(alpha_bar), so of EDM's levels it is `euler`."""
+    stage, params, extra = weights(edm, "edm")
+    found = []
+    for name in ("ddim", "euler"):
+        options = edm.Solver(sampler=name, steps=4)
+        found.append(jax.jit(lambda p, o=options: stage.sample(p, extra, image_keys(0, 2), o))(params))
+    np.testing.assert_allclose(*found, atol=2e-5)
+
+
+def picture(name, stage, params, extra):
+    """Eight rows of eight: the image, what is given, six results."""
+    random = np.random.default_rng(0)
+    batch = {"image": random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32), "label": np.arange(16) % 10}
+    found = jax.jit(stage.on_request[name])(params, extra, jax.random.key(0), batch)
+    assert found.shape == (64, 8, 8, 1)
+    assert np.isfinite(found).all()
+    rows = np.asarray(found).reshape(8, 8, 8, 8, 1)
+    np.testing.assert_allclose(rows[:, 0], batch["image"][:8], atol=1e-6)
+    assert np.abs(rows[:, 2] - rows[:, 3]).max() > 1e-3
+    return rows
+
+
+@pytest.mark.parametrize(
+    "module, sampling",
+    [
+        (edm, ["--sampling.sampler", "dpm_sde"]),
+        (improved_ddpm, ["--sampling.steps", "8", "--sampling.resamplings", "3"]),
+        (ddpm, ["--sampling.sampler", "ddpm", "--sampling.resamplings", "2", "--sampling.steps", "20"]),
+        pytest.param(ddpm, [], marks=pytest.mark.slow),
+        pytest.param(score_sde, ["--sampling.sampler", "ddpm", "--sampling.steps", "10"], marks=pytest.mark.slow),
+    ],
+)
+def test_known_pixels_stay_where_an_image_is_inpainted(module, sampling):
+    stage, params, extra = told(module, module.__name__.split(".")[-1], "--sampling.mask", "right", *sampling)
+    rows = picture("inpainted", stage, params, extra)
+    known = np.broadcast_to(rows[:, :1, :, :4], rows[:, 2:, :, :4].shape)
+    np.testing.assert_allclose(rows[:, 2:, :, :4], known, atol=1e-5)
+    assert np.abs(rows[:, 2:, :, 4:] - rows[:, :1, :, 4:]).max() > 0.1
+
+
+@pytest.mark.parametrize("module", [edm, pytest.param(latent_diffusion, marks=pytest.mark.slow)])
+def test_an_image_edited_from_little_noise_is_near(module):
+    name = module.__name__.split(".")[-1]
+
+    def distance(level):
+        flags = ["--sampling.edit-from", str(level), "--sampling.sampler", "euler", "--sampling.steps", "20"]
+        stage, params, extra = told(module, name, *flags)
+        if module is latent_diffusion:
+            assert list(stage.on_request) == ["edited"]
+        rows = picture("edited", stage, params, extra)
+        return np.abs(rows[:, 2:] - rows[:, :1]).mean() if module is edm else np.abs(rows[:, 2] - rows[:, 3]).mean()
+
+    assert distance(0.06) < 0.5 * distance(20.0)
+    with pytest.raises(ValueError, match=r"edit_from=0.001: must be above"):
+        distance(0.001)
+
+
+def test_masks_take_out_what_they_say():
+    assert taken_out("center", 4, 4)[0, :, :, 0].astype(int).tolist() == [[0] * 4, [0, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
+    assert taken_out("top", 2, 3)[0, :, :, 0].tolist() == [[True] * 3, [False] * 3]
+    assert taken_out("right", 1, 4)[0, :, :, 0].tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
+def test_guidance_acts_within_its_levels_alone(sampler):
+    stage = tiny.stage(conditional=True, drop_label=0.1)
+    random = np.random.default_rng(0)
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: 0.2 * random.normal(size=s.shape).astype(np.float32), params)
+
+    def draw(**options):
+        chosen = replace(stage.options, sampler=sampler, steps=3, label=1, **options)
+        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), chosen))(params))
+
+    plain = draw()
+    np.testing.assert_allclose(draw(guidance=4.0, guidance_from=1e7), plain, atol=1e-5)
+    assert np.abs(draw(guidance=4.0, guidance_from=1e-4) - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (dict(sampler="ddim", churn=1.0), "churn=1.0: ddim takes none, only heun, euler, dpm_2 do"),
+        (dict(sampler="dpm", churn_noise=1.1), "churn_noise=1.1: dpm takes none"),
+        (dict(sampler="ddpm", eta=0.7), "eta=0.7: ddpm takes none, only ddim does"),
+        (dict(sampler="ddim", variance="small"), "variance=small: ddim takes none, only ddpm does"),
+        (dict(sampler="heun", order=3), "order=3: heun takes none, only dpm, dpm_singlestep"),
+        (dict(sampler="ddim", grid="karras"), "grid=karras: ddim takes none"),
+        (dict(sampler="ddim", resamplings=3), "resamplings=3: ddim takes none"),
+        (dict(sampler="dpm", threshold=2.0), "threshold=2.0: must be a quantile"),
+        (dict(sampler="ddim", eta=-2.0), "eta=-2.0: must be from 0 to 1"),
+        (dict(sampler="dpm", guidance_from=5.0, guidance_to=1.0), "guidance_from=5.0: must be below guidance_to=1.0"),
+        (dict(sampler="ddim", sigma_min=0.1), "sigma_min=0.1: ddim takes none"),
+        (dict(sampler="dpm", sigma_min=1e6), "sigma_min=1000000.0: must be above 0 and below"),
+        (dict(sampler="dpm", grid="time", sigma_min=0.1), "sigma_min=0.1: grid=time goes down"),
+        (dict(sampler="ddpm", steps=1), "steps=1: ddpm needs at least 2"),
+    ],
+)
+def test_options_without_effect_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        shape_of(tiny.stage(), **options)
+
+
+@pytest.mark.parametrize("module", [*GUIDED, ncsn], ids=lambda m: m.__name__.split(".")[-1])
+def test_a_run_s_own_options_do_not_stand_in_the_way_of_another_sampler(module):
+    """Presets have settings of their own for their samplers; to change the sampler alone is no error."""
+    for name, preset in module.PRESETS.items():
+        if name in ("imagenet64", "imagenet256", "cifar10", "fashion_mnist"):  # the settings of sampling, on a small model
+            flags = ["--condition", "class"] if module is latent_diffusion else []
+            config = replace(configured(module, module.__name__.split(".")[-1], *flags), sampling=preset.sampling)
+            stage = module.build(config).stages[-1]
+            shape_of(stage, sampler="heun", **({"steps": 3} if module is cascade else {}))
+
+
+def test_a_base_stage_s_sampler_and_the_others_have_options_of_their_own():
+    _, last = stages(cascade, "cascade")
+    assert shape_of(last, base_sampler="ddpm", variance="large") == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match=r"eta=0.5: dpm and ddpm takes none"):
+        shape_of(last, base_sampler="ddpm", eta=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+def test_a_classifier_has_a_say_within_its_levels_alone(sampler, weights):
+    stage, params, extra = weights(guided, "guided")
+
+    def draw(**how):
+        options = guided.Sampling(sampler=sampler, steps=3, guidance=1.0, **how)
+        return np.asarray(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params))
+
+    plain = draw()
+    np.testing.assert_allclose(draw(classifier_scale=9.0, guidance_from=1e7), plain, atol=1e-5)
+    assert np.abs(draw(classifier_scale=9.0, guidance_from=1e-4) - plain).max() > 1e-3
+
+
+def test_levels_that_float32_takes_for_none_are_sampled():
+    """Of the sub-VP process the least is 1e-4, whose alpha_bar is 1 in float32."""
+    stage, params, extra = told(score_sde, "score_sde", "--sde", "subvp")
+    options = score_sde.Sampling(sampler="ddim", steps=3)
+    assert np.isfinite(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)).all()
+
+
+def test_options_of_other_models_are_refused():
+    with pytest.raises(ValueError, match=r"threshold=0.9: is for pixels"):
+        shape_of(stages(latent_diffusion, "latent_diffusion")[1], threshold=0.9)
+    with pytest.raises(ValueError, match=r"snr=0.2: heun takes none, only pc does"):
+        shape_of(stages(score_sde, "score_sde")[0], sampler="heun", snr=0.2)
+    with pytest.raises(ValueError, match=r"steps=7: annealed takes none"):
+        shape_of(stages(ncsn, "ncsn")[0], steps=7)
+    with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
+        shape_of(stages(ncsn, "ncsn")[0], guidance=2.0)
+    stage = stages(score_sde, "score_sde")[0]
+    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"sampler=pc: does not edit; must be one of ddim"):
+        picture("edited", stage, params, extra)
+
+
+def test_guidance_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
+        shape_of(tiny.stage(), guidance=2.0)
+    with pytest.raises(ValueError, match=r"guidance=2.0: the model was trained with all labels"):
+        shape_of(tiny.stage(conditional=True), guidance=2.0)
+    with pytest.raises(ValueError, match=r"drop_label=0.1: only a conditional model"):
+        tiny.stage(drop_label=0.1)
+    with pytest.raises(ValueError, match=r"label=10: must be from 0 to 9"):
+        shape_of(tiny.stage(conditional=True, drop_label=0.1), label=10)
+    first, second = stages(guided, "guided")
+    with pytest.raises(ValueError, match="the classifier is not trained yet"):
+        shape_of(first, classifier_scale=1.0)
+    for sampler in ("ddim", "heun"):
+        assert shape_of(second, classifier_scale=1.0, sampler=sampler) == (3, 8, 8, 1)
+
+
+def test_the_classifier_learns_the_noise_of_the_model_it_guides():
+    for name in ("linear", "cosine"):
+        config = replace(guided.PRESETS["digits"], schedule=name, diffusion_steps=100)
+        own = schedule(guided.of_classifier(config))
+        np.testing.assert_array_equal(own.alpha_bar, schedule(config).alpha_bar)
+
+
+@pytest.mark.slow
+def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
+    """At a cosine chain's last step DDIM would move x_0 by 20,000 times its gradient."""
+
+    def moved(gone):
+        monkeypatch.setattr(guided, "GONE", gone)
+        stage = stages(guided, "guided", "--diffusion-steps", "1000")[1]
+        params, extra = stage.init(jax.random.key(0))
+        params = jax.tree.map(lambda v: v + 0.02, params)
+
+        def draw(scale):
+            options = guided.Sampling(steps=2, guidance=1.0, classifier_scale=scale, label=3)
+            return jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)
+
+        return np.abs(draw(1.0) - draw(0.0)).max()
+
+    assert moved(guided.GONE) < 0.02
+    assert moved(1e9) > 0.2
+
+
+def test_noise_levels_follow_the_times_of_a_chain():
+    chain = schedules.cosine(100)
+    assert chain_levels(ddpm.Sampling(sampler="dpm", steps=5, sigma_min=0.1), chain)[-2] == pytest.approx(0.1)
+    grid = chain_levels(ddpm.Sampling(sampler="dpm", steps=5, grid="time"), chain)
+    assert grid[0] == pytest.approx(200)  # an image is gone there; the chain itself ends at 20,000
+    assert grid[-2:] == pytest.approx([chain.sigma[0], 0])
+    np.testing.assert_allclose(np.diff(sigmas.time_at(chain, grid[:-1]), 2), 0, atol=1e-9)
+    whole = sigmas.of_schedule(chain, 100)
+    np.testing.assert_allclose(whole[:-1], chain.sigma[::-1])
+
+
+def test_steps_that_cannot_be_are_refused():
+    for sampler in ("ddim", "dpm"):
+        with pytest.raises(ValueError, match="steps=0"):
+            shape_of(tiny.stage(), sampler=sampler, steps=0)
+    with pytest.raises(ValueError, match="steps=41: must be from 1 to the schedule's 40"):
+        shape_of(tiny.stage(), steps=41)
