@@ -1,11 +1,14 @@
 """The stage of a model in continuous coordinates, which EDM and flow matching share: its training, sampling and evaluation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments._diffusion import asked, null_label, optimizer
 from experiments._editing import edits, told_of
 from experiments._sampling import bounded, check, free_guidance, from_noise, levels
+
+if TYPE_CHECKING:
+    from jgen.experiment import Picture, Stage
 
 
 def loss_by_level(config: Any, apply: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float]) -> Any:
@@ -37,71 +40,84 @@ def loss_by_level(config: Any, apply: Any, precondition: Any, noise_levels: Any,
     return evaluate
 
 
-def continuous_stage(
-    config: Any,
-    name: str,
-    net: Any,
-    precondition: Any,
-    noise_levels: Any,
-    ends: tuple[float, float],
-    supports: Sequence[str] = ("dtype",),
-    by_time: Any = None,
-) -> Any:
-    """A stage that trains a network of the continuous coordinates and samples it.
+class Continuous:
+    """A network of the continuous coordinates: its stage of training, and sampling.
 
-    ends: the least and greatest level. by_time: as of `levels`.
+    ends: the least and greatest level. by_time: as of `levels`. augment: as of `objectives.edm.denoising`, of so many numbers.
     """
-    import jax.numpy as jnp
 
-    from jgen.experiment import Stage
-    from jgen.objectives import edm
-    from jgen.train import Phase
-    from jgen.train.rates import ramped
+    def __init__(self, config: Any, net: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float],
+                 by_time: Any = None, augment: Any = None, told: int = 0):  # fmt: skip
+        self.config, self.net, self.precondition, self.noise_levels = config, net, precondition, noise_levels
+        self.ends, self.by_time, self.augment, self.told = ends, by_time, augment, told
 
-    shape = config.data.shape
+    def apply(self, params: Any, x: Any, noise: Any, label: Any, **kwargs: Any) -> Any:
+        return self.net.apply({"params": params}, x, noise, label, **kwargs)
 
-    def apply(params, x, noise, label, **kwargs):
-        return net.apply({"params": params}, x, noise, label, **kwargs)
+    def init(self, key: Any) -> Any:
+        import jax.numpy as jnp
 
-    def init(key):
-        label = jnp.zeros((1,), jnp.int32) if config.conditional else None
-        return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, {}
+        label = jnp.zeros((1,), jnp.int32) if self.config.conditional else None
+        more = {"augment": jnp.zeros((1, self.told))} if self.told else {}
+        made = self.net.init(key, jnp.zeros((1, *self.config.data.shape)), jnp.zeros((1,)), label, **more)
+        return {"net": made["params"]}, {}
 
-    def denoising(params, options, label):
+    def denoiser(self, params: Any, options: Any, label: Any) -> Any:
+        """(x, sigma) -> the clean image, guided and bounded as the options say."""
+        from jgen.objectives import edm
+
         def call(x, sigma, label):
-            return edm.denoiser(lambda x, noise: apply(params["net"], x, noise, label), precondition)(x, sigma)
+            return edm.denoiser(lambda x, noise: self.apply(params["net"], x, noise, label), self.precondition)(x, sigma)
 
-        return bounded(options, free_guidance(config, options, call, label))
+        return bounded(options, free_guidance(self.config, options, call, label))
 
-    def grid_of(options):
-        return levels(options, *ends, by_time)
+    def grid(self, options: Any) -> Any:
+        return levels(options, *self.ends, self.by_time)
 
-    def sample(params, extra, keys, options):
-        check(options, config.sampling)
-        denoise = denoising(params, options, asked(config, keys, options.label))
-        return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(options)), -1, 1)
+    def sample(self, params: Any, extra: Any, keys: Any, options: Any) -> Any:
+        """Images. Raises UserError for options that can't be."""
+        import jax.numpy as jnp
 
-    def denoiser_of(params, extra, label):
-        return denoising(params, config.sampling, label)
+        check(options, self.config.sampling)
+        denoise = self.denoiser(params, options, asked(self.config, keys, options.label))
+        return jnp.clip(from_noise(denoise, options, keys, self.config.data.shape, self.grid(options)), -1, 1)
 
-    def objective(train):
-        dropping = dict(drop_label=config.drop_label, null_label=null_label(config))
+    def edits(self) -> "dict[str, Picture]":
+        """Held-out images edited."""
+        options = self.config.sampling
+
+        def denoiser_of(params, extra, label):
+            return self.denoiser(params, options, label)
+
+        return edits(options, denoiser_of, self.grid, told_of(self.config))
+
+    def objective(self, train: bool) -> Any:
+        from jgen.objectives import edm
+
+        config = self.config
         return edm.denoising(
-            apply, precondition, noise_levels, conditional=config.conditional, train=train, **dropping
+            self.apply, self.precondition, self.noise_levels, conditional=config.conditional, train=train,
+            drop_label=config.drop_label, null_label=null_label(config), augment=self.augment,
         )  # fmt: skip
 
-    return Stage(
-        name=name,
-        data=config.data,
-        train=config.train,
-        init=init,
-        phases=[Phase("net", objective(train=True))],
-        optimizers={"net": optimizer(config, config.train.steps)},
-        ema={"net": ramped(config.ema)},
-        supports=frozenset(supports),
-        sample=sample,
-        on_request=edits(config.sampling, denoiser_of, grid_of, told_of(config)),
-        options=config.sampling,
-        validate=objective(train=False),
-        evaluate=loss_by_level(config, apply, precondition, noise_levels, ends),
-    )
+    def stage(self, name: str, supports: Sequence[str] = ("dtype",)) -> "Stage":
+        from jgen.experiment import Stage
+        from jgen.train import Phase
+        from jgen.train.rates import ramped
+
+        config = self.config
+        return Stage(
+            name=name,
+            data=config.data,
+            train=config.train,
+            init=self.init,
+            phases=[Phase("net", self.objective(train=True))],
+            optimizers={"net": optimizer(config, config.train.steps)},
+            ema={"net": ramped(config.ema)},
+            supports=frozenset(supports),
+            sample=self.sample,
+            on_request=self.edits(),
+            options=config.sampling,
+            validate=self.objective(train=False),
+            evaluate=loss_by_level(config, self.apply, self.precondition, self.noise_levels, self.ends),
+        )

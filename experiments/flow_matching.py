@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments._continuous import continuous_stage
+from experiments._continuous import Continuous
 from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, paper_steps, unet
 from experiments._sampling import SamplerName, TimedSolver
 
@@ -74,7 +74,7 @@ def build(config: Config) -> "Experiment":
     # The U-Net's time embedding is made for 0..1000.
     form = replace(form, noise=lambda sigma: 1000 * sigma / (1 + sigma))
     trained_on = edm.flow_levels(logit_normal=config.logit_normal)
-    return Experiment([continuous_stage(config, "flow_matching", net, form, trained_on, ENDS, ("dtype", "remat"), by_time)])
+    return Experiment([Continuous(config, net, form, trained_on, ENDS, by_time).stage("flow_matching", ("dtype", "remat"))])
 
 
 if __name__ == "__main__":

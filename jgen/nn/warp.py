@@ -5,6 +5,7 @@ are, where a sum of shifted copies compiles to a loop that recomputes itself. Th
 wavelet's, as in StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676, appendix B).
 """
 
+import functools
 import math
 
 import jax
@@ -50,8 +51,30 @@ def along(x: Array, rows: np.ndarray | Array, columns: np.ndarray | Array) -> Ar
     return jnp.einsum(f"{one},bhjc->bhic", jnp.asarray(columns, x.dtype), x, precision="highest")
 
 
+def scaling(x: Array, y: Array) -> Array:
+    """[3, 3]: scales by x and y, scalars, about the centre. Like the two below, a step of what `warp` takes."""
+    return jnp.array([[x, 0, 0], [0, y, 0], [0, 0, 1]])
+
+
+def rotation(angle: Array) -> Array:
+    """[3, 3]: turns by so many radians, from the axis to the right towards the one that points down."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def shift(by: Array) -> Array:
+    """[3, 3]: moves by -by [2], so that the image it maps to moves right and down by so many pixels."""
+    return jnp.array([[1, 0, -by[0]], [0, 1, -by[1]], [0, 0, 1]])
+
+
+def composed(*steps: Array) -> Array:
+    """[3, 3]: the last of the steps first."""
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), steps)
+
+
 def warp(x: Array, inverse: Array) -> Array:
-    """Every image [B, H, W, C] as its matrix [B, 3, 3] tells, reflected at its edges once and zero further out."""
+    """Every image [B, H, W, C] as its matrix [B, 3, 3] tells: from a place in the result to the one it shows, as (x, y, 1) in
+    pixels right and down from the centre. Reflected at its edges once and zero further out."""
     height, width = x.shape[1:3]
     twice = along(x, _doubling(height), _doubling(width))
     # where the places of the grid of half pixels lie from the centre, five beyond either end

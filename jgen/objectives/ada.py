@@ -17,7 +17,7 @@ import numpy as np
 
 from jgen.arrays import wide
 from jgen.errors import UserError
-from jgen.nn.warp import along, reflected, warp
+from jgen.nn.warp import along, composed, reflected, rotation, scaling, shift, warp
 from jgen.types import Array, Key
 
 Draws = Mapping[str, Array]
@@ -204,28 +204,16 @@ def _chance(name: str, strength: float, p: Array | float) -> Array | float:
 def _inverse(amounts: Mapping[str, Array], height: int, width: int) -> Array:
     """[3, 3]: from a place in the augmented image to the one it shows, as (x, y, 1) in pixels from the centre."""
     a, size = amounts, np.array([width, height])
-
-    def scale(x: Array, y: Array) -> Array:
-        return jnp.array([[x, 0, 0], [0, y, 0], [0, 0, 1]])
-
-    def rotate(angle: Array) -> Array:
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        return jnp.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-
-    def shift(by: Array) -> Array:
-        return jnp.array([[1, 0, -by[0]], [0, 1, -by[1]], [0, 0, 1]])
-
-    steps = (
-        scale(1 - 2 * a["xflip"], jnp.ones(())),
-        rotate(a["rotate90"]),
+    return composed(
+        scaling(1 - 2 * a["xflip"], jnp.ones(())),
+        rotation(a["rotate90"]),
         shift(jnp.round(a["xint"] * size)),
-        scale(2.0 ** -a["scale"], 2.0 ** -a["scale"]),
-        rotate(a["rotate_pre"]),
-        scale(2.0 ** -a["aniso"], 2.0 ** a["aniso"]),
-        rotate(a["rotate_post"]),
+        scaling(2.0 ** -a["scale"], 2.0 ** -a["scale"]),
+        rotation(a["rotate_pre"]),
+        scaling(2.0 ** -a["aniso"], 2.0 ** a["aniso"]),
+        rotation(a["rotate_post"]),
         shift(a["xfrac"] * size),
     )
-    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), steps)
 
 
 def _color(x: Array, amounts: Mapping[str, Array]) -> Array:

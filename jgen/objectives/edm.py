@@ -209,15 +209,20 @@ def denoising(
     train: bool = True,
     drop_label: float = 0.0,
     null_label: int = 0,
+    augment: Callable[[Key, Array], tuple[Array, Array]] | None = None,
 ) -> LossFn:
     """The mean over pixels of `loss_terms`, with levels and noise drawn from the key.
 
     apply(params[player], x, c_noise, label, rngs=, train=); with `conditional` it is given batch["label"], which in training
-    becomes `null_label` with probability `drop_label` (classifier-free guidance).
+    becomes `null_label` with probability `drop_label` (classifier-free guidance). augment(key, images) -> (images, what apply
+    is told of them as augment=), in training.
     """
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
-        x0 = batch["image"]
+        x0, more = batch["image"], {}
+        if augment and train:
+            x0, told = augment(jax.random.fold_in(key, 1), x0)
+            more = {"augment": told}
         level_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
         draw = jax.random.normal if levels.normal else jax.random.uniform
         sigma = levels.sigma(draw(level_key, x0.shape[:1]))
@@ -226,7 +231,7 @@ def denoising(
             label = dropped(label_key, label, drop_label, null_label)
 
         def network(x: Array, time: Array) -> Array:
-            return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train)
+            return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train, **more)
 
         terms = loss_terms(denoiser(network, precondition), x0, sigma, jax.random.normal(noise_key, x0.shape), levels.weight)
         return jnp.mean(terms), (extra, {})
