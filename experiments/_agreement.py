@@ -49,13 +49,3 @@ def _shares(observer: Observer, images: Sequence[Array], asked: Sequence[Batch],
         agrees |= {"colour": front == wanted["foreground"], "ground": back == wanted["background"]}
         agrees["all"] = np.logical_and.reduce(list(agrees.values()))
     return {name: float(right.mean()) for name, right in agrees.items()}
-
-
-def after(loss: Any, evaluate: Any) -> Any:
-    """Both evaluations, of the same images."""
-
-    def both(params, extra, key, batches, count):
-        kept = [next(batches) for _ in range(count)]
-        return {**loss(params, extra, key, iter(kept), count), **evaluate(params, extra, key, iter(kept), count)}
-
-    return both

@@ -191,6 +191,16 @@ def mean_loss(loss: Any) -> Any:
     return evaluate
 
 
+def both(first: Any, second: Any) -> Any:
+    """Two evaluations, of the same images."""
+
+    def evaluate(params, extra, key, batches, count):
+        kept = [next(batches) for _ in range(count)]
+        return {**first(params, extra, key, iter(kept), count), **second(params, extra, key, iter(kept), count)}
+
+    return evaluate
+
+
 def schedule(config: Any) -> "Schedule":
     """The noise schedule that a config's `schedule` and `diffusion_steps` name."""
     from jgen import schedules

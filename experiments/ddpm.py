@@ -3,6 +3,7 @@
     python -m experiments.ddpm                            # digits, 8x8: under 3 minutes on 2 CPU cores
     python -m experiments.ddpm --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.ddpm --preset cifar10           # the paper's run, for accelerators
+    python -m experiments.ddpm evaluate --bound-steps 0   # the variational bound too, in bits/dim
 
 Target of the cifar10 preset: FID 3.17 with 50,000 samples and the fixed large variance (paper, table 1). The paper
 trained 800,000 steps of 128 images with a 35.7 M parameter U-Net: 10.6 hours on a TPU v3-8.
@@ -14,11 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jgen
+from experiments._bound import bound
 from experiments._diffusion import (
     CIFAR10,
     FASHION_MNIST,
     ChainKnobs,
     asked,
+    both,
     classes,
     null_label,
     optimizer,
@@ -55,7 +58,10 @@ class Sampling(TimedSolver):
     steps: int = 50
     """Of ddim and ddpm evenly spaced over the chain."""
     variance: Variance = "large"
-    """Of ancestral sampling: the posterior's, beta, or as a network learned it."""
+    """Of ancestral sampling and of the bound: the posterior's, beta, or as a network learned it."""
+    bound_steps: int = -1
+    """Of `evaluate`: the variational bound along so many steps of the chain too, a network call each; 0 for all, -1 for no
+    bound."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,13 @@ def loss_by_time(config: Config, apply):
     return evaluate
 
 
+def with_bound(config: Config, evaluate: Any) -> Any:
+    """The evaluation and, where it is asked for, the variational bound."""
+    if config.sampling.bound_steps == -1:
+        return evaluate
+    return both(evaluate, bound(config, config.sampling, partial(raw, config)))
+
+
 def stage(config: Config, name: str, objective, evaluate, extra: Any = None) -> "Stage":
     """One stage of discrete-time diffusion. objective(apply, **how) -> loss; evaluate(apply) -> evaluation."""
     import jax.numpy as jnp
@@ -260,7 +273,9 @@ def build(config: Config) -> "Experiment":
     from jgen.experiment import Experiment
 
     config = replace(config, data=resolve(config.data))
-    return Experiment([stage(config, "ddpm", simple_objective(config), lambda apply: loss_by_time(config, apply))])
+    return Experiment(
+        [stage(config, "ddpm", simple_objective(config), lambda apply: with_bound(config, loss_by_time(config, apply)))]
+    )
 
 
 if __name__ == "__main__":

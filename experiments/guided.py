@@ -229,7 +229,9 @@ def build(config: Config) -> "Experiment":
             f"drop_label={config.drop_label}: guidance needs a conditional model that was trained without labels too"
         )
     judged, own = Judged(config), of_classifier(config)
-    first = ddpm.stage(config, "model", ddpm.simple_objective(config), lambda apply: ddpm.loss_by_time(config, apply))
+    first = ddpm.stage(
+        config, "model", ddpm.simple_objective(config), lambda apply: ddpm.with_bound(config, ddpm.loss_by_time(config, apply))
+    )
     options = replace(config.sampling, classifier_scale=0.0)  # there is none yet
     first = replace(first, sample=judged.sample, options=options, on_request=judged.edits())
     judge, loss = classifier.network(own), classifier.objective(own, "classifier")
@@ -256,7 +258,7 @@ def build(config: Config) -> "Experiment":
         supports=frozenset(),
         validate=loss(train=False),
         options=config.sampling,
-        evaluate=curve(config, judged.sample),
+        evaluate=ddpm.with_bound(config, curve(config, judged.sample)),
     )
     return Experiment([first, second])
 

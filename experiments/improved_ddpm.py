@@ -10,10 +10,12 @@ itself). `evaluate` gives the bound of held-out images in bits/dim (discrete, 8-
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import jgen
 from experiments import ddpm
+from experiments._bound import bound
 from experiments._diffusion import CIFAR10, FASHION_MNIST, ChainName, paper_steps
 from experiments._sampling import SamplerName, Variance
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 class Sampling(ddpm.Sampling):
     sampler: SamplerName = "ddpm"
     variance: Variance = "learned_range"
-    """Of ancestral sampling: the posterior's, beta, or as the network learned it."""
+    """Of ancestral sampling and of the bound: the posterior's, beta, or as the network learned it."""
+    bound_steps: int = 0
+    """Of `evaluate`: the variational bound along so many steps of the chain; 0 for all."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,6 @@ class Config(ddpm.Config):
     """Always."""
     objective: Literal["hybrid", "vlb"] = "hybrid"
     """hybrid: the simple loss, and 0.001 of the bound for the variance; vlb: the bound itself."""
-    evaluation_steps: int = 0
-    """Steps of the chain whose bound `evaluate` gives; 0 for all."""
 
 
 PRESETS = {
@@ -57,48 +59,6 @@ PRESETS = {
 }
 
 
-def bound(config: Config, apply):
-    """The evaluation of a run: the bound in bits/dim, the prior's and the last step's share of it, and its three thirds."""
-    import jax
-    import jax.numpy as jnp
-
-    from jgen import samplers
-    from jgen.objectives import diffusion, vlb
-    from jgen.samplers.common import shorten
-
-    full = ddpm.schedule(config)
-    chain = shorten(full, config.evaluation_steps or None)
-
-    @jax.jit
-    def measure(params, key, batch):
-        x0, label = batch["image"], batch["label"] if config.conditional else None
-        predict = diffusion.predictor(lambda x, t: apply(params["net"], x, t, label), full, config.prediction)
-
-        def noise(t):
-            return jax.random.normal(jax.random.fold_in(key, t), x0.shape)
-
-        return jax.tree.map(lambda v: jnp.mean(v, 0), vlb.bound(samplers.clip(predict), chain, x0, noise))
-
-    def evaluate(params, extra, key, batches, count):
-        found = [measure(params, jax.random.fold_in(key, i), next(batches)) for i in range(count)]
-        mean = jax.tree.map(lambda *v: sum(v) / count, *found)
-        third = len(chain) // 3
-        parts = {
-            "noisiest": mean.terms[:third],
-            "middle": mean.terms[third : 2 * third],
-            "cleanest": mean.terms[2 * third : -1],
-        }
-        return {
-            "bits_per_dim_discrete_bound": mean.total,
-            "of it the prior": mean.prior,
-            **{f"of it the {name} third": jnp.sum(values) for name, values in parts.items()},
-            "of it the last step (decoder)": mean.terms[-1],
-            "mean square error of the noise": jnp.mean(mean.eps_error),
-        }
-
-    return evaluate
-
-
 def build(config: Config) -> "Experiment":
     from jgen.data import resolve
     from jgen.errors import UserError
@@ -111,8 +71,8 @@ def build(config: Config) -> "Experiment":
         raise UserError("learn_variance=False: this experiment is about learned variances; see experiments.ddpm")
     if config.min_snr:
         raise UserError(f"min_snr={config.min_snr}: weighs the simple loss of ddpm, not the {config.objective} one")
-    if config.evaluation_steps == 1 or config.evaluation_steps < 0:
-        raise UserError(f"evaluation_steps={config.evaluation_steps}: must be at least 2, or 0 for all")
+    if config.sampling.bound_steps == -1:
+        raise UserError("bound_steps=-1: this experiment's evaluation is the bound; must be at least 2, or 0 for all steps")
     chain, learned = ddpm.schedule(config), config.objective == "vlb"
 
     def objective(apply, **how):
@@ -121,9 +81,8 @@ def build(config: Config) -> "Experiment":
         return vlb.hybrid(apply, chain, config.prediction, **how)
 
     extra = {"importance": new_history(len(chain))} if learned else {}
-    return Experiment([
-        ddpm.stage(config, "improved_ddpm", objective, lambda apply: bound(config, apply), extra=extra)
-    ])  # fmt: skip
+    evaluate = bound(config, config.sampling, partial(ddpm.raw, config))
+    return Experiment([ddpm.stage(config, "improved_ddpm", objective, lambda apply: evaluate, extra=extra)])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments import ddpm
-from experiments._diffusion import ChainKnobs, ChainName, Prediction, check_drop_label, mean_loss, optimizer, schedule, unet
+from experiments._diffusion import (
+    ChainKnobs,
+    ChainName,
+    Prediction,
+    both,
+    check_drop_label,
+    mean_loss,
+    optimizer,
+    schedule,
+    unet,
+)
 from experiments._editing import edit_levels, edits
 from experiments._first_stage import autoencoder_stage, first_stage
 from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check
@@ -357,7 +367,7 @@ class Prior:
         return edits(options, denoiser_of, partial(edit_levels, self.chain), told, encode, self.decode)
 
     def stage(self) -> "Stage":
-        from experiments._agreement import after, agreement
+        from experiments._agreement import agreement
         from jgen.experiment import Stage
         from jgen.train import Phase
         from jgen.train.rates import ramped
@@ -366,7 +376,7 @@ class Prior:
         evaluate = mean_loss(validate)
         if self.conditional:
             told, draw = "caption" if self.text else "label", partial(self.draw, options=config.sampling)
-            evaluate = after(evaluate, agreement(config.data, told, draw))
+            evaluate = both(evaluate, agreement(config.data, told, draw))
         return Stage(
             name="diffusion",
             data=config.data,

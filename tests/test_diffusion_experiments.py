@@ -11,13 +11,16 @@ import pytest
 
 from experiments import cascade, ddpm, latent_diffusion
 from experiments._agreement import agreement
+from experiments._diffusion import schedule
 from experiments._first_stage import first_stage, reconstructor
 from jgen.config import DataConfig
 from jgen.data import open_source, resolve
 from jgen.metrics import by_steps, trade_off
 from jgen.metrics.lpips import open_lpips
 from jgen.metrics.record import Record
-from jgen.samplers import image_keys
+from jgen.objectives import diffusion, vlb
+from jgen.samplers import clip, image_keys
+from jgen.samplers.common import shorten
 from tests import tiny
 from tests.tiny import configured, shape_of, stages
 
@@ -237,3 +240,29 @@ def test_a_model_of_captions_says_how_often_they_are_obeyed():
     found = second.evaluate(params, extra, jax.random.key(0), iter([batch] * 2), 2)
     assert list(found)[:2] == ["loss", "agreement: class"]
     assert all(np.isfinite(v) for v in found.values())
+
+
+def test_the_bound_of_any_chain_s_model_is_evaluated_where_asked_for():
+    x0 = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 127.5 - 1, jnp.float32)
+
+    def evaluated(**sampling):
+        stage = tiny.stage(**{f"sampling__{k}": v for k, v in sampling.items()})
+        params, extra = jax.jit(stage.init)(jax.random.key(0))
+        return stage.evaluate(params, extra, jax.random.key(0), iter([{"image": x0}]), 1)
+
+    plain, whole, few = evaluated(), evaluated(bound_steps=0, variance="small"), evaluated(bound_steps=5)
+    assert set(plain) < set(whole)
+    assert all(whole[name] == pytest.approx(float(value), rel=1e-5) for name, value in plain.items())
+    full, key = schedule(tiny.config()), jax.random.fold_in(jax.random.key(0), 0)
+    noise = lambda t: jax.random.normal(jax.random.fold_in(key, t), x0.shape)  # noqa: E731
+    # The network's last layer begins at zero: it predicts no noise.
+    still = clip(diffusion.predictor(lambda x, t: jnp.zeros_like(x), full))
+    for found, chain, variance in ((whole, full, "small"), (few, shorten(full, 5), "large")):
+        own = vlb.bound(still, chain, x0, noise, variance)
+        assert found["bits_per_dim_discrete_bound"] == pytest.approx(float(own.total.mean()), rel=1e-4)
+        parts = sum(float(v) for k, v in found.items() if k.startswith("of it "))
+        assert found["bits_per_dim_discrete_bound"] == pytest.approx(parts, rel=1e-5)
+    with pytest.raises(ValueError, match="bound_steps=1: must be at least 2"):
+        evaluated(bound_steps=1)
+    with pytest.raises(ValueError, match="variance=learned_range"):
+        evaluated(bound_steps=5, variance="learned_range")
