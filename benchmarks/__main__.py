@@ -12,11 +12,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import diffusion, foundation, gan, latent, metrics, score
+from benchmarks import diffusion, diffusion_steps, foundation, gan, latent, metrics, score
 from benchmarks.timing import Row
 
 BENCHMARKS = {
-    name: run for part in (foundation, metrics, latent, diffusion, score, gan) for name, run in part.BENCHMARKS.items()
+    name: run
+    for part in (foundation, metrics, latent, diffusion, diffusion_steps, score, gan)
+    for name, run in part.BENCHMARKS.items()
 }
 
 
