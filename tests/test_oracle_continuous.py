@@ -13,7 +13,7 @@ from jgen.samplers import dpm, euler_heun, generalized, image_keys, linear
 from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive
 from jgen.samplers.common import dynamic_threshold
 from jgen.types import Prediction
-from tests.oracle import Oracle, files
+from tests.oracle import Heard, Oracle, files
 
 pytestmark = pytest.mark.oracle
 
@@ -49,6 +49,9 @@ def test_level_grids_and_the_maps_between_levels_and_times(path):
             o.check("out/v/sigma_to_t", form.noise(query))
             for ours, theirs in (("skip", "c_skip"), ("out", "c_out"), ("scale", "c_in")):
                 o.check(f"out/v/{theirs}", getattr(form, ours)(query))
+            levels = np.tan(np.pi / 2 * o["in/v/query_t"])
+            o.check("out/v/t_to_sigma", levels)
+            np.testing.assert_allclose(form.noise(jnp.asarray(levels)), o["in/v/query_t"], rtol=1e-5)
 
 
 def check_precondition_levels(o, name, kind):
@@ -56,6 +59,7 @@ def check_precondition_levels(o, name, kind):
     if kind.endswith("VPPrecond"):
         form = edm.vp()
         o.check(f"out/{name}/sigma_inv", form.noise(query) / 999, 1e-5)
+        o.check(f"out/{name}/round_sigma", query)  # it was trained on all levels
         o.check(f"out/{name}/sigma_of_t", [generalized.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
     else:
         form, table = edm.iddpm(), edm.iddpm_levels()
@@ -150,9 +154,16 @@ CHURN = {"S_churn": 0, "S_min": 0, "S_max": np.inf, "S_noise": 1}
 @pytest.mark.parametrize("path", files("edm", "sampler"))
 def test_edm_sampler_and_its_ablations(path, drawn):
     o = Oracle(path)
-    denoise, keys = mixture(o), image_keys(0, 2)
+    denoise, keys = Heard(mixture(o)), image_keys(0, 2)
     latents = jnp.asarray(o.nhwc("in/latents"))
     drawn(o.nhwc("in/noise"))
+
+    def check(name, found):
+        levels, images = denoise.take()
+        o.check(f"out/{name}/evaluation_sigmas", levels)
+        o.check(f"out/{name}/evaluation_inputs", images, image=True)
+        o.check(f"out/{name}/x", found, image=True)
+
     for name, options in o.config["edm_sampler"].items():
         grid = sigmas.karras(
             options["num_steps"], options.get("sigma_min", 0.002), options.get("sigma_max", 80), options.get("rho", 7)
@@ -160,7 +171,7 @@ def test_edm_sampler_and_its_ablations(path, drawn):
         churn = euler_heun.Churn(
             *(options.get(k, d) for k, d in (("S_churn", 0), ("S_min", 0), ("S_max", np.inf), ("S_noise", 1)))
         )
-        o.check(f"out/{name}/x", euler_heun.heun(denoise, latents * grid[0], grid, keys, churn=churn), image=True)
+        check(name, euler_heun.heun(denoise, latents * grid[0], grid, keys, churn=churn))
     for name, options in o.config["ablation_sampler"].items():
         kind, steps = options.get("discretization", "edm"), options["num_steps"]
         standard = generalized.vp_time()
@@ -183,7 +194,7 @@ def test_edm_sampler_and_its_ablations(path, drawn):
             denoise, latents * grid[0], grid, keys, time=time, scaling=options.get("scaling", "none"), churn=churn,
             order=1 if options.get("solver") == "euler" else 2, alpha=options.get("alpha", 1.0),
         )  # fmt: skip
-        o.check(f"out/{name}/x", found, image=True)
+        check(name, found)
 
 
 K_SAMPLERS = {
@@ -204,7 +215,7 @@ K_SAMPLERS = {
 @pytest.mark.parametrize("path", files("diffusion", "k_samplers"))
 def test_samplers_of_k_diffusion(path, drawn):
     o = Oracle(path)
-    denoise, keys, latents = mixture(o), image_keys(0, 2), jnp.asarray(o.nhwc("in/unit_latents"))
+    denoise, keys, latents = Heard(mixture(o)), image_keys(0, 2), jnp.asarray(o.nhwc("in/unit_latents"))
     grid_options = o.config["grid"][1]
     grid = sigmas.karras(grid_options["n"], *(grid_options[k] for k in ("sigma_min", "sigma_max", "rho")))
     o.check("out/sigmas", grid)
@@ -231,6 +242,11 @@ def test_samplers_of_k_diffusion(path, drawn):
             found, states = K_SAMPLERS[kind](denoise, latents * grid[0], grid, keys, **options, trace=lambda x, d: x)
             if "churn" not in options:
                 o.check(f"out/{name}/states", np.concatenate([latents[None] * grid[0], states[:-1]]), image=True)
+        levels, images = denoise.take()
+        o.check(f"out/{name}/evaluation_sigmas", levels)
+        if "churn" in options:  # theirs are those after the noise of a step
+            first = images[:: 2 if kind == "sample_heun" else 1]
+            o.check(f"out/{name}/states", first, image=True)
         o.check(f"out/{name}/x", found, image=True)
 
 
@@ -271,7 +287,8 @@ def test_dpm_solver_and_its_schedules(path):
         c = curves[run["schedule"]]
         x, of = start / c.alpha(1.0), "data" if run["algorithm"].endswith("++") else "noise"
         spacing = {"time_uniform": "time", "logSNR": "log_snr", "time_quadratic": "quadratic"}[run["skip"]]
-        used = dynamic_threshold(denoise, run["ratio"], run["max_val"]) if "correcting_x0" in run else denoise
+        heard = Heard(denoise)
+        used = dynamic_threshold(heard, run["ratio"], run["max_val"]) if "correcting_x0" in run else heard
         if run["method"] == "adaptive":
             control = {k: run[k] for k in ("order", "atol", "rtol")}
             with jax.enable_x64(True):
@@ -294,4 +311,5 @@ def test_dpm_solver_and_its_schedules(path):
             found = used(found, jnp.full(len(found), c.sigma(c.end))) * c.alpha(c.end) ** 0
         else:
             found = found * c.alpha(c.end)
+        o.check(f"out/{name}/evaluation_times", c.time(-np.log(heard.take()[0])))
         o.check(f"out/{name}/x_end", found, image=True)

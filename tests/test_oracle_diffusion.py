@@ -8,7 +8,7 @@ import pytest
 from jgen import samplers, schedules
 from jgen.objectives import diffusion, importance, vlb
 from jgen.samplers.ancestral import reverse_log_variance, reverse_mean
-from jgen.samplers.common import shorten
+from jgen.samplers.common import on_clean, shorten
 from tests.oracle import Oracle, analytic, files
 
 pytestmark = pytest.mark.oracle
@@ -79,7 +79,16 @@ def test_forward_process_and_one_step_back(path):
     chain, t = schedules.linear(1000), jnp.asarray(oracle["in/t"])
     x0, noise, xt = (jnp.asarray(oracle.nhwc(f"in/{k}")) for k in ("x_start", "noise", "x_t"))
     oracle.check("out/q_sample", diffusion.q_sample(chain, x0, t, noise), image=True)
+    alpha_bar = chain.alpha_bar[np.asarray(t)][:, None, None, None]
+    still = diffusion.q_sample(chain, x0, t, jnp.zeros_like(noise))
+    oracle.check("out/q_mean_variance/mean", still, image=True)
+    spread = np.asarray(diffusion.q_sample(chain, jnp.zeros_like(x0), t, jnp.ones_like(noise)), float) ** 2
+    oracle.check("out/q_mean_variance/variance", spread, image=True)
+    oracle.check("out/q_mean_variance/log_variance", np.broadcast_to(np.log1p(-alpha_bar), x0.shape), image=True)
     mean, log_variance = diffusion.q_posterior(chain, x0, xt, t)
+    clipped = (np.asarray(t) == 0)[:, None, None, None]  # the first step's has no logarithm
+    variance = np.where(clipped, 0.0, np.broadcast_to(np.exp(log_variance), x0.shape))
+    oracle.check("out/q_posterior/variance", variance, image=True)
     oracle.check("out/q_posterior/mean", mean, image=True)
     oracle.check("out/q_posterior/log_variance_clipped", jnp.broadcast_to(log_variance, x0.shape), image=True)
     oracle.check("out/predict_xstart_from_eps", diffusion.x0_from_eps(chain, xt, t, noise), image=True)
@@ -99,11 +108,22 @@ def test_forward_process_and_one_step_back(path):
                 name = f"out/p_mean_variance/{mean_type}/{kind}/clip{clip}"
                 oracle.check(f"{name}/pred_xstart", prediction.x0, image=True)
                 oracle.check(f"{name}/mean", reverse_mean(chain, xt, prediction, t), image=True)
+        variances = []
         for i, time in enumerate(oracle["in/t"]):
             v = None if prediction.v is None else prediction.v[i]
             found = jnp.broadcast_to(reverse_log_variance(chain, jnp.asarray(time), v, variance), x0.shape[1:])
             want = oracle.nhwc(f"out/p_mean_variance/{kind}/log_variance")[i]
             np.testing.assert_allclose(found, want, rtol=2e-4, atol=1e-5)
+            variances.append(jnp.exp(found))
+        if kind != "fixed_small":  # whose first step is 0 there, and here its clipped logarithm's
+            oracle.check(f"out/p_mean_variance/{kind}/variance", jnp.stack(variances), image=True)
+    moved = on_clean(diffusion.predictor(analytic(oracle, "single")[0], chain), lambda x0: 0.5 * x0 + 0.1)
+    prediction = samplers.clip(moved)(xt, t)
+    oracle.check("out/p_mean_variance/denoised_fn/pred_xstart", prediction.x0, image=True)
+    oracle.check("out/p_mean_variance/denoised_fn/mean", reverse_mean(chain, xt, prediction, t), image=True)
+    heard = []
+    diffusion.predictor(lambda x, t: heard.append(t) or jnp.zeros_like(x), chain)(xt, jnp.asarray(chain.timesteps)[t])
+    oracle.check("out/network_time", heard[0])
 
 
 @pytest.fixture
