@@ -2,8 +2,9 @@
 
 Eight images, a row each: the image, what is given of it, and six results. Inpainting takes out the pixels of --mask and puts
 the others in at every step (Song et al. 2021, arXiv:2011.13456); under ddpm with --resamplings above 1 it is RePaint (Lugmayr
-et al. 2022, arXiv:2201.09865). Editing brings the image to the noise level --edit-from and samples from there (SDEdit, Meng et
-al. 2021, arXiv:2108.01073).
+et al. 2022, arXiv:2201.09865); of latents, those none of whose pixels are taken out (blended latent diffusion, Avrahami et al.
+2022, arXiv:2206.02779), and the image keeps its known pixels. Editing brings the image to the noise level --edit-from and
+samples from there (SDEdit, Meng et al. 2021, arXiv:2108.01073).
 """
 
 from collections.abc import Callable, Mapping
@@ -36,6 +37,12 @@ def taken_out(mask: str, height: int, width: int) -> Any:
         "right": 2 * columns >= width,
     }
     return np.broadcast_to(middle if mask == "center" else halves[mask], (height, width))[None, :, :, None]
+
+
+def latents_out(out: Any, height: int, width: int) -> Any:
+    """bool [1, h, w, 1]: the latents any of whose pixels, out [1, H, W, 1], are taken out; h and w divide H and W."""
+    _, rows, columns, _ = out.shape
+    return out.reshape(1, height, rows // height, width, columns // width, 1).any((2, 4))
 
 
 def edit_levels(chain: "Schedule", options: Any) -> Any:
@@ -83,7 +90,7 @@ def edits(
     encode: Callable[..., Any] | None = None,
     decode: Callable[..., Any] | None = None,
 ) -> dict[str, "Picture"]:
-    """The pictures of a model: both, or of one of latents, which has no pixels to take out, `edited` alone.
+    """The pictures of a model.
 
     grid_of: the noise levels of a sampling. told: (batch, keys) -> what the model is told of held-out images. encode, decode:
     (params, extra, images) -> latents as the diffusion knows them, and back.
@@ -99,23 +106,26 @@ def edits(
     fixed = replace(options, variance="small") if options.variance == "learned_range" else options
 
     def begun(params, extra, key, batch):
-        """(images, latents, denoiser, keys), each image RESULTS times over."""
+        """(images, denoiser, keys), each image RESULTS times over."""
         if options.sampler not in (*DISCRETE, *CONTINUOUS):
             raise UserError(f"sampler={options.sampler}: does not edit; must be one of {', '.join((*DISCRETE, *CONTINUOUS))}")
         many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items()}
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(many["image"])))
-        x = encode(params, extra, many["image"]) if encode else many["image"]
-        return many["image"], x, denoiser_of(params, extra, told(many, keys)), keys
+        return many["image"], denoiser_of(params, extra, told(many, keys)), keys
 
     def inpainted(params, extra, key, batch):
-        x, _, denoise, keys = begun(params, extra, key, batch)
-        out, grid = jnp.asarray(taken_out(options.mask, *x.shape[1:3])), grid_of(options)
-        found = inpaint(fixed, denoise, keys, x, out, grid)
-        return rows(x, jnp.where(out, 0.0, x), found)
+        images, denoise, keys = begun(params, extra, key, batch)
+        out = taken_out(options.mask, *images.shape[1:3])
+        given = jnp.where(out, 0.0, images)
+        x = encode(params, extra, given) if encode else images
+        found = inpaint(fixed, denoise, keys, x, jnp.asarray(latents_out(out, *x.shape[1:3])), grid_of(options))
+        if decode:
+            found = jnp.where(out, decode(params, extra, found), images)
+        return rows(images, given, found)
 
     def edited(params, extra, key, batch):
-        images, x, denoise, keys = begun(params, extra, key, batch)
-        grid = grid_of(options)
+        images, denoise, keys = begun(params, extra, key, batch)
+        x, grid = encode(params, extra, images) if encode else images, grid_of(options)
         # The levels of a grid are rounded; its greatest is as good as the one asked for.
         level = min(options.edit_from, grid[0]) if np.isclose(options.edit_from, grid[0]) else options.edit_from
         rest = grid[grid < level]
@@ -133,4 +143,4 @@ def edits(
             return rows(images, noised / (1 + level), found)
         return rows(images, decode(params, extra, noised / (1 + level**2) ** 0.5), decode(params, extra, found))
 
-    return {"edited": edited} if encode else {"inpainted": inpainted, "edited": edited}
+    return {"inpainted": inpainted, "edited": edited}
