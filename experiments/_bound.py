@@ -22,9 +22,9 @@ def bound(config: "Config", options: "Sampling", network: "Callable[[Params], Ra
     from jgen.objectives import diffusion, vlb
     from jgen.samplers.common import shorten
 
-    if options.bound_steps == 1 or options.bound_steps < -1:
-        raise UserError(f"bound_steps={options.bound_steps}: must be at least 2, 0 for all, or -1 for no bound")
     full = schedule(config)
+    if options.bound_steps not in (-1, 0, *range(2, len(full) + 1)):
+        raise UserError(f"bound_steps={options.bound_steps}: must be from 2 to {len(full)}, 0 for all, or -1 for no bound")
     chain = shorten(full, options.bound_steps or None)
 
     @jax.jit

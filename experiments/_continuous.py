@@ -43,13 +43,14 @@ def loss_by_level(config: Any, apply: Any, precondition: Any, noise_levels: Any,
 class Continuous:
     """A network of the continuous coordinates: its stage of training, and sampling.
 
-    ends: the least and greatest level. by_time: as of `levels`. augment: as of `objectives.edm.denoising`, of so many numbers.
+    ends: the least and greatest level. by_time: as of `levels`. augment: as of `objectives.edm.denoising`, where the network
+    takes what it tells.
     """
 
     def __init__(self, config: Any, net: Any, precondition: Any, noise_levels: Any, ends: tuple[float, float],
-                 by_time: Any = None, augment: Any = None, told: int = 0):  # fmt: skip
+                 by_time: Any = None, augment: Any = None):  # fmt: skip
         self.config, self.net, self.precondition, self.noise_levels = config, net, precondition, noise_levels
-        self.ends, self.by_time, self.augment, self.told = ends, by_time, augment, told
+        self.ends, self.by_time, self.augment = ends, by_time, augment
 
     def apply(self, params: Any, x: Any, noise: Any, label: Any, **kwargs: Any) -> Any:
         return self.net.apply({"params": params}, x, noise, label, **kwargs)
@@ -58,7 +59,7 @@ class Continuous:
         import jax.numpy as jnp
 
         label = jnp.zeros((1,), jnp.int32) if self.config.conditional else None
-        more = {"augment": jnp.zeros((1, self.told))} if self.told else {}
+        more = {"augment": jnp.zeros((1, self.net.augment))} if self.augment else {}
         made = self.net.init(key, jnp.zeros((1, *self.config.data.shape)), jnp.zeros((1,)), label, **more)
         return {"net": made["params"]}, {}
 

@@ -2,9 +2,9 @@
 
 Eight images, a row each: the image, what is given of it, and six results. Inpainting takes out the pixels of --mask and puts
 the others in at every step (Song et al. 2021, arXiv:2011.13456); under ddpm with --resamplings above 1 it is RePaint (Lugmayr
-et al. 2022, arXiv:2201.09865); of latents, those none of whose pixels are taken out (blended latent diffusion, Avrahami et al.
-2022, arXiv:2206.02779), and the image keeps its known pixels. Editing brings the image to the noise level --edit-from and
-samples from there (SDEdit, Meng et al. 2021, arXiv:2108.01073).
+et al. 2022, arXiv:2201.09865). In latent diffusion the latents all of whose pixels are known are put in, and the result keeps
+the image's own known pixels. Editing brings the image to the noise level --edit-from and samples from there (SDEdit, Meng et
+al. 2021, arXiv:2108.01073).
 """
 
 from collections.abc import Callable, Mapping
@@ -40,9 +40,22 @@ def taken_out(mask: str, height: int, width: int) -> Any:
 
 
 def latents_out(out: Any, height: int, width: int) -> Any:
-    """bool [1, h, w, 1]: the latents any of whose pixels, out [1, H, W, 1], are taken out; h and w divide H and W."""
+    """bool [1, h, w, 1]: the latents any of whose pixels, out [1, H, W, 1], are taken out, and their neighbours, of which the
+    encoder makes something else where they are; without these where no latent would be left. h and w divide H and W."""
+    import numpy as np
+
     _, rows, columns, _ = out.shape
-    return out.reshape(1, height, rows // height, width, columns // width, 1).any((2, 4))
+    own = out.reshape(height, rows // height, width, columns // width).any((1, 3))
+    around = np.pad(own, 1)
+    near = np.lib.stride_tricks.sliding_window_view(around, (3, 3)).any((2, 3))
+    return (own if near.all() else near)[None, :, :, None]
+
+
+def filled(x: Any, out: Any) -> Any:
+    """Images [B, H, W, C] with the mean of their other pixels where they are taken out."""
+    import jax.numpy as jnp
+
+    return jnp.where(out, jnp.mean(x, (1, 2), keepdims=True, where=~out), x)
 
 
 def edit_levels(chain: "Schedule", options: Any) -> Any:
@@ -117,8 +130,9 @@ def edits(
         images, denoise, keys = begun(params, extra, key, batch)
         out = taken_out(options.mask, *images.shape[1:3])
         given = jnp.where(out, 0.0, images)
-        x = encode(params, extra, given) if encode else images
-        found = inpaint(fixed, denoise, keys, x, jnp.asarray(latents_out(out, *x.shape[1:3])), grid_of(options))
+        x = encode(params, extra, filled(images, out)) if encode else images
+        hidden = jnp.asarray(latents_out(out, *x.shape[1:3]) if encode else out)
+        found = inpaint(fixed, denoise, keys, x, hidden, grid_of(options))
         if decode:
             found = jnp.where(out, decode(params, extra, found), images)
         return rows(images, given, found)

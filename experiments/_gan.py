@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._observer import Observer, held_out
+from experiments._observer import Observer, held_out, whole
 from jgen.arrays import spread
 from jgen.config import DataConfig
 from jgen.data import classes_of, glyphs
@@ -121,7 +121,9 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
             for sampling in ("full", "end"):
                 run = jax.jit(lambda p, v, k, x, s=space, m=sampling: distances(p, v, k, x, s, m))
                 rows = [run(params, variables, jax.random.fold_in(key, i), like) for i in range(4 * count)]
-                found[f"path length in {space.upper()}, {sampling}"] = paths.path_length(np.concatenate(rows)).mean
+                found[f"path length in {space.upper()}, {sampling}"] = paths.path_length(
+                    np.concatenate([*map(whole, rows)])
+                ).mean
 
         @jax.jit
         def some(params, key, like):
@@ -129,7 +131,7 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Any, synthesize: Any) ->
             w = mapping(params, z)
             return z, w, synthesize(params, extra, w, jax.random.split(key, len(like)))
 
-        parts = [jax.device_get(some(params, jax.random.fold_in(key, 1000 + i), like)) for i in range(16 * count)]
+        parts = [tuple(map(whole, some(params, jax.random.fold_in(key, 1000 + i), like))) for i in range(16 * count)]
         z, w, images = (np.concatenate(x) for x in zip(*parts))
         logits = factors(images) if data.name == "glyphs" else classes(observer, images)
         measured = linear_separability.separability({"z": z, "w": w}, logits, len(z) // 2, dual="auto")

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from jgen.errors import UserError
-from jgen.metrics.extract import open_extractor
+from jgen.metrics.extract import SHIPPED, open_extractor
 from jgen.types import Array, Batch, Key
 
 
@@ -46,17 +46,28 @@ class Observer:
         """A key for every image of `like`, of its number alone."""
         first = 0
         for images in like:
-            numbers = first + jnp.arange(len(images))
-            yield jax.device_put(jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers), images.sharding)
+            made = jax.jit(_numbered, static_argnums=2, out_shardings=images.sharding)
+            yield made(key, first, len(images))
             first += len(images)
 
     def _together(self, batches: Sequence[Array] | Iterator[Array]) -> Seen:
-        return Seen(*map(whole, zip(*(self._see(self.extractor.variables, x) for x in batches))))
+        # Gathered batch by batch, so that no two programs with collectives run beside each other.
+        seen = [tuple(map(whole, self._see(self.extractor.variables, x))) for x in batches]
+        return Seen(*map(np.concatenate, zip(*seen)))
 
 
-def whole(batches: Sequence[Array]) -> np.ndarray:
-    """Batches as one, with the parts of every host."""
-    return np.concatenate([np.asarray(process_allgather(x, tiled=True)) for x in batches])
+def _numbered(key: Key, first: int, count: int) -> Array:
+    return jax.vmap(lambda n: jax.random.fold_in(key, n))(first + jnp.arange(count))
+
+
+def whole(x: Array) -> np.ndarray:
+    """An array on the host, with the parts that other hosts hold."""
+    return np.asarray(x if x.is_fully_addressable else process_allgather(x, tiled=True))
+
+
+def has_classifier(data: str) -> bool:
+    """Whether a classifier of the set ships with jgen."""
+    return f"{data}_cnn" in SHIPPED
 
 
 def held_out(batches: Iterator[Batch], count: int) -> list[Array]:

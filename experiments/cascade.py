@@ -29,7 +29,7 @@ from experiments._diffusion import (
     schedule,
     unet,
 )
-from experiments._sampling import OF_CHAIN, SamplerName, Variance, check, for_sampler
+from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check, for_sampler
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -37,12 +37,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling(ddpm.Sampling):
+class Sampling(TimedSolver):
     """Of every stage, or of the base with settings of its own."""
 
     sampler: SamplerName = "dpm"
     steps: int = 25
-    variance: Variance = "small"
     base_sampler: Literal["", SamplerName] = ""
     """In place of sampler for the base stage alone."""
     base_steps: int = 0

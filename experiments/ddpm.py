@@ -213,7 +213,7 @@ def with_bound(config: Config, evaluate: Any) -> Any:
     """The evaluation and, where it is asked for, the variational bound."""
     if config.sampling.bound_steps == -1:
         return evaluate
-    return both(evaluate, bound(config, config.sampling, partial(raw, config)))
+    return both(bound(config, config.sampling, partial(raw, config)), evaluate)
 
 
 def stage(config: Config, name: str, objective, evaluate, extra: Any = None) -> "Stage":

@@ -188,7 +188,7 @@ def curve(config: Config, sample):
     import jax
     import numpy as np
 
-    from experiments._observer import Observer, held_out
+    from experiments._observer import Observer, held_out, whole
     from jgen import samplers
     from jgen.metrics.neighbours import manifold
 
@@ -196,7 +196,7 @@ def curve(config: Config, sample):
         observer, images = Observer(config.data.name), held_out(batches, count)
         real, found = observer.see(images).features, {}
         classes = config.data.num_classes
-        asked = np.concatenate([samplers.class_labels(keys, -1, classes) for keys in observer.keys(key, images)])
+        asked = np.concatenate([whole(samplers.class_labels(keys, -1, classes)) for keys in observer.keys(key, images)])
         runs = [(f"guidance={s:g}", dict(guidance=s, classifier_scale=0.0)) for s in SCALES]
         if "classifier" in params:
             runs += [(f"classifier_scale={s:g}", dict(guidance=1.0, classifier_scale=s)) for s in CLASSIFIER_SCALES]
@@ -217,6 +217,7 @@ def build(config: Config) -> "Experiment":
     import jax.numpy as jnp
     import optax
 
+    from experiments._observer import has_classifier
     from jgen.data import resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment
@@ -245,6 +246,7 @@ def build(config: Config) -> "Experiment":
         """The model as it was trained, and a fresh classifier."""
         return {**fresh, "net": params["net"]}, extra
 
+    by_scale = ddpm.with_bound(config, curve(config, judged.sample))
     rate = warmup_cosine(3e-3, own.train.steps, 100)
     second = replace(
         first,
@@ -258,7 +260,7 @@ def build(config: Config) -> "Experiment":
         supports=frozenset(),
         validate=loss(train=False),
         options=config.sampling,
-        evaluate=ddpm.with_bound(config, curve(config, judged.sample)),
+        evaluate=by_scale if has_classifier(config.data.name) else first.evaluate,
     )
     return Experiment([first, second])
 

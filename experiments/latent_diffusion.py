@@ -102,7 +102,7 @@ class Config(ChainKnobs):
     width: int = 128
     """Of DiT."""
     text_width: int = 64
-    """Of the caption encoder: of bytes, or of the features that --data.captions minilm gives."""
+    """Of the caption encoder: of words, or of the features that --data.captions minilm gives."""
     attention: tuple[int, ...] = (1,)
     channels: int = 32
     channel_mult: tuple[int, ...] = (1, 2)
@@ -167,12 +167,12 @@ def prior_network(config: Config) -> Any:
 
     from jgen.errors import UserError
     from jgen.models.dit import DiT
-    from jgen.models.text import ByteEncoder, FeatureEncoder
+    from jgen.models.text import FeatureEncoder, WordEncoder
 
     text, classes = config.condition == "text", config.data.num_classes if config.condition == "class" else 0
     if config.condition == "class" and not classes:
         raise UserError(f"condition=class: {config.data.name} has no labels")
-    encoder = (ByteEncoder if config.data.captions == "bytes" else FeatureEncoder)(config.text_width)
+    encoder = (WordEncoder if config.data.captions == "bytes" else FeatureEncoder)(config.text_width)
     if config.prior == "dit":
         net: Any = DiT(
             config.latent_channels, config.width, config.depth, 4 if config.width < 512 else 16, config.patch, classes
@@ -338,6 +338,17 @@ class Prior:
         z = ddpm.draw(self.config, options, self.network(params), label, keys, self.grid, self.null, pixels=False)
         return self.decode(params, extra, z)
 
+    def draw_as_told(self, params: Any, extra: Any, keys: Any, told: Any) -> Any:
+        """Images of held-out captions or classes. Raises UserError where the options ask for others."""
+        from jgen.errors import UserError
+
+        options = self.config.sampling
+        for name, value, default in (("label", options.label, -1), ("prompt", options.prompt, "")):
+            if value != default:
+                raise UserError(f"{name}={value}: the evaluation asks for what held-out images show; only sample takes one")
+        self.asked(keys, options)  # which checks them
+        return self.draw(params, extra, keys, told, options)
+
     def network(self, params: Any) -> ddpm.Raw:
         return lambda x, t, label: self.apply(params["prior"], x, t, label)
 
@@ -368,15 +379,15 @@ class Prior:
 
     def stage(self) -> "Stage":
         from experiments._agreement import agreement
+        from experiments._observer import has_classifier
         from jgen.experiment import Stage
         from jgen.train import Phase
         from jgen.train.rates import ramped
 
         config, validate = self.config, self.objective(train=False)
         evaluate = mean_loss(validate)
-        if self.conditional:
-            told, draw = "caption" if self.text else "label", partial(self.draw, options=config.sampling)
-            evaluate = both(evaluate, agreement(config.data, told, draw))
+        if self.conditional and has_classifier(config.data.name):
+            evaluate = both(evaluate, agreement(config.data, "caption" if self.text else "label", self.draw_as_told))
         return Stage(
             name="diffusion",
             data=config.data,

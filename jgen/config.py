@@ -133,6 +133,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+RETIRED = {"evaluation_steps"}
+"""Fields of earlier versions that changed nothing of a run itself; passed over in its config.json."""
+
+
 def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
     """The config of type `cls` that `to_dict` wrote, read back from JSON.
 
@@ -141,10 +145,10 @@ def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
     """
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - known - RETIRED)
     if unknown:
         raise UserError(f"config: {path}{unknown[0]} is not a field of {cls.__name__}; was it written by another version?")
-    return cls(**{name: _value(hints[name], value, f"{path}{name}.") for name, value in values.items()})
+    return cls(**{name: _value(hints[name], value, f"{path}{name}.") for name, value in values.items() if name in known})
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:

@@ -27,7 +27,7 @@ from jgen.train.step import Decay, Phase, TrainState, init_state
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
 Evaluate = Callable[[Params, Extra, Key, Iterator[Batch], int], Mapping[str, Any]]
-"""(params, extra, key, batches of a held-out set, number of images) -> named numbers or lists of numbers."""
+"""(params, extra, key, batches of a held-out set, how many of them to take) -> named numbers."""
 
 Picture = Callable[[Params, Extra, Key, Batch], Array]
 """(params, extra, key, a batch of held-out images) -> images [N, H, W, C] of a grid."""

@@ -14,6 +14,7 @@ def main(out, fsdp, *distributed):
 
     import numpy as np
 
+    from experiments._agreement import agreement
     from jgen.config import MeshConfig
     from jgen.data import Pipeline, open_source
     from jgen.experiment import draw
@@ -33,10 +34,18 @@ def main(out, fsdp, *distributed):
         losses.append(float(metrics["loss"]))
     split = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     images = draw(stage, state.averaged, state.extra, mesh, num=12, batch=8)
+    agreed = agreement(stage.data, "label", lambda params, extra, keys, label: jax.vmap(as_noise)(keys))
+    agrees = list(agreed(None, None, key, batches, 3).values())
     book, covariance = codebook(batch_sharding(mesh)), moments(batch_sharding(mesh))
     if jax.process_index() == 0:
-        found = dict(losses=losses, images=images, noise=noise, codebook=book, covariance=covariance)
+        found = dict(losses=losses, images=images, noise=noise, codebook=book, covariance=covariance, agrees=agrees)
         np.savez(out, split=split, devices=mesh.size, **found)
+
+
+def as_noise(key):
+    import jax
+
+    return jax.random.normal(key, (8, 8, 1))
 
 
 def moments(sharding):

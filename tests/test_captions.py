@@ -17,6 +17,7 @@ from jgen.convert.minilm import minilm as convert
 from jgen.data import captions, open_source
 from jgen.data.glyphs import decode_caption
 from jgen.models.minilm import sentence
+from jgen.models.text import WordEncoder, spelled
 from jgen.samplers import image_keys
 from tests import tiny
 
@@ -137,3 +138,32 @@ def by_hand(w, tokens):
     inner = dense(h, "intermediate.dense")
     gelu = inner * (1 + np.vectorize(math.erf)(inner / np.sqrt(2))) / 2
     return norm(h + dense(gelu, "output.dense"), "encoder.layer.0.output")
+
+
+def as_bytes(*texts):
+    return np.stack([np.frombuffer(text.encode().ljust(24, b"\0"), np.uint8) for text in texts])
+
+
+def test_captions_are_spelled_out_word_by_word():
+    places, words = spelled(jnp.asarray(as_bytes("a red  A", "")))
+    assert places[0, :8].tolist() == [0, 1, 0, 1, 2, 3, 4, 0]
+    assert words.shape == (2, 24, 12)
+    assert words[0, :8].argmax(-1).tolist() == [0, 0, 1, 1, 1, 0, 0, 2]
+    assert words[0].sum(-1).astype(int).tolist() == [1, 0, 1, 1, 1, 0, 0, 1] + [0] * 16
+    assert not words[1].any()
+
+
+def test_a_token_says_its_word_from_the_beginning():
+    """At first a token knows its own word alone; how many spaces there are makes no difference."""
+    net = WordEncoder(16)
+    texts = as_bytes("a red A on blue", "a red B on blue", "a der A on blue", "a  red   A on blue", "")
+    params = net.init(jax.random.key(0), texts)
+    tokens = net.apply(params, texts)
+    assert tokens.shape == (5, 12, 16)
+    for other, word in ((1, 2), (2, 1)):
+        changed = np.abs(tokens[0] - tokens[other]).max(-1) > 1e-6
+        assert np.flatnonzero(changed).tolist() == [word]
+    np.testing.assert_array_equal(tokens[0], tokens[3])
+    assert np.isfinite(tokens).all()
+    mixed = net.apply(jax.tree.map(lambda v: v + 0.1, params), texts)
+    assert (np.abs(mixed[0] - mixed[1]).max(-1) > 1e-6).sum() > 1

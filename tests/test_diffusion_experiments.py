@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cascade, ddpm, latent_diffusion
+from experiments import cascade, ddpm, guided, latent_diffusion
 from experiments._agreement import agreement
 from experiments._diffusion import schedule
 from experiments._first_stage import first_stage, reconstructor
@@ -203,7 +203,7 @@ def test_pixels_count_by_their_absolute_or_squared_difference():
 def test_agreement_counts_images_that_show_what_was_asked_for():
     data = DataConfig("glyphs", batch_size=16, resolution=32, channels=3)
     source = open_source(data)
-    batches = [{k: np.stack([source[i + j][k] for j in range(16)]) for k in source[0] if k != "image"} for i in (0, 16)]
+    batches = [{k: jnp.stack([source[i + j][k] for j in range(16)]) for k in source[0] if k != "image"} for i in (0, 16)]
     for i, batch in zip((0, 16), batches):
         batch["image"] = jnp.stack([source[i + j]["image"] for j in range(16)]) / 127.5 - 1
 
@@ -220,17 +220,18 @@ def test_agreement_counts_images_that_show_what_was_asked_for():
     found = measured(true)
     assert found["agreement: colour"] == found["agreement: ground"] == 1
     assert found["agreement: class"] > 0.8
-    names = [k.removeprefix("agreement: ") for k in found if k.startswith("agreement")]
-    assert names == ["class", "colour", "ground", "all"]
-    assert all(found[f"agreement: {k}"] == found[f"of held-out images: {k}"] for k in names)
+    names = ["class", "colour", "ground", "all three"]
+    assert list(found) == [f"{title}: {k}" for title in ("agreement", "agreement of held-out images") for k in names]
+    assert all(found[f"agreement: {k}"] == found[f"agreement of held-out images: {k}"] for k in names)
     inverted = measured(-true)  # their letters can be read as before
     assert inverted["agreement: ground"] < 0.2
-    assert inverted["agreement: all"] < 0.1
+    assert inverted["agreement: all three"] < 0.1
     shuffled = measured(true[::-1])
     assert shuffled["agreement: class"] < 0.2
-    assert shuffled["of held-out images: class"] == found["of held-out images: class"]
+    assert shuffled["agreement of held-out images: class"] == found["agreement: class"]
 
 
+@pytest.mark.slow
 def test_a_model_of_captions_says_how_often_they_are_obeyed():
     _, second = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text")
     params, extra = jax.jit(second.init)(jax.random.key(0))
@@ -240,6 +241,9 @@ def test_a_model_of_captions_says_how_often_they_are_obeyed():
     found = second.evaluate(params, extra, jax.random.key(0), iter([batch] * 2), 2)
     assert list(found)[:2] == ["loss", "agreement: class"]
     assert all(np.isfinite(v) for v in found.values())
+    _, asking = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text", "--sampling.prompt", "a red A")
+    with pytest.raises(ValueError, match="prompt=a red A: the evaluation asks for what held-out images show"):
+        asking.evaluate(params, extra, jax.random.key(0), iter([batch]), 1)
 
 
 def test_the_bound_of_any_chain_s_model_is_evaluated_where_asked_for():
@@ -262,7 +266,22 @@ def test_the_bound_of_any_chain_s_model_is_evaluated_where_asked_for():
         assert found["bits_per_dim_discrete_bound"] == pytest.approx(float(own.total.mean()), rel=1e-4)
         parts = sum(float(v) for k, v in found.items() if k.startswith("of it "))
         assert found["bits_per_dim_discrete_bound"] == pytest.approx(parts, rel=1e-5)
-    with pytest.raises(ValueError, match="bound_steps=1: must be at least 2"):
-        evaluated(bound_steps=1)
+    for steps in (1, 41):
+        with pytest.raises(ValueError, match=f"bound_steps={steps}: must be from 2 to 40, 0 for all"):
+            evaluated(bound_steps=steps)
     with pytest.raises(ValueError, match="variance=learned_range"):
         evaluated(bound_steps=5, variance="learned_range")
+
+
+def test_the_variance_of_the_bound_is_chosen_whatever_the_sampler():
+    """And of a guided model the bound is that of the labels' model, beside the curve over the scales."""
+    shape_of(tiny.stage(), variance="small", bound_steps=5)
+    with pytest.raises(ValueError, match="variance=small: ddim takes none"):
+        shape_of(tiny.stage(), variance="small")
+    flags = ["--learn-variance", "--sampling.bound-steps", "4", "--sampling.variance", "learned_range"]
+    stage = stages(guided, "guided", *flags)[0]
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    batch = {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.arange(4)}
+    found = stage.evaluate(params, extra, jax.random.key(0), iter([batch]), 1)
+    assert np.isfinite(found["bits_per_dim_discrete_bound"])
+    assert "loss (mean of the rows below)" in found

@@ -5,13 +5,14 @@ from functools import lru_cache
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
 from experiments._diffusion import schedule
-from experiments._editing import latents_out, taken_out
-from experiments._sampling import SamplerName, chain_levels
+from experiments._editing import edits, filled, latents_out, taken_out
+from experiments._sampling import SamplerName, chain_levels, levels
 from jgen import schedules, sigmas
 from jgen.samplers import image_keys
 from tests import tiny
@@ -144,9 +145,39 @@ def test_masks_take_out_what_they_say():
     assert taken_out("center", 4, 4)[0, :, :, 0].astype(int).tolist() == [[0] * 4, [0, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
     assert taken_out("top", 2, 3)[0, :, :, 0].tolist() == [[True] * 3, [False] * 3]
     assert taken_out("right", 1, 4)[0, :, :, 0].tolist() == [[False, False, True, True]]
-    assert latents_out(taken_out("center", 12, 12), 3, 3)[0, :, :, 0].tolist() == [[True] * 3] * 3
-    assert latents_out(taken_out("center", 16, 16), 4, 4)[0].sum() == 4
-    assert latents_out(taken_out("right", 4, 8), 2, 4)[0, :, :, 0].tolist() == [[False, False, True, True]] * 2
+
+
+def test_latents_whose_pixels_are_known_are_put_in():
+    """By a decoder that shows a latent two places further right, so that known ones are seen in the hole."""
+    assert latents_out(taken_out("center", 16, 16), 8, 8)[0, :, :, 0].sum() == 36  # 4 x 4 and all around
+    assert latents_out(taken_out("center", 16, 16), 4, 4)[0, :, :, 0].sum() == 4  # all around, nothing would be known
+    assert latents_out(taken_out("right", 4, 8), 2, 4)[0, :, :, 0].tolist() == [[False, True, True, True]] * 2
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)), jnp.float32)
+
+    def encode(params, extra, x):
+        return x.reshape(len(x), 4, 2, 4, 2, 1).mean((2, 4))
+
+    def decode(params, extra, z):
+        return jnp.roll(z, 2, 2).repeat(2, 1).repeat(2, 2)
+
+    options = edm.Solver(sampler="euler", steps=4, mask="right")
+    pictures = edits(
+        options, lambda *_: lambda x, sigma: jnp.full_like(x, 0.25), lambda options: levels(options, 0.01, 10.0),
+        lambda batch, keys: None, encode, decode,
+    )  # fmt: skip
+    rows = np.asarray(pictures["inpainted"](None, {}, jax.random.key(0), {"image": images})).reshape(8, 8, 8, 8, 1)
+    z = np.asarray(encode(None, {}, images))
+    for result in rows[:, 2:].swapaxes(0, 1):
+        np.testing.assert_array_equal(result[:, :, :4], images[:, :, :4])
+        np.testing.assert_allclose(result[:, ::2, 4], z[:, :, 0], atol=1e-5)
+        np.testing.assert_allclose(result[:, :, 6:], 0.25, atol=1e-5)  # the latent beside the hole is made anew
+
+
+def test_a_hole_is_filled_with_the_mean_of_what_is_known():
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 3)), jnp.float32)
+    found = filled(images, taken_out("right", 4, 4))
+    np.testing.assert_array_equal(found[:, :, :2], images[:, :, :2])
+    np.testing.assert_allclose(found[:, 3, 3], images[:, :, :2].mean((1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])

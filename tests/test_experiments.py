@@ -224,6 +224,7 @@ def test_a_run_of_before_a_setting_goes_on(tmp_path, monkeypatch):
     path = tmp_path / "one" / "config.json"
     stored = json.loads(path.read_text())
     del stored["config"]["learn_variance"]
+    stored["config"]["evaluation_steps"] = 0  # once a field of improved_ddpm's
     path.write_text(json.dumps(stored))
     tiny.run("-m", "experiments.ddpm", "train", "--run", "one", cwd=tmp_path)
     for command in (["sample", "--picture", "edited"], ["evaluate"]):

@@ -45,7 +45,8 @@ def check(one, out, devices, sharded):
     np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-5)
     np.testing.assert_allclose(found["images"], one["images"], atol=1e-4)
     assert np.std(found["images"]) > 0.1
-    for name in ("codebook", "covariance"):
+    assert 0 < found["agrees"].min() < found["agrees"].max()
+    for name in ("codebook", "covariance", "agrees"):
         np.testing.assert_allclose(found[name], one[name], atol=1e-5)
 
 

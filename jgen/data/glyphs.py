@@ -149,8 +149,8 @@ def measured(images: np.ndarray) -> dict[str, np.ndarray]:
 def colours_seen(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(foreground, background) of any glyph-like images [N, H, W, C] in [-1, 1], as indices into the colours' names, each [N].
 
-    The background is the rim's median; the foreground that of the pixels furthest from it, one in 128, which no blurred
-    edge mixes.
+    The background is the rim's median; the foreground the median of the pixels furthest from it, one in 128, which from 28
+    pixels on no blurred edge mixes. At 16 pixels one foreground in 40 is taken for another, at 8 every third.
     """
     images = np.asarray(images, np.float64)
     shades = np.asarray(list((COLOURS if images.shape[-1] == 3 else GREYS).values())) / 127.5 - 1

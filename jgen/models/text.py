@@ -1,14 +1,34 @@
-"""Encoders of captions: of bytes, a small transformer (Vaswani et al. 2017, arXiv:1706.03762); of features, a layer."""
+"""Encoders of captions: of words, a small transformer (Vaswani et al. 2017, arXiv:1706.03762); of features, a layer."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jgen.nn.attention import attention, heads_of
 from jgen.types import Array
 
+LETTERS = 12
+"""Of a word that are told apart by their place; all later ones count as the last of these."""
+ZEROS = nn.initializers.zeros
 
-class ByteEncoder(nn.Module):
-    """Captions uint8 [B, L], filled up with zeros -> tokens [B, L, width]; an empty caption is all zeros."""
+
+def spelled(caption: Array) -> tuple[Array, Array]:
+    """Of captions uint8 [B, L], words apart by spaces and zeros behind them: every byte's place in its word, int32 [B, L],
+    and the word it belongs to, float32 [B, L, (L + 1) // 2], all zeros for a space."""
+    letter = (caption != 32) & (caption != 0)
+    begins = letter & ~jnp.pad(letter, ((0, 0), (1, 0)))[:, :-1]
+    index = jnp.arange(caption.shape[1])[None]
+    place = index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
+    number = jnp.where(letter, jnp.cumsum(begins, 1) - 1, -1)
+    return jnp.clip(place, 0, LETTERS - 1), jax.nn.one_hot(number, (caption.shape[1] + 1) // 2)
+
+
+class WordEncoder(nn.Module):
+    """Captions uint8 [B, L], filled up with zeros -> a token a word [B, (L + 1) // 2, width]; an empty caption is all zeros.
+
+    A word is the sum of its letters' embeddings by their places. At first the transformer passes words on as they are, so that
+    what a word says is heard from the beginning.
+    """
 
     width: int = 64
     depth: int = 2
@@ -16,17 +36,18 @@ class ByteEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, caption: Array) -> Array:
-        init = nn.initializers.normal(0.02)
-        places = self.param("position", init, (caption.shape[1], self.width))
-        h = nn.Embed(256, self.width, embedding_init=init, name="bytes")(caption.astype(jnp.int32)) + places[None]
+        places, words = spelled(caption)
+        table = self.param("letters", nn.initializers.normal(1.0), (LETTERS, 256, self.width))
+        h = jnp.einsum("blw,blc->bwc", words, table[places, caption.astype(jnp.int32)])
+        h = h + self.param("position", nn.initializers.normal(0.3), h.shape[1:])[None]
         for i in range(self.depth):
             y = nn.LayerNorm(name=f"norm_a_{i}")(h)
             q, k, v = jnp.split(nn.Dense(3 * self.width, name=f"qkv_{i}")(y), 3, -1)
             split = (*h.shape[:2], heads_of(self.width, self.heads, None), self.width // self.heads)
             y = attention(q.reshape(split), k.reshape(split), v.reshape(split)).reshape(h.shape)
-            h = h + nn.Dense(self.width, name=f"out_{i}")(y)
+            h = h + nn.Dense(self.width, kernel_init=ZEROS, name=f"out_{i}")(y)
             y = nn.gelu(nn.Dense(4 * self.width, name=f"mlp_in_{i}")(nn.LayerNorm(name=f"norm_m_{i}")(h)))
-            h = h + nn.Dense(self.width, name=f"mlp_out_{i}")(y)
+            h = h + nn.Dense(self.width, kernel_init=ZEROS, name=f"mlp_out_{i}")(y)
         return nn.LayerNorm(name="norm")(h)
 
 

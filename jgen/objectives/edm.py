@@ -221,7 +221,7 @@ def denoising(
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         x0, more = batch["image"], {}
         if augment and train:
-            x0, told = augment(jax.random.fold_in(key, 1), x0)
+            x0, told = augment(jax.random.fold_in(key, 7), x0)  # apart from the keys below
             more = {"augment": told}
         level_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
         draw = jax.random.normal if levels.normal else jax.random.uniform
