@@ -303,7 +303,13 @@ def test_dpm_solver_and_its_schedules(path):
                 grid = c.sigma(c.times(sum(orders), spacing))
                 if spacing == "log_snr":
                     grid = dpm.even_steps(orders, grid[0], grid[-1])
-            found = dpm.dpm_solver(used, x, grid, **options)
+            found, states = dpm.dpm_solver(used, x, grid, **options, trace=lambda x, d: x)
+            ends = grid[1:] if run["method"] == "multistep" else grid[np.cumsum(orders)]
+            states = states * c.alpha(c.time(-np.log(ends)))[:, None, None, None, None]
+            if run["method"] == "multistep":  # theirs begin with the noise
+                states = np.concatenate([start[None], states])
+            theirs = o.nhwc(f"out/{name}/intermediates")[: len(states)]  # a last one to level 0 is the end below
+            np.testing.assert_allclose(states, theirs, atol=1e-3 * np.abs(theirs).max())
         if run.get("denoise_to_zero"):
             found = used(found, jnp.full(len(found), c.sigma(c.end))) * c.alpha(c.end) ** 0
         else:
