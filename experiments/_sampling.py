@@ -102,8 +102,6 @@ def check(options: Solver, own: Solver, heeded: Mapping[str, Sequence[str]] = HE
     used = samplers or (options.sampler,)
     for name, takers in heeded.items():
         value = getattr(options, name)
-        if name == "variance" and getattr(options, "bound_steps", -1) >= 0:
-            continue  # the bound's too
         if value not in (getattr(type(options)(), name), getattr(own, name)) and not set(used) & set(takers):
             verb = "does" if len(takers) == 1 else "do"
             raise UserError(f"{name}={value}: {' and '.join(used)} takes none, only {', '.join(takers)} {verb}")

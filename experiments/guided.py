@@ -22,7 +22,7 @@ import jgen
 from experiments import classifier, ddpm
 from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, asked, paper_steps
 from experiments._editing import edit_levels, edits, told_of
-from experiments._sampling import GONE, OF_CHAIN, by_chain, check, level_of, within
+from experiments._sampling import GONE, by_chain, check, level_of, within
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Judged:
         """Images by any sampler."""
         import jax.numpy as jnp
 
-        check(options, self.config.sampling, OF_CHAIN)
+        check(options, self.config.sampling, ddpm.heeded(options))
         label = asked(self.config, keys, options.label)
         predict, denoise = (make(params, options, label) for make in (self.predictor, self.denoiser))
         return jnp.clip(by_chain(self.chain, options, predict, denoise, keys, self.config.data.shape), -1, 1)
