@@ -12,12 +12,14 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention
 from jgen.nn.conv import Conv3x3, convolve
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
+from jgen.nn.fir import upfirdn2d
 from jgen.nn.norm import GroupNorm, groups_of
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array
@@ -202,7 +204,10 @@ class SongUNet(nn.Module):
 
 
 class FusedDown(nn.Module):
-    """A 3x3 convolution at the high resolution whose padding covers the filter's too, then the filter, with stride 2."""
+    """A 3x3 convolution whose padding covers the filter's too, then the filter, with stride 2.
+
+    The two commute, so that here the filter comes first and the convolution has the stride: a quarter of its products.
+    """
 
     features: int
     taps: Sequence[float]
@@ -212,8 +217,8 @@ class FusedDown(nn.Module):
         kernel = self.param("kernel", GLOROT, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         pad = 1 + (len(self.taps) - 1) // 2
-        h = convolve(x, kernel, 1, ((pad, pad), (pad, pad)))
-        return downsample(h, self.taps, pad=0) + bias[None, None, None]
+        f = np.asarray(self.taps) / sum(self.taps)
+        return convolve(upfirdn2d(x, f, padding=pad, flip=True), kernel, 2, "VALID") + bias[None, None, None]
 
 
 class DhariwalUNet(nn.Module):

@@ -1,8 +1,8 @@
-"""Winograd's convolution (Lavin & Gray 2016, arXiv:1509.09308): 3x3 and 2x2 kernels by 4/9 and 9/16 of the products.
+"""Winograd's convolution (Lavin & Gray 2016, arXiv:1509.09308): 3x3 and 2x2 kernels by 1/4 and 4/9 of the products.
 
-Tiles of the image and the kernel are mixed into n x n planes (n = 4 or 3), multiplied plane by plane as matrices over the
-channels, and mixed back into 2x2 pixels each: Y = A^T [(G g G^T) * (B^T d B)] A, equation 8. Its error is that of a plain
-float32 convolution, a few roundings. The kernel's gradient goes the same way backwards.
+Tiles of the image and the kernel are mixed into n x n planes (n = 6 or 4), multiplied plane by plane as matrices over the
+channels, and mixed back into m x m pixels each (4 or 3): Y = A^T [(G g G^T) * (B^T d B)] A, equation 8. Its error is two to
+four times that of a plain float32 convolution, a few roundings. The kernel's gradient goes the same way backwards.
 
 It is for CPUs, where wide layers gain (`python -m benchmarks conv`); accelerators have convolutions of their own.
 """
@@ -24,31 +24,32 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Transform(NamedTuple):
-    """Of kernels with r taps an axis, to 2 outputs: B^T [n, n], G [n, r] and A^T [2, n] of the paper, n = r + 1."""
+    """Of kernels with r taps an axis, to m outputs: B^T [n, n], G [n, r] and A^T [m, n] of the paper, n = m + r - 1."""
 
     pixels: np.ndarray
     taps: np.ndarray
     sums: np.ndarray
 
 
-TRANSFORMS = {
-    2: Transform(
-        np.array([[1, -1, 0], [0, 1, 0], [0, -1, 1]], np.float32),
-        np.array([[1, 0], [1, 1], [0, 1]], np.float32),
-        np.array([[1, 1, 0], [0, 1, 1]], np.float32),
-    ),
-    3: Transform(
-        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32),
-        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32),
-        np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32),
-    ),
-}
-"""By the kernel's size."""
-LEAST = 64
+def transform(points: Sequence[float], taps: int) -> Transform:
+    """Toom and Cook's, from polynomials that are multiplied by their values at n - 1 points and at infinity."""
+    n = len(points) + 1
+    outputs = n + 1 - taps
+    b, g, a = np.zeros((n, n)), np.zeros((n, taps)), np.zeros((outputs, n))
+    for j, point in enumerate(points):
+        others = np.delete(points, j)
+        b[j, : n - 1] = np.poly(others)[::-1]
+        g[j] = point ** np.arange(taps) / np.prod(point - others)
+        a[:, j] = point ** np.arange(outputs)
+    b[-1], g[-1, -1], a[-1, -1] = np.poly(points)[::-1], 1, 1
+    return Transform(*(m.astype(np.float32) for m in (b, g, a)))
+
+
+TRANSFORMS = {2: transform((0, 1, -1), 2), 3: transform((0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)), 3)}
+"""By the kernel's size. With points whose products are 1 the error is half that of 0, 1, -1, 2 and -2."""
+LEAST = 48
 """Channels on both sides from which it gains; with fewer, mixing the image costs what the products save."""
-LEAST_TILES = 256
-"""And tiles a device; with fewer, mixing the kernel costs what the products save."""
-PIECE = 100_000
+PIECE = 300_000
 """Numbers of the images, before they are mixed, whose planes still stay in the cache."""
 
 
@@ -75,14 +76,20 @@ def pays(x: Array, kernel: Array, padding: Padding) -> bool:
         and kernel.shape[0] == kernel.shape[1]
         and kernel.shape[0] in TRANSFORMS
         and min(kernel.shape[2:]) >= LEAST
-        and tiles(x, kernel, padding) >= LEAST_TILES * jax.device_count()
+        and tiles(x, kernel, padding) >= fewest_tiles(kernel) * jax.device_count()
         and all(0 <= p < kernel.shape[0] for axis in padding for p in axis)
     )
 
 
+def fewest_tiles(kernel: Array) -> int:
+    """A device, from which it gains; with fewer, mixing the kernel costs what the products save."""
+    return max(64, min(kernel.shape[2:]) // 4)
+
+
 def tiles(x: Array, kernel: Array, padding: Padding) -> int:
-    """2x2 blocks of the output, over the batch."""
-    tall, wide = (-(-(n + sum(p) - len(kernel) + 1) // 2) for n, p in zip(x.shape[1:3], padding))
+    """Blocks of the output that are made at once, over the batch."""
+    m = len(TRANSFORMS[len(kernel)].sums)
+    tall, wide = (-(-(n + sum(p) - len(kernel) + 1) // m) for n, p in zip(x.shape[1:3], padding))
     return len(x) * tall * wide
 
 
@@ -108,14 +115,15 @@ def image_gradient(kernel: Array, dy: Array, padding: Padding) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def kernel_gradient(x: Array, dy: Array, padding: Padding, size: int) -> Array:
     """The gradient [r, r, I, O] by the kernel, r = size."""
-    transform, n = TRANSFORMS[size], size + 1
+    transform = TRANSFORMS[size]
+    n = len(transform.pixels)
     shape, numbers = dy.shape[1:3], max(x[0].size, dy[0].size)
     x, dy = (_in_parts(v, numbers) for v in (x, dy))
     groups, parts = x.shape[:2]
 
     def step(k: Array | int, total: Array) -> Array:
-        pixels = _planes(_part(x, k), padding, shape, transform.pixels)
-        back = _spread(_part(dy, k), transform.sums.T)
+        pixels = _planes(_part(x, k), padding, shape, transform)
+        back = _spread(_part(dy, k), transform)
         pixels, back = (v.reshape(n * n, groups, -1, v.shape[-1]) for v in (pixels, back))
         return total + lax.dot_general(pixels, back, (((2,), (2,)), ((0, 1), (0, 1))))
 
@@ -151,15 +159,15 @@ def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
     size, features = len(kernel), kernel.shape[2 if turned else 3]
     transform = TRANSFORMS[size]
     height, width = (n + sum(p) - size + 1 for n, p in zip(x.shape[1:3], padding))
-    # To turn the kernel is to exchange the first and last of its planes an axis: transposing it takes longer than the products.
-    matrix = transform.taps[[size, *range(1, size), 0]] if turned else transform.taps
+    # The matrix is turned rather than the kernel.
+    matrix = transform.taps[:, ::-1] if turned else transform.taps
     taps = _mix(matrix, list(kernel))
     taps = _mix(matrix, [taps[:, s] for s in range(size)]).reshape(-1, *kernel.shape[2:])
 
     def some(x: Array) -> Array:
-        planes = _planes(x, padding, (height, width), transform.pixels)
+        planes = _planes(x, padding, (height, width), transform)
         products = lax.dot_general(planes, taps, (((2,), (2 if turned else 1,)), ((0,), (0,))))
-        return _gather(products, len(x), height, width, transform.sums)
+        return _gather(products, len(x), height, width, transform)
 
     pieces = _in_parts(x, height * width * max(kernel.shape[2:]))
     if pieces.shape[1] == 1:
@@ -190,40 +198,44 @@ def _part(x: Array, k: Array | int) -> Array:
 
 def _mix(matrix: np.ndarray, arrays: Sequence[Array]) -> Array:
     """sum_j matrix[i, j] arrays[j], for all i along a new first axis: products that small are slow as matrices."""
-    columns = [jnp.asarray(column.reshape(-1, *[1] * arrays[0].ndim)) for column in matrix.T]
-    return reduce(jnp.add, [column * a[None] for column, a in zip(columns, arrays)])
+    return jnp.stack([sum(v if c == 1 else c * v for c, v in zip(row, arrays) if c) for row in matrix.tolist()])
 
 
-def _planes(x: Array, padding: Padding, shape: Sequence[int], matrix: np.ndarray) -> Array:
-    """Tiles of x, one for every 2x2 of the output's shape, mixed: [n n, tiles, C], planes ordered as columns, then rows."""
-    n, (tall, wide) = len(matrix), ((size + 1) // 2 for size in shape)
-    # Pairs of rows and columns: a tile takes its own and the pair after.
-    rims = [(p[0], 2 * tiles + 2 - size - p[0]) for p, tiles, size in zip(padding, (tall, wide), x.shape[1:3])]
-    pairs = jnp.pad(x, ((0, 0), *rims, (0, 0))).reshape(len(x), tall + 1, 2, wide + 1, 2, x.shape[-1])
-    rows = _mix(matrix, [pairs[:, :tall, 0], pairs[:, :tall, 1], pairs[:, 1:, 0], pairs[:, 1:, 1]][:n])
+def _planes(x: Array, padding: Padding, shape: Sequence[int], transform: Transform) -> Array:
+    """Tiles of x, one for every m x m of the output's shape, mixed: [n n, tiles, C], planes ordered as columns, then rows."""
+    (m, n), size = transform.sums.shape, transform.taps.shape[1]
+    tall, wide = (-(-length // m) for length in shape)
+    # Strips of m rows and columns: a tile takes its own and the first of those after.
+    rims = [(p[0], m * tiles + m - length - p[0]) for p, tiles, length in zip(padding, (tall, wide), x.shape[1:3])]
+    strips = jnp.pad(x, ((0, 0), *rims, (0, 0))).reshape(len(x), tall + 1, m, wide + 1, m, x.shape[-1])
+    own, after = strips[:, :tall], strips[:, 1:]
+    rows = _mix(transform.pixels, [own[:, :, k] for k in range(m)] + [after[:, :, k] for k in range(size - 1)])
     rows = lax.optimization_barrier(rows)
     own, after = rows[:, :, :, :wide], rows[:, :, :, 1:]
-    return _mix(matrix, [own[..., 0, :], own[..., 1, :], after[..., 0, :], after[..., 1, :]][:n]).reshape(
-        n * n, -1, x.shape[-1]
-    )
+    planes = _mix(transform.pixels, [own[..., k, :] for k in range(m)] + [after[..., k, :] for k in range(size - 1)])
+    return planes.reshape(n * n, -1, x.shape[-1])
 
 
-def _gather(planes: Array, images: int, height: int, width: int, sums: np.ndarray) -> Array:
+def _gather(planes: Array, images: int, height: int, width: int, transform: Transform) -> Array:
     """Products [n n, tiles, O] mixed into pixels [B, H', W', O]."""
-    n, tall, wide = sums.shape[1], (height + 1) // 2, (width + 1) // 2
-    half = _mix(sums, list(planes.reshape(n, n, images, tall, wide, planes.shape[-1])))  # [2, n, B, tall, wide, O]
+    sums = transform.sums
+    m, n = sums.shape
+    tall, wide = -(-height // m), -(-width // m)
+    half = _mix(sums, list(planes.reshape(n, n, images, tall, wide, planes.shape[-1])))  # [m, n, B, tall, wide, O]
     half = lax.optimization_barrier(half)
-    # Written straight into place, [B, tall, 2, wide, 2, O].
-    rows = [jnp.asarray(sums[:, i].reshape(1, 1, 2, 1, 1, 1)) * jnp.moveaxis(half[:, i], 0, 3)[:, :, None] for i in range(n)]
+    # Written straight into place, [B, tall, m, wide, m, O].
+    rows = [jnp.asarray(sums[:, i].reshape(1, 1, m, 1, 1, 1)) * jnp.moveaxis(half[:, i], 0, 3)[:, :, None] for i in range(n)]
     pixels = reduce(jnp.add, rows)
-    return pixels.reshape(images, 2 * tall, 2 * wide, -1)[:, :height, :width]
+    return pixels.reshape(images, m * tall, m * wide, -1)[:, :height, :width]
 
 
-def _spread(dy: Array, matrix: np.ndarray) -> Array:
-    """The adjoint of `_gather`: [n n, tiles, O] from dy [B, H', W', O]; matrix [n, 2]."""
+def _spread(dy: Array, transform: Transform) -> Array:
+    """The adjoint of `_gather`: [n n, tiles, O] from dy [B, H', W', O]."""
+    matrix = transform.sums.T
+    n, m = matrix.shape
     images, height, width, features = dy.shape
-    tall, wide = (height + 1) // 2, (width + 1) // 2
-    dy = jnp.pad(dy, ((0, 0), (0, 2 * tall - height), (0, 2 * wide - width), (0, 0)))
-    pairs = dy.reshape(images, tall, 2, wide, 2, features)
-    rows = lax.optimization_barrier(_mix(matrix, [pairs[:, :, 0], pairs[:, :, 1]]))
-    return _mix(matrix, [rows[..., 0, :], rows[..., 1, :]]).reshape(len(matrix) ** 2, -1, features)
+    tall, wide = -(-height // m), -(-width // m)
+    dy = jnp.pad(dy, ((0, 0), (0, m * tall - height), (0, m * wide - width), (0, 0)))
+    strips = dy.reshape(images, tall, m, wide, m, features)
+    rows = lax.optimization_barrier(_mix(matrix, [strips[:, :, k] for k in range(m)]))
+    return _mix(matrix, [rows[..., k, :] for k in range(m)]).reshape(n * n, -1, features)
