@@ -231,9 +231,10 @@ def test_gradients_of_filters_are_their_adjoints(taps):
         np.testing.assert_allclose(again, out, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_dense_layers_have_the_gradients_of_flax():
-    x = jax.random.normal(jax.random.key(0), (2, 5, 3))
-    own, other = Dense(4), nn.Dense(4)
+@pytest.mark.parametrize("features", [2, 4])
+def test_dense_layers_have_the_gradients_of_flax(features):
+    x = jax.random.normal(jax.random.key(0), (2 * jax.device_count(), 5, 3))
+    own, other = Dense(features), nn.Dense(features)
     params = other.init(jax.random.key(1), x)
 
     def loss(layer, params, x):
