@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jgen import memory
 from jgen.train import Phase, init_state, make_step
 from jgen.train.sharding import batch_sharding, jit_once, make_mesh, replicated
 
@@ -30,6 +31,8 @@ def our_step(net: Any, loss: Any, batch: dict[str, np.ndarray], *inputs: Any) ->
         state[0], metrics = step(state[0], jax.random.key(0), data)
         jax.block_until_ready((state[0], metrics))
 
+    run()
+    memory.fill()  # as training does after its first step
     return run, params
 
 

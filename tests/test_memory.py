@@ -24,6 +24,21 @@ for _ in range(5):
     run()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+GAPS = """
+import ctypes
+from jgen import memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+def leave_gaps():
+    blocks = [libc.malloc(size) for _ in range(500) for size in (100_000, 2_000)]
+    for block in blocks[::2]:
+        libc.free(block)
+leave_gaps()
+print(memory.fill())  # malloc was not asked to keep anything
+print(memory.keep())
+leave_gaps()
+print(memory.fill(), memory.fill())
+"""
 clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
 
 
@@ -35,6 +50,15 @@ def test_a_program_s_buffers_are_not_given_back_between_its_runs():
 
     kept, default = faults(), faults(MALLOC_PERTURB_="0")  # any setting of the user's is left alone
     assert 4 * kept < default
+
+
+@pytest.mark.skipif(sys.platform != "linux" or memory.has_accelerators(), reason="of glibc, on a CPU")
+def test_gaps_that_compiling_leaves_are_filled():
+    done = subprocess.run([sys.executable, "-c", GAPS], env=clean, capture_output=True, text=True, check=True)
+    before, kept, first, again = done.stdout.split()
+    assert (before, kept) == ("0", "True")
+    assert int(first) >= 40_000_000
+    assert int(again) < 1_000_000
 
 
 def test_settings_of_the_user_s_and_running_threads_stay(monkeypatch):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jgen import memory
 from jgen.config import DataConfig, check_at_least
 from jgen.data import Pipeline, Source, open_source
 from jgen.errors import UserError
@@ -166,9 +167,13 @@ def fit(
         stop = stack.enter_context(Stop())
         watch = Watch(stage, log, pipeline)
         batches, stopping = pipeline.batches(step, config.scan if config.scan > 1 else 0), False
+        fresh = True
         while step < config.steps and not stopping:
             state, metrics = compiled.step(state, key, next(batches))
             step += config.scan
+            if fresh:  # a program may have just been compiled
+                memory.fill()
+            fresh = False
             watch.see(step, metrics)
             stopping = stop.at(step)
             if step % config.save_every == 0 or step == config.steps or stopping:
@@ -176,6 +181,7 @@ def fit(
                 _save(checkpoints, folder, step, state, held_out, log)
             if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
                 _preview(stage, state, mesh, folder, step)
+                fresh = True
         last = [folder / f"{name}.png" for name in _grids(stage)]
         if found and found[0] == config.steps and not all(path.exists() for path in last):  # killed after its last save
             _preview(stage, state, mesh, folder, step)
