@@ -45,7 +45,8 @@ def fill() -> int:
     """Takes the free blocks of middling size for good, where `keep` had its way, and says how many bytes they were.
 
     Compiling leaves thousands of them between what it keeps. At every block that a program asks for malloc looks through
-    them, while the other threads wait: a training step took a fifth longer in the process that had compiled it.
+    them, while the other threads wait: a training step took a fifth longer in the process that had compiled it. To be called
+    after compiling only, since what was free for other uses is taken too.
     """
     taken = 0
     if _kept:

@@ -167,13 +167,12 @@ def fit(
         stop = stack.enter_context(Stop())
         watch = Watch(stage, log, pipeline)
         batches, stopping = pipeline.batches(step, config.scan if config.scan > 1 else 0), False
-        fresh = True
+        begin, drawn = step, False
         while step < config.steps and not stopping:
             state, metrics = compiled.step(state, key, next(batches))
-            step += config.scan
-            if fresh:  # a program may have just been compiled
+            if step == begin:  # what compiled it is over
                 memory.fill()
-            fresh = False
+            step += config.scan
             watch.see(step, metrics)
             stopping = stop.at(step)
             if step % config.save_every == 0 or step == config.steps or stopping:
@@ -181,7 +180,9 @@ def fit(
                 _save(checkpoints, folder, step, state, held_out, log)
             if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
                 _preview(stage, state, mesh, folder, step)
-                fresh = True
+                if not drawn:
+                    memory.fill()
+                drawn = True
         last = [folder / f"{name}.png" for name in _grids(stage)]
         if found and found[0] == config.steps and not all(path.exists() for path in last):  # killed after its last save
             _preview(stage, state, mesh, folder, step)
