@@ -16,7 +16,8 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 NEVER = -1
 """Bytes at the end of the heap from which they are given back: malloc reads this as the largest number there is."""
 
-
+HEADER = 2 * ctypes.sizeof(ctypes.c_size_t)
+"""Bytes that malloc adds to a block."""
 GAPS = range(2**13, 2**20)
 """Bytes of what `fill` takes: smaller blocks are quickly found, larger ones are few."""
 
@@ -58,10 +59,6 @@ def fill() -> int:
         for size, count in sorted(_gaps(), reverse=True):
             taken += size * sum(malloc(size - HEADER) is not None for _ in range(count))
     return taken
-
-
-HEADER = 2 * ctypes.sizeof(ctypes.c_size_t)
-"""Bytes that malloc adds to a block."""
 
 
 def _gaps() -> list[tuple[int, int]]:

@@ -12,14 +12,13 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention
-from jgen.nn.conv import Conv3x3, convolve
+from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
-from jgen.nn.fir import upfirdn2d
+from jgen.nn.fir import conv2d_resample, setup_filter
 from jgen.nn.norm import GroupNorm, groups_of
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array
@@ -216,9 +215,8 @@ class FusedDown(nn.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", GLOROT, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        pad = 1 + (len(self.taps) - 1) // 2
-        f = np.asarray(self.taps) / sum(self.taps)
-        return convolve(upfirdn2d(x, f, padding=pad, flip=True), kernel, 2, "VALID") + bias[None, None, None]
+        f = setup_filter(self.taps, separable=True)
+        return conv2d_resample(x, kernel, f, down=2, padding=1, flip_filter=True) + bias[None, None, None]
 
 
 class DhariwalUNet(nn.Module):

@@ -31,7 +31,7 @@ class Transform(NamedTuple):
     sums: np.ndarray
 
 
-def transform(points: Sequence[float], taps: int) -> Transform:
+def toom_cook(points: Sequence[float], taps: int) -> Transform:
     """Toom and Cook's, from polynomials that are multiplied by their values at n - 1 points and at infinity."""
     n = len(points) + 1
     outputs = n + 1 - taps
@@ -45,7 +45,7 @@ def transform(points: Sequence[float], taps: int) -> Transform:
     return Transform(*(m.astype(np.float32) for m in (b, g, a)))
 
 
-TRANSFORMS = {2: transform((0, 1, -1), 2), 3: transform((0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)), 3)}
+TRANSFORMS = {2: toom_cook((0, 1, -1), 2), 3: toom_cook((0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)), 3)}
 """By the kernel's size. With points whose products are 1 the error is half that of 0, 1, -1, 2 and -2."""
 LEAST = 48
 """Channels on both sides from which it gains; with fewer, mixing the image costs what the products save."""
