@@ -1,15 +1,20 @@
 """Layers against plain formulas."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jgen.models import unet as unets
 from jgen.models.unet import UNet
 from jgen.nn import Conv3x3, GroupNorm, attention, conv3x3, fir, resample, timestep_embedding, winograd
 from jgen.nn.conv import SAME, conv, convolve, plain, upsampled_conv3x3
 from jgen.nn.dense import Dense
+from jgen.nn.norm import Affine
+from jgen.nn.silu_conv import silu_conv
 
 KEY = jax.random.key(0)
 
@@ -98,6 +103,60 @@ def test_convolution_can_be_differentiated_twice(channels, few_tiles):
 
     np.testing.assert_allclose(penalty(conv3x3), penalty(plain), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(penalty(upsampled_conv3x3), penalty(repeated), rtol=1e-3, atol=1e-3)
+
+
+def silu_conv_inputs(batch, channels, features):
+    shapes = (batch, 6, 6, channels), (batch, channels), (batch, channels), (3, 3, channels, features), (batch, features)
+    x, gain, shift, kernel, offset = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
+    return x, Affine(1 + gain, shift), kernel / channels, offset
+
+
+def silu_then_conv(x, affine, kernel, offset, padding):
+    return plain(nn.silu(affine.gain[:, None, None] * x + affine.shift[:, None, None]), kernel) + offset[:, None, None]
+
+
+@pytest.mark.parametrize("images", [2, 8])
+def test_convolution_after_silu_is_both_in_turn(images, monkeypatch, few_tiles):
+    monkeypatch.setattr(winograd, "PIECE", 6 * 6 * 72 * images)
+    inputs, dy = silu_conv_inputs(8, 64, 72), jax.random.normal(KEY, (8, 6, 6, 72))
+
+    def results(f):
+        y, back = jax.vjp(lambda *inputs: f(*inputs, SAME), *inputs)
+        return y, back(dy)
+
+    for a, b in zip(jax.tree.leaves(jax.jit(results, static_argnums=0)(silu_conv)), jax.tree.leaves(results(silu_then_conv))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+
+
+def test_convolution_after_silu_can_be_differentiated_twice(few_tiles):
+    def penalty(f, *inputs):
+        return sum(
+            jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(lambda *i: jnp.sum(jnp.tanh(f(*i, SAME))), (0, 1, 2))(*inputs))
+        )
+
+    found, wanted = (
+        jax.jit(jax.grad(partial(penalty, f), (0, 1, 2, 3)))(*silu_conv_inputs(2, 64, 64)) for f in (silu_conv, silu_then_conv)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"scale_shift_norm": True}, {"resample": unets.downsample}, {"resample": unets.upsample}]
+)
+def test_wide_residual_block_is_the_same_by_the_plain_convolution(settings, few_tiles):
+    block = unets.ResBlock(64, **settings)
+    x, emb = jax.random.normal(KEY, (4, 8, 8, 96)), jax.random.normal(jax.random.key(1), (4, 16))
+    variables = jax.tree.map(lambda v: v + 0.1, block.init(KEY, x, emb, False))
+
+    def loss(variables):
+        return jnp.sum(jnp.sin(block.apply(variables, x, emb, False)))
+
+    found = jax.jit(jax.value_and_grad(loss))(variables)
+    with winograd.off():
+        wanted = jax.jit(jax.value_and_grad(lambda v: loss(v)))(variables)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max())
 
 
 def repeated(x, kernel):

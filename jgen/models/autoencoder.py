@@ -26,8 +26,8 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = Conv3x3(self.features, name="conv1")(nn.silu(GroupNorm(self.groups, 1e-6, name="norm1")(x)))
-        h = Conv3x3(self.features, name="conv2")(nn.silu(GroupNorm(self.groups, 1e-6, name="norm2")(h)))
+        h = Conv3x3(self.features, name="conv1")(x, GroupNorm(self.groups, 1e-6, name="norm1").affine(x))
+        h = Conv3x3(self.features, name="conv2")(h, GroupNorm(self.groups, 1e-6, name="norm2").affine(h))
         return h + (x if x.shape[-1] == self.features else nn.Dense(self.features, name="nin_shortcut")(x))
 
 
@@ -65,7 +65,7 @@ class _Half(nn.Module):
         return ResBlock(h.shape[-1], self.groups, name="mid_block_2")(h)
 
     def _out(self, h: Array) -> Array:
-        return Conv3x3(self.outputs, name="conv_out")(nn.silu(GroupNorm(self.groups, 1e-6, name="norm_out")(h)))
+        return Conv3x3(self.outputs, name="conv_out")(h, GroupNorm(self.groups, 1e-6, name="norm_out").affine(h))
 
 
 class Encoder(_Half):

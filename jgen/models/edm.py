@@ -56,28 +56,30 @@ class Block(nn.Module):
         def conv(name: str, init: nn.initializers.Initializer = GLOROT, up: bool = False) -> Conv3x3:
             return Conv3x3(self.features, 1, self.dtype, init, up=up, name=name)
 
-        def norm(h: Array, name: str) -> Array:
-            return group_norm(h.shape[-1], self.epsilon, self.dtype, name)(h)
+        def norm(h: Array, name: str) -> GroupNorm:
+            return group_norm(h.shape[-1], self.epsilon, self.dtype, name)
 
         def resized(h: Array) -> Array:
-            return {"": lambda h, _: h, "up": upsample, "down": downsample}[self.resample](h, self.taps)
+            return {"up": upsample, "down": downsample}[self.resample](h, self.taps) if self.resample else h
 
-        h, repeat = nn.silu(norm(x, "norm0")), self.resample == "up" and tuple(self.taps) == (1, 1)
-        h = conv("conv0", up=repeat)(h if repeat else resized(h))
         width = self.features * (2 if self.scale_shift else 1)
-        known = Dense(width, dtype=self.dtype, kernel_init=GLOROT, name="affine")(emb)[:, None, None]
+        known = Dense(width, dtype=self.dtype, kernel_init=GLOROT, name="affine")(emb)
+        repeat = self.resample == "up" and tuple(self.taps) == (1, 1)
+        between = resized if self.resample and not repeat else None
+        added = None if self.scale_shift else known
+        h = conv("conv0", up=repeat)(x, norm(x, "norm0").affine(x), between, added)
+        affine = norm(h, "norm1").affine(h)
         if self.scale_shift:
             scale, shift = jnp.split(known, 2, -1)
-            h = nn.silu(shift + norm(h, "norm1") * (scale + 1))
-        else:
-            h = nn.silu(norm(h + known, "norm1"))
-        h = conv("conv1", SMALL)(nn.Dropout(self.dropout, deterministic=not train)(h))
+            affine = affine.then(1 + scale, shift)
+        drop = nn.Dropout(self.dropout, deterministic=False) if self.dropout and train else None
+        h = conv("conv1", SMALL)(h, affine, drop)
         x_in = x.shape[-1]
         x = resized(x)
         if x_in != self.features or (self.skip_conv and self.resample):
             x = Dense(self.features, dtype=self.dtype, kernel_init=GLOROT, name="skip")(x)
         x = (x + h) * self.skip_scale
-        return self._attend(norm(x, "norm2"), x) if self.heads else x
+        return self._attend(norm(x, "norm2")(x), x) if self.heads else x
 
     def _attend(self, y: Array, x: Array) -> Array:
         b, height, width, c = x.shape
@@ -195,8 +197,8 @@ class SongUNet(nn.Module):
         for level, at, features in ascend(h, skips, size, self, block, attend_last=True):
             if self.decoder == "skip" or level == 0:
                 image = None if image is None else upsample(image, self.taps)
-                y = nn.silu(group_norm(features.shape[-1], 1e-6, self.dtype, f"{at}_aux_norm")(features))
-                y = Conv3x3(self.out_channels, 1, self.dtype, SMALL, name=f"{at}_aux_conv")(y)
+                affine = group_norm(features.shape[-1], 1e-6, self.dtype, f"{at}_aux_norm").affine(features)
+                y = Conv3x3(self.out_channels, 1, self.dtype, SMALL, name=f"{at}_aux_conv")(features, affine)
                 image = y if image is None else y + image
         assert image is not None
         return image.astype(jnp.float32)
@@ -272,8 +274,8 @@ class DhariwalUNet(nn.Module):
                 h = block(h, f"{at}_block{i}", mult * self.channels, attend=side in self.attention_resolutions)
                 skips.append(h)
         *_, (_, _, h) = ascend(h, skips, size, self, block, attend_last=False)
-        h = nn.silu(group_norm(h.shape[-1], 1e-5, self.dtype, "out_norm")(h))
-        return Conv3x3(self.out_channels, 1, self.dtype, SMALL, name="out_conv")(h).astype(jnp.float32)
+        affine = group_norm(h.shape[-1], 1e-5, self.dtype, "out_norm").affine(h)
+        return Conv3x3(self.out_channels, 1, self.dtype, SMALL, name="out_conv")(h, affine).astype(jnp.float32)
 
 
 def check_levels(x: Array, levels: int) -> None:

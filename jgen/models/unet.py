@@ -61,18 +61,20 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h, up = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="in_layers_0")(x)), self.resample is upsample
-        h = conv3x3(self.features, "in_layers_2", self.dtype, up=up)(h if up else self.resample(h))
+        def norm(name: str) -> GroupNorm:
+            return GroupNorm(self.groups, self.epsilon, self.dtype, name=name)
+
         width = self.features * (2 if self.scale_shift_norm else 1)
-        cond = Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))[:, None, None]
-        norm = GroupNorm(self.groups, self.epsilon, self.dtype, name="out_layers_0")
+        cond = Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))
+        up, down = self.resample is upsample, downsample if self.resample is downsample else None
+        conv = conv3x3(self.features, "in_layers_2", self.dtype, up=up)
+        h = conv(x, norm("in_layers_0").affine(x), down, None if self.scale_shift_norm else cond)
+        affine = norm("out_layers_0").affine(h)
         if self.scale_shift_norm:
             scale, shift = jnp.split(cond, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
-        else:
-            h = norm(h + cond)
-        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
-        h = conv3x3(self.features, "out_layers_3", self.dtype, zero=True)(h)
+            affine = affine.then(1 + scale, shift)
+        drop = nn.Dropout(self.dropout, deterministic=False) if self.dropout and train else None
+        h = conv3x3(self.features, "out_layers_3", self.dtype, zero=True)(h, affine, drop)
         x = self.resample(x)
         if x.shape[-1] != self.features:
             x = Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
@@ -125,6 +127,8 @@ class _Blocks(nn.Module):
     """Recompute each residual and attention block in the backward pass."""
     transformer_depth: int = 0
     """Latent diffusion's: transformers of so many blocks, which attend to a context too, in place of attention."""
+    pool_context: bool = False
+    """The context's mean is added to the time embedding besides, normalised (Imagen; Saharia et al. 2022, appendix)."""
     epsilon: float = 1e-5
     """Of the norms."""
     asymmetric: bool = False
@@ -148,7 +152,7 @@ class _Blocks(nn.Module):
         block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
         return block(self.num_heads, self.head_channels, self.groups, self.epsilon, self.dtype, name=name)(h)
 
-    def _embed(self, t: Array, label: Array | None) -> Array:
+    def _embed(self, t: Array, label: Array | None, context: Array | None = None) -> Array:
         width = 4 * self.channels
         emb = timestep_embedding(t, self.channels, endpoint=self.time_endpoint)
         emb = Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
@@ -158,6 +162,10 @@ class _Blocks(nn.Module):
             raise UserError(f"label: the network has num_classes={self.num_classes} but {given} was given")
         if label is not None:
             emb = emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
+        if self.pool_context:
+            assert context is not None
+            pooled = nn.LayerNorm(name="context_norm")(jnp.mean(context, 1))
+            emb = emb + Dense(width, dtype=self.dtype, name="context_emb")(pooled)
         return emb
 
     def _descend(self, x: Array, emb: Array, train: bool, context: Array | None = None) -> list[Array]:
@@ -204,7 +212,7 @@ class UNet(_Blocks):
         if (context is None) == bool(self.transformer_depth):
             given = "none" if context is None else "one"
             raise UserError(f"context: the network has transformer_depth={self.transformer_depth} but {given} was given")
-        emb = self._embed(t, label)
+        emb = self._embed(t, label, context)
         skips = self._descend(x, emb, train, context)
         h = self._middle(skips[-1], emb, train, context)
         factor, index = 2 ** (len(self.channel_mult) - 1), 0
@@ -222,8 +230,8 @@ class UNet(_Blocks):
                         h = conv3x3(int(mult * self.channels), f"{name}_{parts}_conv", self.dtype, up=True)(h)
                     factor //= 2
                 index += 1
-        h = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="out_0")(h))
-        return conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h).astype(jnp.float32)
+        affine = GroupNorm(self.groups, self.epsilon, self.dtype, name="out_0").affine(h)
+        return conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h, affine).astype(jnp.float32)
 
 
 class SuperResUNet(UNet):

@@ -1,5 +1,6 @@
 """Convolutions, by Winograd's way where it pays: on CPUs, with channels enough (`jgen.nn.winograd`)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,9 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jgen.nn import winograd
+from jgen.nn.norm import Affine
 from jgen.nn.plain import DIMENSIONS, convolve, settled
+from jgen.nn.silu_conv import activated, silu_conv
 from jgen.nn.winograd import Padding
 from jgen.types import Array
 
@@ -81,11 +84,27 @@ class Conv3x3(nn.Module):
     up: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        affine: Affine | None = None,
+        between: Callable[[Array], Array] | None = None,
+        offset: Array | None = None,
+    ) -> Array:
+        """The convolution of x or, with a norm's affine, of between(silu(affine(x))); offset [B, O] is added to the bias."""
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))[None]
+        added: Any = bias if offset is None else bias + offset
+        x, kernel, added = promote_dtype(x, kernel, added, dtype=self.dtype)
+        if affine is not None:
+            if between is None and self.stride == 1 and not self.up and winograd.pays(x, kernel, SAME):
+                return silu_conv(x, affine, kernel, jnp.broadcast_to(added, (len(x), self.features)), SAME)
+            x = activated(x, affine)
+            x = x if between is None else between(x)
+        return self._convolved(x, kernel) + added[:, None, None]
+
+    def _convolved(self, x: Array, kernel: Array) -> Array:
         if self.stride == 1:
-            return (upsampled_conv3x3 if self.up else conv3x3)(x, kernel) + bias[None, None, None]
+            return (upsampled_conv3x3 if self.up else conv3x3)(x, kernel)
         pad = (0, 1) if self.asymmetric else (1, 1)
-        return convolve(x, kernel, self.stride, (pad, pad)) + bias[None, None, None]
+        return convolve(x, kernel, self.stride, (pad, pad))

@@ -1,5 +1,7 @@
 """Normalisation layers."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -16,6 +18,21 @@ def groups_of(channels: int) -> int:
     return min(32, max(channels // 4, 1))
 
 
+class Affine(NamedTuple):
+    """x [B, ..., C] -> gain * x + shift, gain and shift [B, C]."""
+
+    gain: Array
+    shift: Array
+
+    def __call__(self, x: Array) -> Array:
+        wide = (slice(None), *(None,) * (x.ndim - 2))
+        return x * self.gain[wide] + self.shift[wide]
+
+    def then(self, gain: Array, shift: Array) -> "Affine":
+        """Followed by another."""
+        return Affine(self.gain * gain, self.shift * gain + shift)
+
+
 class GroupNorm(nn.Module):
     """Group normalisation over channels-last features [B, ..., C], with statistics in float32 (Wu & He 2018)."""
 
@@ -23,8 +40,12 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-5
     dtype: jnp.dtype | None = None
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
+        return self.affine(x)(x).astype(self.dtype or x.dtype)
+
+    @nn.compact
+    def affine(self, x: Array) -> Affine:
+        """What normalises x, float32."""
         channels = x.shape[-1]
         if channels % self.groups:
             raise UserError(f"norm groups={self.groups}: do not divide {channels} channels")
@@ -36,8 +57,7 @@ class GroupNorm(nn.Module):
         square = _grouped(jnp.mean(jnp.square(per_channel), axis=1), self.groups)
         inverse = 1 / jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
         gain = inverse * scale[None]
-        shift = bias[None] - mean * gain
-        return (per_channel * gain[:, None] + shift[:, None]).reshape(x.shape).astype(self.dtype or x.dtype)
+        return Affine(gain, bias[None] - mean * gain)
 
 
 def _grouped(x: Array, groups: int) -> Array:

@@ -7,10 +7,10 @@ four times that of a plain float32 convolution, a few roundings. The kernel's gr
 It is for CPUs, where wide layers gain (`python -m benchmarks conv`); accelerators have convolutions of their own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,32 +106,13 @@ def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def image_gradient(kernel: Array, dy: Array, padding: Padding) -> Array:
     """The gradient by x: dy convolved with the kernel turned by half a circle, its channels exchanged."""
-    (top, bottom), (left, right) = padding
-    rest = len(kernel) - 1
-    padding = ((rest - top, rest - bottom), (rest - left, rest - right))
-    return _products(dy, kernel, padding, turned=True)
+    return _products(dy, kernel, turned_padding(padding, len(kernel)), turned=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def kernel_gradient(x: Array, dy: Array, padding: Padding, size: int) -> Array:
     """The gradient [r, r, I, O] by the kernel, r = size."""
-    transform = TRANSFORMS[size]
-    n = len(transform.pixels)
-    shape, numbers = dy.shape[1:3], max(x[0].size, dy[0].size)
-    x, dy = (_in_parts(v, numbers) for v in (x, dy))
-    groups, parts = x.shape[:2]
-
-    def step(k: Array | int, total: Array) -> Array:
-        pixels = _planes(_part(x, k), padding, shape, transform)
-        back = _spread(_part(dy, k), transform)
-        pixels, back = (v.reshape(n * n, groups, -1, v.shape[-1]) for v in (pixels, back))
-        return total + lax.dot_general(pixels, back, (((2,), (2,)), ((0, 1), (0, 1))))
-
-    # A sum for each device, so that they are added up once, after the loop.
-    total = jnp.zeros((n * n, groups, x.shape[-1], dy.shape[-1]), x.dtype)
-    planes = jnp.sum(lax.fori_loop(0, parts, step, total) if parts > 1 else step(0, total), 1)
-    rows = _mix(transform.taps.T, list(planes.reshape(n, n, *planes.shape[1:])))
-    return _mix(transform.taps.T, [rows[:, i] for i in range(n)])
+    return gradient_of_kernel(lambda x: x, (x,), dy, padding, size)
 
 
 def _by_image_and_kernel(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
@@ -155,10 +136,27 @@ kernel_gradient.defvjp(lambda x, dy, padding, size: (kernel_gradient(x, dy, padd
 
 
 def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
-    """The convolution; turned: with the kernel turned by half a circle, from its O channels to its I."""
-    size, features = len(kernel), kernel.shape[2 if turned else 3]
+    return by_parts(*products(x.shape, kernel, padding, turned), x)
+
+
+# The rest works on a part of the batch at a time, whose planes stay in the cache, so that what comes before and after a
+# convolution can be done there too (`jgen.nn.silu_conv`).
+
+
+def turned_padding(padding: Padding, size: int) -> Padding:
+    """Of the convolution that is the gradient by the image."""
+    (top, bottom), (left, right) = padding
+    return (size - 1 - top, size - 1 - bottom), (size - 1 - left, size - 1 - right)
+
+
+def products(shape: Sequence[int], kernel: Array, padding: Padding, turned: bool) -> tuple[Callable[[Array], Array], int]:
+    """The convolution of a part of images [B, H, W, C] of this shape, and the numbers that an image is to it.
+
+    turned: with the kernel turned by half a circle, from its O channels to its I.
+    """
+    size = len(kernel)
     transform = TRANSFORMS[size]
-    height, width = (n + sum(p) - size + 1 for n, p in zip(x.shape[1:3], padding))
+    height, width = (n + sum(p) - size + 1 for n, p in zip(shape[1:3], padding))
     # The matrix is turned rather than the kernel.
     matrix = transform.taps[:, ::-1] if turned else transform.taps
     taps = _mix(matrix, list(kernel))
@@ -166,34 +164,67 @@ def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
 
     def some(x: Array) -> Array:
         planes = _planes(x, padding, (height, width), transform)
-        products = lax.dot_general(planes, taps, (((2,), (2 if turned else 1,)), ((0,), (0,))))
-        return _gather(products, len(x), height, width, transform)
+        made = lax.dot_general(planes, taps, (((2,), (2 if turned else 1,)), ((0,), (0,))))
+        return _gather(made, len(x), height, width, transform)
 
-    pieces = _in_parts(x, height * width * max(kernel.shape[2:]))
-    if pieces.shape[1] == 1:
-        return some(x)
-
-    def step(k: Array, y: Array) -> Array:
-        made = some(_part(pieces, k))
-        return lax.dynamic_update_index_in_dim(y, made.reshape(len(y), -1, *made.shape[1:]), k, 1)
-
-    y = jnp.zeros((*pieces.shape[:3], height, width, features), x.dtype)
-    return lax.fori_loop(0, pieces.shape[1], step, y).reshape(-1, *y.shape[3:])
+    return some, height * width * max(kernel.shape[2:])
 
 
-def _in_parts(x: Array, numbers: int) -> Array:
-    """x [B, ...] as [groups, parts, images, ...]: a group a device, in parts that stay in the cache; numbers: of an image."""
-    groups = jax.device_count() if len(x) % jax.device_count() == 0 else 1
-    each, parts = len(x) // groups, 1
+def gradient_of_kernel(image: Callable[..., Array], arrays: Any, dy: Array, padding: Padding, size: int) -> Array:
+    """The gradient [r, r, I, O] by the kernel, r = size, of which image(*arrays) is the input."""
+    x, transform = jax.eval_shape(image, *arrays), TRANSFORMS[size]
+    n = len(transform.pixels)
+    numbers = max(x.size // len(x), dy[0].size)
+    shape, (dy, arrays) = dy.shape[1:3], _in_parts((dy, arrays), numbers)
+    groups, parts = dy.shape[:2]
+
+    def step(k: Array | int, total: Array) -> Array:
+        pixels = _planes(image(*_part(arrays, k)), padding, shape, transform)
+        back = _spread(_part(dy, k), transform)
+        pixels, back = (v.reshape(n * n, groups, -1, v.shape[-1]) for v in (pixels, back))
+        return total + lax.dot_general(pixels, back, (((2,), (2,)), ((0, 1), (0, 1))))
+
+    # A sum for each device, so that they are added up once, after the loop.
+    total = jnp.zeros((n * n, groups, x.shape[-1], dy.shape[-1]), x.dtype)
+    planes = jnp.sum(lax.fori_loop(0, parts, step, total) if parts > 1 else step(0, total), 1)
+    rows = _mix(transform.taps.T, list(planes.reshape(n, n, *planes.shape[1:])))
+    return _mix(transform.taps.T, [rows[:, i] for i in range(n)])
+
+
+def by_parts(some: Callable[..., Any], numbers: int, *arrays: Any) -> Any:
+    """some(*arrays), made part after part of the batch; numbers: that an image is to it. All are trees of arrays [B, ...]."""
+    pieces = _in_parts(arrays, numbers)
+    groups, parts = jax.tree.leaves(pieces)[0].shape[:2]
+    if parts == 1:
+        return some(*arrays)
+
+    def step(k: Array, made: Any) -> Any:
+        def put(whole: Array, part: Array) -> Array:
+            return lax.dynamic_update_index_in_dim(whole, part.reshape(groups, -1, *part.shape[1:]), k, 1)
+
+        return jax.tree.map(put, made, some(*_part(pieces, k)))
+
+    def empty(part: Any) -> Array:
+        return jnp.zeros((groups, parts, len(part) // groups, *part.shape[1:]), part.dtype)
+
+    made = jax.tree.map(empty, jax.eval_shape(lambda: some(*_part(pieces, 0))))
+    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[3:]), lax.fori_loop(0, parts, step, made))
+
+
+def _in_parts(arrays: Any, numbers: int) -> Any:
+    """A tree of arrays [B, ...] as [groups, parts, images, ...]: a group a device, in parts that stay in the cache."""
+    batch, devices = len(jax.tree.leaves(arrays)[0]), jax.device_count()
+    groups = devices if batch % devices == 0 else 1
+    each, parts = batch // groups, 1
     while each % (2 * parts) == 0 and numbers * each > PIECE * parts:
         parts *= 2
-    return x.reshape(groups, parts, -1, *x.shape[1:])
+    return jax.tree.map(lambda v: v.reshape(groups, parts, -1, *v.shape[1:]), arrays)
 
 
-def _part(x: Array, k: Array | int) -> Array:
+def _part(arrays: Any, k: Array | int) -> Any:
     """Part k of all groups, as one batch."""
-    x = lax.dynamic_index_in_dim(x, k, 1, keepdims=False)
-    return x.reshape(-1, *x.shape[2:])
+    pieces = jax.tree.map(lambda v: lax.dynamic_index_in_dim(v, k, 1, keepdims=False), arrays)
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), pieces)
 
 
 def _mix(matrix: np.ndarray, arrays: Sequence[Array]) -> Array:
