@@ -29,7 +29,7 @@ def our_step() -> Run:
     from jgen.models.gan.stylegan2 import noise_planes
     from jgen.objectives import stylegan
     from jgen.train import Phase, init_state, make_step
-    from jgen.train.sharding import batch_sharding, make_mesh, replicated
+    from jgen.train.sharding import batch_sharding, jit_step, make_mesh, replicated
 
     mesh, (g, d) = make_mesh(), ours()
     nets = stylegan.Nets(
@@ -45,7 +45,7 @@ def our_step() -> Run:
     optimizers = {"g": optax.adam(2e-3, 0.0, 0.99), "d": optax.adam(2e-3, 0.0, 0.99)}
     phases = [Phase("g", stylegan.generator_loss(nets)), Phase("d", stylegan.discriminator_loss(nets))]
     state = jax.device_put(init_state(params, {"w_avg": jnp.zeros(Z)}, optimizers), replicated(mesh))
-    step = jax.jit(make_step(phases, optimizers), donate_argnums=0)
+    step = jit_step(make_step(phases, optimizers))
     images = jax.random.normal(jax.random.key(2), (BATCH, SIDE, SIDE, 3))
     batch = jax.device_put({"image": images}, batch_sharding(mesh))
     held = [state]

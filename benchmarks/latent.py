@@ -117,6 +117,7 @@ def vae_step() -> list[Row]:
     from jgen.objectives import likelihood
     from jgen.objectives.vae import vae
     from jgen.train import Phase, init_state, make_step, scan_steps
+    from jgen.train.sharding import jit_step
 
     class Encoder(BaseEncoder):
         def __init__(self):
@@ -154,7 +155,7 @@ def vae_step() -> list[Row]:
         lambda p, z: net.apply({"params": p}, z, method="decode"),
         law,
     )
-    step = jax.jit(scan_steps(make_step([Phase("net", loss)], optimizers)), donate_argnums=0)
+    step = jit_step(scan_steps(make_step([Phase("net", loss)], optimizers)))
     params, key = net.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"], jax.random.key(0)
     images = np.random.default_rng(0).uniform(-1, 1, (20, 128, 28, 28, 1)).astype(np.float32)
     # One device, which uses all cores: two would each update the whole of the weights, which is most of so small a step.

@@ -10,7 +10,7 @@ import optax
 
 from jgen import memory
 from jgen.train import Phase, init_state, make_step
-from jgen.train.sharding import batch_sharding, jit_once, make_mesh, replicated
+from jgen.train.sharding import batch_sharding, jit_once, jit_step, make_mesh, replicated
 
 Run = Callable[[], None]
 
@@ -24,7 +24,7 @@ def our_step(net: Any, loss: Any, batch: dict[str, np.ndarray], *inputs: Any) ->
 
     state = [jit_once(create, out_shardings=replicated(mesh))(jax.random.key(0))]
     params = jax.tree.map(jnp.copy, state[0].params["net"])  # the step gives its own away
-    step = jax.jit(make_step([Phase("net", loss)], optimizers), donate_argnums=0)
+    step = jit_step(make_step([Phase("net", loss)], optimizers))
     data = jax.device_put(batch, batch_sharding(mesh))
 
     def run() -> None:

@@ -15,6 +15,7 @@ from jgen.models.vqvae import Quantized, quantize
 from jgen.nn.attention import attention
 from jgen.nn.conv import Conv3x3
 from jgen.nn.norm import GroupNorm
+from jgen.nn.plain import settled
 from jgen.types import Array
 
 
@@ -28,7 +29,7 @@ class ResBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         h = Conv3x3(self.features, name="conv1")(x, GroupNorm(self.groups, 1e-6, name="norm1").affine(x))
         h = Conv3x3(self.features, name="conv2")(h, GroupNorm(self.groups, 1e-6, name="norm2").affine(h))
-        return h + (x if x.shape[-1] == self.features else nn.Dense(self.features, name="nin_shortcut")(x))
+        return settled(h + (x if x.shape[-1] == self.features else nn.Dense(self.features, name="nin_shortcut")(x)))
 
 
 class Attend(nn.Module):

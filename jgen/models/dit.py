@@ -13,6 +13,7 @@ from jgen.errors import UserError
 from jgen.nn.attention import attention
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
+from jgen.nn.plain import settled
 from jgen.types import Array
 
 Dtype = jnp.dtype | None
@@ -79,11 +80,11 @@ class Block(nn.Module):
         qkv = Dense(3 * c, kernel_init=GLOROT, dtype=self.dtype, name="attn_qkv")(y)
         q, k, v = jnp.moveaxis(qkv.reshape(b, length, 3, self.heads, c // self.heads), 2, 0)
         y = attention(q, k, v).reshape(x.shape)
-        x = x + gate_a[:, None] * Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="attn_proj")(y)
+        x = settled(x + gate_a[:, None] * Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="attn_proj")(y))
         y = modulate(_norm(self.dtype)(x), shift_m, scale_m)
         y = Dense(int(c * self.mlp_ratio), kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc1")(y)
         y = Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc2")(nn.gelu(y, approximate=True))
-        return x + gate_m[:, None] * y
+        return settled(x + gate_m[:, None] * y)
 
 
 def _norm(dtype: Dtype) -> nn.LayerNorm:

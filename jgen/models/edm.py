@@ -20,6 +20,7 @@ from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.fir import conv2d_resample, setup_filter
 from jgen.nn.norm import GroupNorm, groups_of
+from jgen.nn.plain import settled
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array
 
@@ -78,8 +79,8 @@ class Block(nn.Module):
         x = resized(x)
         if x_in != self.features or (self.skip_conv and self.resample):
             x = Dense(self.features, dtype=self.dtype, kernel_init=GLOROT, name="skip")(x)
-        x = (x + h) * self.skip_scale
-        return self._attend(norm(x, "norm2")(x), x) if self.heads else x
+        x = settled((x + h) * self.skip_scale)
+        return settled(self._attend(norm(x, "norm2")(x), x)) if self.heads else x
 
     def _attend(self, y: Array, x: Array) -> Array:
         b, height, width, c = x.shape

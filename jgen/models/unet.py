@@ -17,6 +17,7 @@ from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
+from jgen.nn.plain import settled
 from jgen.nn.transformer import SpatialTransformer
 from jgen.types import Array
 
@@ -78,7 +79,7 @@ class ResBlock(nn.Module):
         x = self.resample(x)
         if x.shape[-1] != self.features:
             x = Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
-        return x + h
+        return settled(x + h)
 
 
 class AttentionBlock(nn.Module):

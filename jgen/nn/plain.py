@@ -16,5 +16,8 @@ def convolve(x: Array, kernel: Array, stride: int | tuple[int, int], padding: An
 
 
 def settled(x: Array) -> Array:
-    """x as an array of its own on CPUs, where XLA may not make it part of what follows; elsewhere it may."""
+    """x, and its gradient, as arrays of their own on CPUs; elsewhere XLA may make them part of what reads them.
+
+    In the programs of `jgen.train.sharding.jit_step`, that is; in others XLA heeds it where it simplifies, not where it fuses.
+    """
     return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda v: v)

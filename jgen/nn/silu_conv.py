@@ -8,10 +8,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jgen.nn import winograd
 from jgen.nn.norm import Affine
+from jgen.nn.plain import settled
 from jgen.nn.winograd import Padding
 from jgen.types import Array
 
@@ -45,9 +45,7 @@ def _gradients(x: Array, affine: Affine, kernel: Array, offset: Array, dy: Array
     def some(dy: Array, x: Array, affine: Affine) -> tuple[Array, Affine, Array]:
         z = affine(x)
         gate = jax.nn.sigmoid(z)
-        # Without barriers all of this would be made again for every sum.
-        dh = lax.optimization_barrier(convolved(dy))
-        dz = lax.optimization_barrier(dh * (gate * (1 + z * (1 - gate))))
+        dz = settled(convolved(dy) * (gate * (1 + z * (1 - gate))))  # else made again for every sum
         by_affine = Affine(jnp.sum(dz * x, (1, 2)), jnp.sum(dz, (1, 2)))
         return dz * affine.gain[:, None, None], by_affine, jnp.sum(dy, (1, 2))
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jgen.nn.attention import attention
 from jgen.nn.dense import Dense
 from jgen.nn.norm import GroupNorm
+from jgen.nn.plain import settled
 from jgen.types import Array
 
 Dtype = jnp.dtype | None
@@ -43,11 +44,12 @@ class TransformerBlock(nn.Module):
             return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
 
         y = norm("norm1")(x)
-        x = x + CrossAttention(self.heads, self.dtype, name="attn1")(y, y)
-        x = x + CrossAttention(self.heads, self.dtype, name="attn2")(norm("norm2")(x), context)
+        x = settled(x + CrossAttention(self.heads, self.dtype, name="attn1")(y, y))
+        x = settled(x + CrossAttention(self.heads, self.dtype, name="attn2")(norm("norm2")(x), context))
         inner = 4 * x.shape[-1]
         value, gate = jnp.split(Dense(2 * inner, dtype=self.dtype, name="ff_net_0_proj")(norm("norm3")(x)), 2, -1)
-        return x + Dense(x.shape[-1], dtype=self.dtype, name="ff_net_2")(value * nn.gelu(gate, approximate=False))
+        y = settled(value * nn.gelu(gate, approximate=False))
+        return settled(x + Dense(x.shape[-1], dtype=self.dtype, name="ff_net_2")(y))
 
 
 class SpatialTransformer(nn.Module):
@@ -65,4 +67,4 @@ class SpatialTransformer(nn.Module):
         h = Dense(c, dtype=self.dtype, name="proj_in")(h)
         for i in range(self.depth):
             h = TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")(h, context)
-        return x + Dense(c, kernel_init=ZEROS, dtype=self.dtype, name="proj_out")(h).reshape(x.shape)
+        return settled(x + Dense(c, kernel_init=ZEROS, dtype=self.dtype, name="proj_out")(h).reshape(x.shape))

@@ -241,7 +241,6 @@ def _planes(x: Array, padding: Padding, shape: Sequence[int], transform: Transfo
     strips = jnp.pad(x, ((0, 0), *rims, (0, 0))).reshape(len(x), tall + 1, m, wide + 1, m, x.shape[-1])
     own, after = strips[:, :tall], strips[:, 1:]
     rows = _mix(transform.pixels, [own[:, :, k] for k in range(m)] + [after[:, :, k] for k in range(size - 1)])
-    rows = lax.optimization_barrier(rows)
     own, after = rows[:, :, :, :wide], rows[:, :, :, 1:]
     planes = _mix(transform.pixels, [own[..., k, :] for k in range(m)] + [after[..., k, :] for k in range(size - 1)])
     return planes.reshape(n * n, -1, x.shape[-1])
@@ -253,7 +252,6 @@ def _gather(planes: Array, images: int, height: int, width: int, transform: Tran
     m, n = sums.shape
     tall, wide = -(-height // m), -(-width // m)
     half = _mix(sums, list(planes.reshape(n, n, images, tall, wide, planes.shape[-1])))  # [m, n, B, tall, wide, O]
-    half = lax.optimization_barrier(half)
     # Written straight into place, [B, tall, m, wide, m, O].
     rows = [jnp.asarray(sums[:, i].reshape(1, 1, m, 1, 1, 1)) * jnp.moveaxis(half[:, i], 0, 3)[:, :, None] for i in range(n)]
     pixels = reduce(jnp.add, rows)
@@ -268,5 +266,5 @@ def _spread(dy: Array, transform: Transform) -> Array:
     tall, wide = -(-height // m), -(-width // m)
     dy = jnp.pad(dy, ((0, 0), (0, m * tall - height), (0, m * wide - width), (0, 0)))
     strips = dy.reshape(images, tall, m, wide, m, features)
-    rows = lax.optimization_barrier(_mix(matrix, [strips[:, :, k] for k in range(m)]))
+    rows = _mix(matrix, [strips[:, :, k] for k in range(m)])
     return _mix(matrix, [rows[..., k, :] for k in range(m)]).reshape(n * n, -1, features)

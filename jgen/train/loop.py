@@ -23,7 +23,7 @@ from jgen.experiment import Picture, Stage, check_sampling, draw
 from jgen.train import pictures
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.log import Log, read
-from jgen.train.sharding import batch_sharding, check_batch, jit_once, replicated, rounded_down, state_shardings
+from jgen.train.sharding import batch_sharding, check_batch, jit_once, jit_step, replicated, rounded_down, state_shardings
 from jgen.train.step import TrainState, make_step, nonfinite_name, scan_steps
 from jgen.types import Extra, Metrics, Params
 
@@ -66,11 +66,10 @@ def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None
         shapes,
         shardings,
         jit_once(stage.create, out_shardings=shardings),
-        jax.jit(
+        jit_step(
             step,
             in_shardings=(shardings, everywhere, batch_sharding(mesh, int(stage.train.scan > 1))),
             out_shardings=(shardings, everywhere),
-            donate_argnums=0,
         ),
     )
 
