@@ -17,7 +17,7 @@ from jgen.convert.minilm import minilm as convert
 from jgen.data import captions, open_source
 from jgen.data.glyphs import decode_caption
 from jgen.models.minilm import sentence
-from jgen.models.text import WordEncoder, spelled
+from jgen.models.text import FeatureEncoder, WordEncoder, spelled
 from jgen.samplers import image_keys
 from tests import tiny
 
@@ -167,3 +167,15 @@ def test_a_token_says_its_word_from_the_beginning():
     assert np.isfinite(tokens).all()
     mixed = net.apply(jax.tree.map(lambda v: v + 0.1, params), texts)
     assert (np.abs(mixed[0] - mixed[1]).max(-1) > 1e-6).sum() > 1
+    for some in (tokens, mixed):
+        assert [int(np.any(t != 0, -1).sum()) for t in some] == [5, 5, 5, 5, 0]
+
+
+def test_features_of_no_token_stay_zeros():
+    features = jnp.zeros((2, 4, 8)).at[0, :3].set(jax.random.normal(jax.random.key(1), (3, 8)))
+    net = FeatureEncoder(16)
+    params = jax.tree.map(lambda v: v + 0.1, net.init(jax.random.key(0), features))
+    assert np.any(net.apply(params, features) != 0, -1).tolist() == [[True] * 3 + [False], [False] * 4]
+    # Nor does an empty caption's mean, which a norm would divide by almost nothing, have a gradient.
+    grads = jax.grad(lambda p: jnp.sum(1e3 * net.apply(p, features[1:])))(params)
+    assert not any(np.any(g) for g in jax.tree.leaves(grads))

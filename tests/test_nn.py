@@ -235,6 +235,26 @@ def test_rematerialisation_changes_nothing_but_memory():
     assert "remat" in str(program) or "checkpoint" in str(program)
 
 
+def test_pooled_context_reaches_the_time_embedding():
+    net = UNet(**TINY, transformer_depth=1, pool_context=True)
+    x, t, context = jax.random.normal(KEY, (1, 8, 8, 1)), jnp.array([3.0]), jax.random.normal(KEY, (1, 5, 6))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(net.init, KEY, x, t, context=context)["params"]
+    params = jax.tree.map(lambda s: jnp.asarray(0.3 * rng.normal(size=s.shape), s.dtype), shapes)
+    # A bias of the time embedding that is the pooled context's part is as good as the context.
+    low, mean = params.pop("context_emb"), jnp.mean(context, 1)[0]
+    norm = params.pop("context_norm")
+    told = ((mean - mean.mean()) / jnp.sqrt(mean.var() + 1e-6) * norm["scale"] + norm["bias"]) @ low["kernel"] + low["bias"]
+    last = {**params["time_embed_2"], "bias": params["time_embed_2"]["bias"] + told}
+    apply = jax.jit(lambda net, params: net.apply({"params": params}, x, t, context=context), static_argnums=0)
+    pooled = apply(net, {**params, "context_emb": low, "context_norm": norm})
+    without = UNet(**TINY, transformer_depth=1)
+    np.testing.assert_allclose(pooled, apply(without, {**params, "time_embed_2": last}), rtol=1e-4, atol=1e-4)
+    assert np.abs(pooled - apply(without, params)).max() > 1e-2
+    with pytest.raises(ValueError, match="context: the network has transformer_depth=1 but none was given"):
+        net.init(KEY, x, t)
+
+
 def test_bfloat16_computes_low_and_keeps_float32_parameters_and_output():
     net, variables, x, t, _ = unet()
     low = UNet(**TINY, dtype=jnp.bfloat16)

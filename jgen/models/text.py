@@ -24,10 +24,10 @@ def spelled(caption: Array) -> tuple[Array, Array]:
 
 
 class WordEncoder(nn.Module):
-    """Captions uint8 [B, L], filled up with zeros -> a token a word [B, (L + 1) // 2, width]; an empty caption is all zeros.
+    """Captions uint8 [B, L], filled up with zeros -> a token a word [B, (L + 1) // 2, width], zeros behind the last one.
 
-    A word is the sum of its letters' embeddings by their places. At first the transformer passes words on as they are, so that
-    what a word says is heard from the beginning.
+    An empty caption is all zeros, and so are its tokens. A word is the sum of its letters' embeddings by their places. At first
+    the transformer passes words on as they are, so that what a word says is heard from the beginning.
     """
 
     width: int = 64
@@ -48,17 +48,18 @@ class WordEncoder(nn.Module):
             h = h + nn.Dense(self.width, kernel_init=ZEROS, name=f"out_{i}")(y)
             y = nn.gelu(nn.Dense(4 * self.width, name=f"mlp_in_{i}")(nn.LayerNorm(name=f"norm_m_{i}")(h)))
             h = h + nn.Dense(self.width, kernel_init=ZEROS, name=f"mlp_out_{i}")(y)
-        return nn.LayerNorm(name="norm")(h)
+        return nn.LayerNorm(name="norm")(h) * jnp.any(words > 0, 1)[..., None]
 
 
 class FeatureEncoder(nn.Module):
     """Features [B, L, D] of a language model that stays as it is (`jgen.data.captions`) -> tokens [B, L, width].
 
-    Places without a token, and all of an empty caption's, are zeros.
+    Places without a token, and all of an empty caption's, are zeros, and stay so.
     """
 
     width: int = 64
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
-        return nn.LayerNorm(name="norm")(nn.Dense(self.width, name="project")(features))
+        tokens = nn.LayerNorm(name="norm")(nn.Dense(self.width, name="project")(features))
+        return tokens * jnp.any(features != 0, -1, keepdims=True)

@@ -128,8 +128,6 @@ class _Blocks(nn.Module):
     """Recompute each residual and attention block in the backward pass."""
     transformer_depth: int = 0
     """Latent diffusion's: transformers of so many blocks, which attend to a context too, in place of attention."""
-    pool_context: bool = False
-    """The context's mean is added to the time embedding besides, normalised (Imagen; Saharia et al. 2022, appendix)."""
     epsilon: float = 1e-5
     """Of the norms."""
     asymmetric: bool = False
@@ -153,7 +151,7 @@ class _Blocks(nn.Module):
         block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
         return block(self.num_heads, self.head_channels, self.groups, self.epsilon, self.dtype, name=name)(h)
 
-    def _embed(self, t: Array, label: Array | None, context: Array | None = None) -> Array:
+    def _embed(self, t: Array, label: Array | None) -> Array:
         width = 4 * self.channels
         emb = timestep_embedding(t, self.channels, endpoint=self.time_endpoint)
         emb = Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
@@ -163,10 +161,6 @@ class _Blocks(nn.Module):
             raise UserError(f"label: the network has num_classes={self.num_classes} but {given} was given")
         if label is not None:
             emb = emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
-        if self.pool_context:
-            assert context is not None
-            pooled = nn.LayerNorm(name="context_norm")(jnp.mean(context, 1))
-            emb = emb + Dense(width, dtype=self.dtype, name="context_emb")(pooled)
         return emb
 
     def _descend(self, x: Array, emb: Array, train: bool, context: Array | None = None) -> list[Array]:
@@ -201,9 +195,13 @@ class _Blocks(nn.Module):
 class UNet(_Blocks):
     """x_t [B, H, W, C], t [B] (and label int [B]) -> [B, H, W, out_channels] in float32.
 
-    context [B, tokens, D]: with transformer_depth, what they attend to. out_channels = 2C for a network that learns its
-    variance. H and W must be divisible by 2^(levels - 1).
+    context [B, tokens, D]: with transformer_depth, what they attend to; with pool_context its mean, normalised, is added to
+    the embedding of the time. out_channels = 2C for a network that learns its variance. H and W must be divisible by
+    2^(levels - 1).
     """
+
+    pool_context: bool = False
+    """With transformer_depth: the embedding hears the context too, as in Imagen (Saharia et al. 2022, arXiv:2205.11487)."""
 
     @nn.compact
     def __call__(
@@ -213,7 +211,10 @@ class UNet(_Blocks):
         if (context is None) == bool(self.transformer_depth):
             given = "none" if context is None else "one"
             raise UserError(f"context: the network has transformer_depth={self.transformer_depth} but {given} was given")
-        emb = self._embed(t, label, context)
+        emb = self._embed(t, label)
+        if self.pool_context and context is not None:
+            pooled = nn.LayerNorm(name="context_norm")(jnp.mean(context, 1))
+            emb = emb + Dense(emb.shape[-1], dtype=self.dtype, name="context_emb")(pooled)
         skips = self._descend(x, emb, train, context)
         h = self._middle(skips[-1], emb, train, context)
         factor, index = 2 ** (len(self.channel_mult) - 1), 0

@@ -92,6 +92,7 @@ class Conv3x3(nn.Module):
         offset: Array | None = None,
     ) -> Array:
         """The convolution of x or, with a norm's affine, of between(silu(affine(x))); offset [B, O] is added to the bias."""
+        assert affine is not None or between is None
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))[None]
         added: Any = bias if offset is None else bias + offset

@@ -1,4 +1,4 @@
-"""The compiler's own convolution, with jgen's order of axes."""
+"""The compiler's own convolution, with jgen's order of axes, and a barrier to its rewriting."""
 
 from typing import Any
 
@@ -18,6 +18,6 @@ def convolve(x: Array, kernel: Array, stride: int | tuple[int, int], padding: An
 def settled(x: Array) -> Array:
     """x, and its gradient, as arrays of their own on CPUs; elsewhere XLA may make them part of what reads them.
 
-    In the programs of `jgen.train.sharding.jit_step`, that is; in others XLA heeds it where it simplifies, not where it fuses.
+    This holds in programs that `jgen.train.sharding.jit_step` compiles. In others XLA takes the barrier away before it fuses.
     """
     return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda v: v)

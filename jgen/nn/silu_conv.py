@@ -1,7 +1,8 @@
-"""A convolution after a norm and SiLU, which CPUs apply part by part on the way: what they make is never an array of its own.
+"""A norm, SiLU and a convolution as one, for CPUs: each part of the batch goes through all three while it is in the cache.
 
-The pass backwards makes SiLU's gradient and the norm's sums where it makes the image's. Of a residual block's training it takes
-a tenth; on accelerators compilers do as much by themselves.
+What the convolution reads is not kept for the pass backwards but made again. That pass makes the gradient by the image, then
+SiLU's, and the sums that the norm's needs, of each part in turn. A residual block trains in a tenth less time; on accelerators
+compilers do as much by themselves.
 """
 
 from functools import partial

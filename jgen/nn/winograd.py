@@ -150,7 +150,7 @@ def turned_padding(padding: Padding, size: int) -> Padding:
 
 
 def products(shape: Sequence[int], kernel: Array, padding: Padding, turned: bool) -> tuple[Callable[[Array], Array], int]:
-    """The convolution of a part of images [B, H, W, C] of this shape, and the numbers that an image is to it.
+    """The convolution of a part of images [B, H, W, C] of this shape, and how many numbers of an image it works on.
 
     turned: with the kernel turned by half a circle, from its O channels to its I.
     """
@@ -171,7 +171,7 @@ def products(shape: Sequence[int], kernel: Array, padding: Padding, turned: bool
 
 
 def gradient_of_kernel(image: Callable[..., Array], arrays: Any, dy: Array, padding: Padding, size: int) -> Array:
-    """The gradient [r, r, I, O] by the kernel, r = size, of which image(*arrays) is the input."""
+    """The gradient [r, r, I, O] by the kernel, r = size; the convolution's input is image(*arrays), made part by part."""
     x, transform = jax.eval_shape(image, *arrays), TRANSFORMS[size]
     n = len(transform.pixels)
     numbers = max(x.size // len(x), dy[0].size)
@@ -192,7 +192,10 @@ def gradient_of_kernel(image: Callable[..., Array], arrays: Any, dy: Array, padd
 
 
 def by_parts(some: Callable[..., Any], numbers: int, *arrays: Any) -> Any:
-    """some(*arrays), made part after part of the batch; numbers: that an image is to it. All are trees of arrays [B, ...]."""
+    """some(*arrays), made part after part of the batch, each small enough for the cache. All are trees of arrays [B, ...].
+
+    numbers: of an image that it works on, which decide how large a part is.
+    """
     pieces = _in_parts(arrays, numbers)
     groups, parts = jax.tree.leaves(pieces)[0].shape[:2]
     if parts == 1:
