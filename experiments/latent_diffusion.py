@@ -117,7 +117,7 @@ PRESETS = {
         condition="text",
         channels=96,
         channel_mult=(1, 2),
-        learning_rate=5e-4,
+        learning_rate=1e-3,
     ),
     "imagenet256": Config(
         data=DataConfig("imagenet2012", batch_size=256, resolution=256, flip=True),
