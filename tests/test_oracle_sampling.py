@@ -246,5 +246,10 @@ def check_latent_diffusion(oracle, network, x, monkeypatch):
     form = edm.chain(chain)
     for scale in oracle.config["plms_scales"]:
         denoise = guided(scale, lambda net: edm.denoiser(net, form))
-        _, (xs, _) = samplers.plms(denoise, x / float(np.sqrt(chain.alpha_bar[steps[-1]])), levels, trace=keep)
+        start = x / float(np.sqrt(chain.alpha_bar[steps[-1]]))
+        _, (xs, _) = samplers.plms(denoise, start, levels, trace=keep)
         oracle.check(f"out/ldm_plms/cfg{scale}/x", xs * alpha[:, None, None, None, None], image=True)
+        # Its clean image is where the line of a step meets level 0: the slopes are mixed, of which a trace shows one.
+        slopes = jnp.diff(xs, axis=0, prepend=start[None]) / np.diff(levels).astype(np.float32)[:, None, None, None, None]
+        x0s = xs - levels[1:].astype(np.float32)[:, None, None, None, None] * slopes
+        oracle.check(f"out/ldm_plms/cfg{scale}/x0", x0s, image=True)
