@@ -128,6 +128,7 @@ def test_convolution_after_silu_is_both_in_turn(images, monkeypatch, few_tiles):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
 
 
+@pytest.mark.slow
 def test_convolution_after_silu_can_be_differentiated_twice(few_tiles):
     def penalty(f, *inputs):
         return sum(
@@ -141,8 +142,11 @@ def test_convolution_after_silu_can_be_differentiated_twice(few_tiles):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max())
 
 
+RESAMPLED = [{}, {"resample": unets.downsample}, {"resample": unets.upsample}]
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"scale_shift_norm": True}, {"resample": unets.downsample}, {"resample": unets.upsample}]
+    "settings", [{"scale_shift_norm": True}, *(pytest.param(s, marks=pytest.mark.slow) for s in RESAMPLED)]
 )
 def test_wide_residual_block_is_the_same_by_the_plain_convolution(settings, few_tiles):
     block = unets.ResBlock(64, **settings)
