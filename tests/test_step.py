@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jgen.nn.plain import settled
+from jgen.nn.barrier import settled
 from jgen.train import Phase, init_state, make_step, scan_steps
 from jgen.train.sharding import jit_step
 from jgen.train.step import nonfinite_name

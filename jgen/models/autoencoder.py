@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jgen.models.edm import check_levels
 from jgen.models.vqvae import Quantized, quantize
 from jgen.nn.attention import attention
+from jgen.nn.barrier import settled
 from jgen.nn.conv import Conv3x3
 from jgen.nn.norm import GroupNorm
-from jgen.nn.plain import settled
 from jgen.types import Array
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention
+from jgen.nn.barrier import settled
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
-from jgen.nn.plain import settled
 from jgen.types import Array
 
 Dtype = jnp.dtype | None

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention
+from jgen.nn.barrier import settled
 from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.fir import conv2d_resample, setup_filter
 from jgen.nn.norm import GroupNorm, groups_of
-from jgen.nn.plain import settled
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array
 

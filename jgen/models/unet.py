@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention, heads_of
+from jgen.nn.barrier import settled
 from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
-from jgen.nn.plain import settled
 from jgen.nn.transformer import SpatialTransformer
 from jgen.types import Array
 
@@ -63,7 +63,7 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
         def norm(name: str) -> GroupNorm:
-            return GroupNorm(self.groups, self.epsilon, self.dtype, name=name)
+            return GroupNorm(self.groups, self.epsilon, name=name)
 
         width = self.features * (2 if self.scale_shift_norm else 1)
         cond = Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))
@@ -232,7 +232,7 @@ class UNet(_Blocks):
                         h = conv3x3(int(mult * self.channels), f"{name}_{parts}_conv", self.dtype, up=True)(h)
                     factor //= 2
                 index += 1
-        affine = GroupNorm(self.groups, self.epsilon, self.dtype, name="out_0").affine(h)
+        affine = GroupNorm(self.groups, self.epsilon, name="out_0").affine(h)
         return conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h, affine).astype(jnp.float32)
 
 

@@ -10,8 +10,9 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jgen.nn import winograd
+from jgen.nn.barrier import settled
 from jgen.nn.norm import Affine
-from jgen.nn.plain import DIMENSIONS, convolve, settled
+from jgen.nn.plain import DIMENSIONS, convolve
 from jgen.nn.silu_conv import activated, silu_conv
 from jgen.nn.winograd import Padding
 from jgen.types import Array

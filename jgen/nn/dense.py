@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jgen.nn.plain import settled
+from jgen.nn.barrier import settled
 from jgen.types import Array
 
 

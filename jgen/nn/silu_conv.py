@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jgen.nn import winograd
+from jgen.nn.barrier import settled
 from jgen.nn.norm import Affine
-from jgen.nn.plain import settled
 from jgen.nn.winograd import Padding
 from jgen.types import Array
 

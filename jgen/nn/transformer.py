@@ -5,9 +5,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.nn.attention import attention
+from jgen.nn.barrier import settled
 from jgen.nn.dense import Dense
 from jgen.nn.norm import GroupNorm
-from jgen.nn.plain import settled
 from jgen.types import Array
 
 Dtype = jnp.dtype | None
