@@ -8,6 +8,7 @@ import pytest
 
 from jgen import samplers, schedules
 from jgen.objectives import diffusion
+from jgen.samplers import guidance
 from jgen.samplers.repaint import levels
 from jgen.schedules import at
 from jgen.types import Prediction
@@ -154,6 +155,24 @@ def test_the_three_predictions_are_one_model(prediction):
         lambda x, t: diffusion.target(CHAIN, x0, t, z, prediction) + 0.5, CHAIN, x0, t, z, prediction
     )
     np.testing.assert_allclose(terms, 0.25, rtol=1e-4)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_guidance_makes_both_calls_at_once_or_on_a_cpu_with_many_images_in_turn(many):
+    seen, images = [], guidance.MANY * jax.device_count() if many else 3
+
+    def predict(x, t, label):
+        seen.append(len(x))
+        return Prediction(x * label[:, None, None, None] + t[:, None, None, None])
+
+    random = np.random.default_rng(0)
+    x, t = jnp.asarray(random.normal(size=(images, 2, 2, 1)), jnp.float32), jnp.arange(images)
+    label, null = jnp.asarray(random.integers(0, 5, images)), jnp.full(images, 5)
+    found = guidance.cfg_batched(predict, label, 5, 3.0)(x, t)
+    assert seen == [images if many else 2 * images]
+    parts = guidance.cfg(lambda x, t: predict(x, t, label), lambda x, t: predict(x, t, null), 3.0)(x, t)
+    np.testing.assert_allclose(found.x0, parts.x0, rtol=1e-5, atol=1e-5)
+    assert found.mean is None
 
 
 def test_the_bridge_to_sigma_agrees_at_the_chain_own_levels():

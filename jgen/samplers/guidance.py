@@ -78,17 +78,37 @@ def cfg(conditional: F, unconditional: F, scale: float) -> F:
     return guided  # pyright: ignore[reportReturnType]
 
 
+MANY = 16
+"""Images a device, from which a CPU makes guidance's two calls in turn: the arrays of both at once would leave its cache."""
+
+
 def cfg_batched(call: Callable[[Array, Array, Array], Any], label: Array, null: int, scale: float) -> Any:
-    """The same with one call of twice the batch: call(x [2B], t [2B], label [2B]) -> function of (x, t)."""
+    """The same with both calls as one of twice the batch: call(x [2B], t [2B], label [2B]) -> function of (x, t).
+
+    CPUs make two calls in turn instead where there are many images, for less time and half the memory.
+    """
 
     def guided(x: Array, t: Array) -> Any:
-        # An image's two calls are neighbours, so that both stay on the image's device.
-        both = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])  # noqa: E731
-        found = call(both(x, x), both(t, t), both(label, jnp.full_like(label, null)))
-        first, second = (jax.tree.map(lambda v, i=i: v.reshape(-1, 2, *v.shape[1:])[:, i], found) for i in range(2))
-        return _mixed(first, second, scale)
+        in_turn = jax.default_backend() == "cpu" and len(x) >= MANY * jax.device_count()
+        labels = jnp.stack([label, jnp.full_like(label, null)])
+        conditional, unconditional = (_calls_in_turn if in_turn else _calls_at_once)(call, x, t, labels)
+        return _mixed(conditional, unconditional, scale)
 
     return guided
+
+
+def _calls_in_turn(call: Callable[[Array, Array, Array], Any], x: Array, t: Array, labels: Array) -> tuple[Any, ...]:
+    """call(x, t, label) for each of two labels [2, B]."""
+    found = jax.lax.map(lambda label: call(x, t, label), labels)
+    return tuple(jax.tree.map(lambda v, i=i: v[i], found) for i in range(2))
+
+
+def _calls_at_once(call: Callable[[Array, Array, Array], Any], x: Array, t: Array, labels: Array) -> tuple[Any, ...]:
+    """The same in one call."""
+    # An image's two calls are neighbours, so that both stay on the image's device.
+    labels = jnp.moveaxis(labels, 0, 1).reshape(-1, *labels.shape[2:])
+    found = call(jnp.repeat(x, 2, 0), jnp.repeat(t, 2, 0), labels)
+    return tuple(jax.tree.map(lambda v, i=i: v.reshape(-1, 2, *v.shape[1:])[:, i], found) for i in range(2))
 
 
 def _mixed(c: Any, u: Any, scale: float) -> Any:
