@@ -1,5 +1,7 @@
 """The one training step: phases, averages, accumulation, non-finite values, and scanning it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,3 +155,17 @@ def test_a_step_keeps_settled_arrays_and_their_gradients_apart_on_cpus():
     # Three gradients and two values: the last one's is not asked for.
     assert [text.count(" opt-barrier(") for text in texts] == [5, 0]
     np.testing.assert_allclose(jit_step(step)(jnp.ones(8)), jax.jit(step)(jnp.ones(8)), rtol=1e-6)
+
+
+def test_a_step_needs_no_copies_of_the_moments_on_cpus():
+    shape = (30, 70)
+    params, optimizers = {"g": {"w": jnp.ones(shape)}}, {"g": optax.adam(0.1)}
+
+    def loss(params, extra, key, batch):
+        return jnp.sum(jnp.square(batch["image"] @ params["g"]["w"])), (extra, {})
+
+    step = jit_step(make_step([Phase("g", loss)], optimizers))
+    state = jax.eval_shape(lambda: init_state(params, {}, optimizers))
+    text = step.lower(state, KEY, {"image": jnp.ones((2, 30))}).compile().as_text()
+    assert "f32[30,70]" in text
+    assert not re.search(r"= f32\[30,70\]\S* copy\(", text)

@@ -1,8 +1,18 @@
-"""A barrier to the compiler's rewriting of programs."""
+"""Barriers to the compiler's rewriting of programs."""
+
+from typing import Any
 
 from jax import lax
 
 from jgen.types import Array
+
+
+def after(x: Array, first: Any) -> Array:
+    """x; on CPUs what reads it is made after the arrays `first`, so that it may be written over what those read.
+
+    As of `settled`, in programs that `jit_step` compiles.
+    """
+    return lax.platform_dependent(x, first, cpu=lambda x, f: lax.optimization_barrier((x, f))[0], default=lambda x, _: x)
 
 
 def settled(x: Array) -> Array:

@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from jgen.errors import UserError
+from jgen.nn.barrier import after
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, PyTree
 
 Decay = float | Callable[[Array], Array]
@@ -97,9 +98,9 @@ def make_step(
         loss, metrics, extra, grads = _gradients(phase, state, key, batch, accumulate)
         code, norm = _examine(loss, grads)
         updates, opt = optimizers[player].update(grads, state.opt[player], state.params[player])
-        new = (optax.apply_updates(state.params[player], updates), opt, extra)
-        old = (state.params[player], state.opt[player], state.extra)
-        params, opt, extra = jax.tree.map(lambda a, b: jnp.where(code == 0, a, b), new, old)
+        params = _chosen(code, optax.apply_updates(state.params[player], updates), state.params[player])
+        # The weights' update reads the old moments; written over before, those would have to be copied.
+        opt, extra = _chosen(after(code, params), (opt, extra), (state.opt[player], state.extra))
         state = state.replace(params={**state.params, player: params}, opt={**state.opt, player: opt}, extra=extra)
         return state, {"loss": loss, **metrics, "grad_norm": norm, "nonfinite": code}
 
@@ -178,6 +179,11 @@ def _square(g: Array) -> Array:
     """The squared norm as a dot product, which reads g once; CPUs write the squares of a sum before they add them."""
     g = g.astype(jnp.float32).ravel()
     return jnp.vdot(g, g)
+
+
+def _chosen(code: Array, new: PyTree, old: PyTree) -> PyTree:
+    """The new arrays where `_examine` found nothing, else the old."""
+    return jax.tree.map(lambda a, b: jnp.where(code == 0, a, b), new, old)
 
 
 def _every(phase: Phase, update: Callable[..., tuple[TrainState, Metrics]]) -> Callable[..., tuple[TrainState, Metrics]]:
