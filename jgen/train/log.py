@@ -96,10 +96,11 @@ class Log:
             self.seconds = (now - self.began) / (step - self.first)
         if not self.active:
             return
-        speed = f"{self.batch_size / self.seconds:.0f} images/s, {1e3 * self.seconds:.1f} ms a step" if self.seconds else ""
-        note = f"loss {loss:.4f}, {speed}"
+        note = f"loss {loss:.4f}"
+        if self.seconds:
+            note += f", {self.batch_size / self.seconds:.0f} images/s, {1e3 * self.seconds:.1f} ms a step"
         self.bar.update(self.task, completed=step, note=note)
         if not self.console.is_terminal and (now - self.spoke > EVERY_SECONDS or step == self.steps):
             self.spoke = now
-            left = self.seconds * (self.steps - step)
-            self.say(f"step {step}/{self.steps}  {note}, {left:.0f} s left")
+            left = f", {self.seconds * (self.steps - step):.0f} s left" if self.seconds else ""
+            self.say(f"step {step}/{self.steps}  {note}{left}")
