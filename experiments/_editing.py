@@ -44,11 +44,15 @@ def latents_out(out: Any, height: int, width: int) -> Any:
     encoder makes something else where they are; without these where no latent would be left. h and w divide H and W."""
     import numpy as np
 
+    own = blocks_out(out, height, width)
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(own[0, :, :, 0], 1), (3, 3)).any((2, 3))
+    return own if near.all() else near[None, :, :, None]
+
+
+def blocks_out(out: Any, height: int, width: int) -> Any:
+    """bool [1, h, w, 1]: the pixels of a smaller image of which any part, out [1, H, W, 1], is taken out."""
     _, rows, columns, _ = out.shape
-    own = out.reshape(height, rows // height, width, columns // width).any((1, 3))
-    around = np.pad(own, 1)
-    near = np.lib.stride_tricks.sliding_window_view(around, (3, 3)).any((2, 3))
-    return (own if near.all() else near)[None, :, :, None]
+    return out.reshape(1, height, rows // height, width, columns // width).any((2, 4))[..., None]
 
 
 def filled(x: Any, out: Any) -> Any:
@@ -81,11 +85,30 @@ def rows(images: Any, given: Any, found: Any) -> Any:
     return jnp.concatenate([parts[0][:, :1], parts[1][:, :1], parts[2]], 1).reshape(-1, *images.shape[1:])
 
 
+def begun(options: Solver, key: Any, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """(the batch's first images, each RESULTS times over, a key for each). Raises UserError for a sampler that can't edit."""
+    import jax
+    import jax.numpy as jnp
+
+    from jgen.errors import UserError
+
+    if options.sampler not in (*DISCRETE, *CONTINUOUS):
+        raise UserError(f"sampler={options.sampler}: does not edit; must be one of {', '.join((*DISCRETE, *CONTINUOUS))}")
+    many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items()}
+    return many, jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(many["image"])))
+
+
+def of_denoiser(options: Solver) -> Solver:
+    """A denoiser says nothing of variances: that of the posterior stands for a learned one."""
+    return replace(options, variance="small") if options.variance == "learned_range" else options
+
+
 def inpaint(options: Solver, denoise: "Denoise", keys: Any, x: Any, out: Any, grid: Any) -> Any:
     """Images that are x but where out says, by the sampler of the options or, with resamplings, by RePaint."""
     from jgen import samplers, schedules
     from jgen.samplers.guidance import replace_known
 
+    options = of_denoiser(options)
     if options.resamplings == 1:
         return from_noise(replace_known(denoise, x, ~out), options, keys, x.shape[1:], grid)
     chain = schedules.of_levels(grid[-2::-1])
@@ -93,6 +116,26 @@ def inpaint(options: Solver, denoise: "Denoise", keys: Any, x: Any, out: Any, gr
     jump = min(10, max(1, len(chain) // 4))  # the paper's, or less where there are few steps
     how = dict(resamplings=options.resamplings, jump=jump, variance=options.variance)
     return samplers.repaint(predict, chain, start, x, ~out, keys, **how)
+
+
+def redraw(options: Solver, denoise: "Denoise", keys: Any, x: Any, grid: Any) -> tuple[Any, Any, float]:
+    """(images near x by SDEdit, x with the noise that they began from, its level). Raises UserError for a level without
+    steps below it."""
+    import numpy as np
+
+    from jgen import samplers
+    from jgen.errors import UserError
+
+    # The levels of a grid are rounded; its greatest is as good as the one asked for.
+    level = min(options.edit_from, grid[0]) if np.isclose(options.edit_from, grid[0]) else options.edit_from
+    if np.sum(grid < level) < 2 or level > grid[0]:
+        raise UserError(f"edit_from={level}: must be above {grid[-2]:.4g} and at most {grid[0]:.4g}, the levels of sampling")
+
+    def sampler(denoise, x, sigmas, keys):
+        return solve(denoise, of_denoiser(options), keys, x, np.asarray(sigmas))
+
+    noised = x + level * samplers.noise(keys, x.shape[1:])
+    return samplers.sdedit(sampler, denoise, x, grid, keys, sigma=level), noised, level
 
 
 def edits(
@@ -108,51 +151,24 @@ def edits(
     grid_of: the noise levels of a sampling. told: (batch, keys) -> what the model is told of held-out images. encode, decode:
     (params, extra, images) -> latents as the diffusion knows them, and back.
     """
-    import jax
     import jax.numpy as jnp
-    import numpy as np
-
-    from jgen import samplers
-    from jgen.errors import UserError
-
-    # A denoiser says nothing of variances: that of the posterior stands for a learned one.
-    fixed = replace(options, variance="small") if options.variance == "learned_range" else options
-
-    def begun(params, extra, key, batch):
-        """(images, denoiser, keys), each image RESULTS times over."""
-        if options.sampler not in (*DISCRETE, *CONTINUOUS):
-            raise UserError(f"sampler={options.sampler}: does not edit; must be one of {', '.join((*DISCRETE, *CONTINUOUS))}")
-        many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items()}
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(many["image"])))
-        return many["image"], denoiser_of(params, extra, told(many, keys)), keys
 
     def inpainted(params, extra, key, batch):
-        images, denoise, keys = begun(params, extra, key, batch)
+        many, keys = begun(options, key, batch)
+        images, denoise = many["image"], denoiser_of(params, extra, told(many, keys))
         out = taken_out(options.mask, *images.shape[1:3])
-        given = jnp.where(out, 0.0, images)
         x = encode(params, extra, filled(images, out)) if encode else images
         hidden = jnp.asarray(latents_out(out, *x.shape[1:3]) if encode else out)
-        found = inpaint(fixed, denoise, keys, x, hidden, grid_of(options))
+        found = inpaint(options, denoise, keys, x, hidden, grid_of(options))
         if decode:
             found = jnp.where(out, decode(params, extra, found), images)
-        return rows(images, given, found)
+        return rows(images, jnp.where(out, 0.0, images), found)
 
     def edited(params, extra, key, batch):
-        images, denoise, keys = begun(params, extra, key, batch)
-        x, grid = encode(params, extra, images) if encode else images, grid_of(options)
-        # The levels of a grid are rounded; its greatest is as good as the one asked for.
-        level = min(options.edit_from, grid[0]) if np.isclose(options.edit_from, grid[0]) else options.edit_from
-        rest = grid[grid < level]
-        if len(rest) < 2 or level > grid[0]:
-            raise UserError(
-                f"edit_from={level}: must be above {grid[-2]:.4g} and at most {grid[0]:.4g}, the levels of sampling"
-            )
-        noised = x + level * samplers.noise(keys, x.shape[1:])
-
-        def sampler(denoise, x, sigmas, keys):
-            return solve(denoise, fixed, keys, x, np.asarray(sigmas))
-
-        found = samplers.sdedit(sampler, denoise, x, grid, keys, sigma=level)
+        many, keys = begun(options, key, batch)
+        images, denoise = many["image"], denoiser_of(params, extra, told(many, keys))
+        x = encode(params, extra, images) if encode else images
+        found, noised, level = redraw(options, denoise, keys, x, grid_of(options))
         if decode is None:
             return rows(images, noised / (1 + level), found)
         return rows(images, decode(params, extra, noised / (1 + level**2) ** 0.5), decode(params, extra, found))

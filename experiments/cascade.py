@@ -7,11 +7,13 @@
     python -m experiments.cascade sample --augment 0.1 --sampler heun --base-sampler ddpm --base-steps 100
 
 The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are told how
-much, so that they forgive the faults of the stage before; how much is put on when sampling is --augment. Target of the
-imagenet256 preset: FID 4.88 (paper, table 1).
+much, so that they forgive the faults of the stage before; how much is put on when sampling is --augment. Of held-out images,
+--picture inpainted puts what is known in at every stage, and --picture edited brings the smallest image to the noise level
+--edit-from, from whose result the others follow. Target of the imagenet256 preset: FID 4.88 (paper, table 1).
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,11 +31,12 @@ from experiments._diffusion import (
     schedule,
     unet,
 )
+from experiments._editing import begun, blocks_out, edit_levels, inpaint, redraw, rows, taken_out, told_of
 from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check, for_sampler
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment, Stage
+    from jgen.experiment import Experiment, Picture, Stage
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,17 @@ def augmented(config: Config, key: Any, low: Any) -> Any:
     return told(low + level[:, None, None, None] * jax.random.normal(keys[2], low.shape), level)
 
 
+Draw = Callable[[int, Sampling, Any, Any], Any]
+"""(stage, its options, keys, the smaller images with noise as it is told of them, None for the first stage) -> images."""
+
+
+def of_stage(i: int, options: Sampling) -> Sampling:
+    """The options of stage i, without what its sampler does not heed."""
+    if i == 0:
+        options = replace(options, sampler=options.base_sampler or options.sampler, steps=options.base_steps or options.steps)
+    return for_sampler(options, OF_CHAIN)
+
+
 class Cascade:
     """The networks of all stages, each a player of its own, and what is done with them."""
 
@@ -205,25 +219,11 @@ class Cascade:
 
         return loss
 
-    def draw(self, i: int, params: Any, keys: Any, options: Sampling, low: Any, label: Any) -> Any:
-        """Images of stage i."""
-        import jax
-        import jax.numpy as jnp
+    def through(self, last: int, keys: Any, options: Sampling, draw: Draw) -> Any:
+        """Images of stage `last`, each stage's drawn from what the one before says.
 
-        config, apply = self.config, self.apply(i, low)
-        if i == 0:
-            own: dict[str, Any] = dict(
-                sampler=options.base_sampler or options.sampler, steps=options.base_steps or options.steps
-            )
-            options = replace(options, **own)
-        options = for_sampler(options, OF_CHAIN)
-        keys = jax.vmap(lambda k: jax.random.fold_in(k, 1000 + i))(keys)
-        shape = (config.sizes[i],) * 2 + config.data.shape[-1:]
-        network = lambda x, t, y: apply(params[self.players[i]], x, t, y)  # noqa: E731
-        return jnp.clip(ddpm.draw(config, options, network, label, keys, shape), -1, 1)
-
-    def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
-        """Images of stage `last`, through all that come before it. Raises UserError for noise it was not trained with."""
+        Raises UserError for noise that the stages were not trained with, and for options that their samplers take not.
+        """
         import jax
         import jax.numpy as jnp
 
@@ -238,13 +238,77 @@ class Cascade:
             OF_CHAIN,
             (options.sampler, *([options.base_sampler] if options.base_sampler else [])),
         )
-        label = asked(self.config, keys, options.label)
-        images = self.draw(0, params, keys, options, None, label)
-        for i in range(1, last + 1):
-            noise_keys = jax.vmap(lambda k, i=i: jax.random.fold_in(k, 2000 + i))(keys)
-            low = images + options.augment * samplers.noise(noise_keys, images.shape[1:])
-            images = self.draw(i, params, keys, options, told(low, jnp.full(len(keys), options.augment)), label)
+        low = images = None
+        for i in range(last + 1):
+            stage_keys, noise_keys = (jax.vmap(lambda k, n=n: jax.random.fold_in(k, n))(keys) for n in (1000 + i, 2000 + i))
+            if images is not None:
+                noised = images + options.augment * samplers.noise(noise_keys, images.shape[1:])
+                low = told(noised, jnp.full(len(keys), options.augment))
+            images = jnp.clip(draw(i, of_stage(i, options), stage_keys, low), -1, 1)
         return images
+
+    def network(self, i: int, params: Any, low: Any) -> ddpm.Raw:
+        apply = self.apply(i, low)
+        return lambda x, t, label: apply(params[self.players[i]], x, t, label)
+
+    def anew(self, params: Any, label: Any) -> Draw:
+        """Draws images of any stage from noise."""
+
+        def draw(i, options, keys, low):
+            shape = (self.config.sizes[i],) * 2 + self.config.data.shape[-1:]
+            return ddpm.draw(self.config, options, self.network(i, params, low), label, keys, shape)
+
+        return draw
+
+    def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
+        """Images of stage `last`. Raises UserError as `through` does."""
+        return self.through(last, keys, options, self.anew(params, asked(self.config, keys, options.label)))
+
+    def edits(self, last: int) -> dict[str, "Picture"]:
+        """Held-out images, of the size of stage `last`, edited.
+
+        What is known of an image is put in at every stage, as far as its pixels there are. SDEdit is of the first stage, from
+        the image as small as that one's; the others draw anew what belongs to the result.
+        """
+        import jax.numpy as jnp
+
+        config, options, sizes = self.config, self.config.sampling, self.config.sizes
+
+        def denoiser(i, options, params, low, label):
+            return ddpm.denoising(config, options, self.network(i, params, low), label)
+
+        def inpainted(params, extra, key, batch):
+            many, keys = begun(options, key, batch)
+            images, label = many["image"], told_of(config)(many, keys)
+            out = taken_out(options.mask, *images.shape[1:3])
+
+            def draw(i, options, keys, low):
+                known, hidden = shrink(images, sizes[i]), jnp.asarray(blocks_out(out, sizes[i], sizes[i]))
+                denoise = denoiser(i, options, params, low, label)
+                return inpaint(options, denoise, keys, known, hidden, edit_levels(self.chain, options))
+
+            found, out = self.through(last, keys, options, draw), blocks_out(out, sizes[last], sizes[last])
+            images = shrink(images, sizes[last])
+            return rows(images, jnp.where(out, 0.0, images), found)
+
+        def edited(params, extra, key, batch):
+            many, keys = begun(options, key, batch)
+            images, label, given = many["image"], told_of(config)(many, keys), []
+            anew = self.anew(params, label)
+
+            def draw(i, options, keys, low):
+                if i > 0:
+                    return anew(i, options, keys, low)
+                denoise, small = denoiser(i, options, params, low, label), shrink(images, sizes[0])
+                found, noised, level = redraw(options, denoise, keys, small, edit_levels(self.chain, options))
+                given.append(noised / (1 + level))
+                return found
+
+            found = self.through(last, keys, options, draw)
+            times = sizes[last] // sizes[0]
+            return rows(shrink(images, sizes[last]), jnp.repeat(jnp.repeat(given[0], times, 1), times, 2), found)
+
+        return {"inpainted": inpainted, "edited": edited}
 
     def stage(self, i: int) -> "Stage":
         from jgen.experiment import Stage
@@ -263,6 +327,7 @@ class Cascade:
             ema={player: ramped(config.ema)},
             supports=frozenset(("dtype", "remat")),
             sample=lambda params, extra, keys, options: self.sample(i, params, keys, options),
+            on_request=self.edits(i),
             options=config.sampling,
             validate=self.objective(i, train=False),
             evaluate=mean_loss(self.objective(i, train=False)),

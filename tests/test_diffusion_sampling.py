@@ -11,7 +11,7 @@ import pytest
 
 from experiments import cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
 from experiments._diffusion import schedule
-from experiments._editing import edits, filled, latents_out, taken_out
+from experiments._editing import blocks_out, edits, filled, latents_out, taken_out
 from experiments._sampling import SamplerName, chain_levels, levels
 from jgen import schedules, sigmas
 from jgen.samplers import image_keys
@@ -112,6 +112,7 @@ def picture(name, stage, params, extra):
         (edm, ["--sampling.sampler", "dpm_sde"]),
         (improved_ddpm, ["--sampling.steps", "8", "--sampling.resamplings", "3"]),
         (ddpm, ["--sampling.sampler", "ddpm", "--sampling.resamplings", "2", "--sampling.steps", "20"]),
+        pytest.param(cascade, ["--sampling.base-sampler", "euler", "--sampling.steps", "5"], marks=pytest.mark.slow),
         pytest.param(ddpm, [], marks=pytest.mark.slow),
         pytest.param(latent_diffusion, [], marks=pytest.mark.slow),
         pytest.param(score_sde, ["--sampling.sampler", "ddpm", "--sampling.steps", "10"], marks=pytest.mark.slow),
@@ -141,10 +142,29 @@ def test_an_image_edited_from_little_noise_is_near(module):
         distance(0.001)
 
 
+def test_a_cascade_edits_its_smallest_image():
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
+    batch, found = {"image": images, "label": np.arange(8)}, {}
+    for level in (0.06, 20.0):
+        flags = ["--sampling.edit-from", str(level), "--sampling.base-sampler", "euler", "--sampling.base-steps", "20"]
+        base, _ = stages(cascade, "cascade", *flags)
+        params, extra = base.init(jax.random.key(0))
+        shown = np.asarray(jax.jit(base.on_request["edited"])(params, extra, jax.random.key(0), batch)).reshape(8, 8, 4, 4, 1)
+        np.testing.assert_allclose(shown[:, 0], images.reshape(8, 4, 2, 4, 2, 1).mean((2, 4)), atol=1e-6)
+        found[level] = np.abs(shown[:, 2:] - shown[:, :1]).mean()
+    assert found[0.06] < 0.5 * found[20.0]
+
+
 def test_masks_take_out_what_they_say():
     assert taken_out("center", 4, 4)[0, :, :, 0].astype(int).tolist() == [[0] * 4, [0, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
     assert taken_out("top", 2, 3)[0, :, :, 0].tolist() == [[True] * 3, [False] * 3]
     assert taken_out("right", 1, 4)[0, :, :, 0].tolist() == [[False, False, True, True]]
+
+
+def test_a_smaller_pixel_is_taken_out_with_any_of_its_parts():
+    assert blocks_out(taken_out("center", 8, 8), 4, 4)[0, :, :, 0].sum() == 4
+    assert blocks_out(taken_out("center", 4, 8), 2, 2)[0, :, :, 0].tolist() == [[True, True]] * 2
+    assert blocks_out(taken_out("left", 4, 8), 1, 4)[0, :, :, 0].tolist() == [[True, True, False, False]]
 
 
 def test_latents_whose_pixels_are_known_are_put_in():
