@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -157,19 +158,22 @@ def test_the_trade_off_is_drawn_from_records(tmp_path):
 
 
 def test_a_score_over_steps_is_drawn_a_line_a_sampler(tmp_path):
-    def record(steps, value, sampler="dpm", seed=0, **more):
+    def record(steps, value, sampler="dpm", seed=0, run="r", **more):
         sampling = {"sampler": sampler, "steps": steps, "eta": 0.0, "order": 2, **more}
-        return Record("fd_x", value, {"num": 10}, {"run": "r", "step": 1, "seed": seed, "sampling": sampling})
+        return Record("fd_x", value, {"num": 10}, {"run": run, "step": 1, "seed": seed, "sampling": sampling})
 
     rows = [record(20, 0.2), record(10, 0.3), record(10, 0.4, order=3), record(50, 0.1, "ddim")]
     found = {"dpm, order 2": [(10, 0.3), (20, 0.2)], "dpm, order 3": [(10, 0.4)], "ddim, order 2": [(50, 0.1)]}
     assert by_steps.lines(rows) == found
+    newer = record(30, 0.2, "ddim", run=str(Path("r").resolve()), churn=0.0)  # named otherwise, and with one more setting
+    assert by_steps.lines([*rows, newer]) == {**found, "ddim, order 2": [(30, 0.2), (50, 0.1)]}
     by_steps.plot(rows, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     for bad, message in [
         (rows[:1], "a curve needs two or more"),
         ([rows[0], rows[0]], "dpm, 20 steps: two scores of the same sampling"),
         ([rows[0], record(10, 0.3, seed=1)], "seed 0 against 1"),
+        ([rows[0], record(10, 0.3, run="s")], "run r against s"),
         ([rows[0], Record("fd_x", 1.0, {"num": 10}, {"folder": "f"})], "tells no steps"),
         ([rows[0], Record("kid_x", 1.0, {"num": 10}, rows[1].subject)], "nothing to compare"),
     ]:
