@@ -86,6 +86,13 @@ def captions(config: "Config", prompt: str) -> Any:
     return np.frombuffer(text.ljust(length, b"\0"), np.uint8)[None]
 
 
+def caption_shape(many: Any) -> Any:
+    """Of one of many captions."""
+    import jax
+
+    return jax.ShapeDtypeStruct(many.shape[1:], many.dtype)
+
+
 class Prior:
     """The diffusion of an autoencoder's latents: its stage of training, and sampling."""
 
@@ -128,7 +135,10 @@ class Prior:
         from jgen.errors import UserError
 
         if jax.tree.map(jnp.shape, params["net"]) != jax.tree.map(jnp.shape, fresh["net"]):
-            raise UserError(f"prior: latents of {self.grid} are not those of the autoencoder it begins from")
+            raise UserError(
+                f"first={self.config.first}, latents of {self.grid}: not the autoencoder that the prior begins from; "
+                "give it that one's settings"
+            )
         if not self.config.scale:
             fresh_extra = {**fresh_extra, "scale": self.measured_scale(params)}
         return {**fresh, **{k: v for k, v in params.items() if k != "prior"}}, fresh_extra
@@ -259,5 +269,6 @@ class Prior:
             options=config.sampling,
             validate=validate,
             evaluate=evaluate,
+            told={} if self.examples is None else {"caption": caption_shape(self.examples)},
             begin=self.begin,
         )

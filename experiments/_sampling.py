@@ -46,7 +46,7 @@ class Solver:
     each step but the last of heun, dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde."""
     steps: int = 18
     order: int = 2
-    """Of dpm, dpm_singlestep, dpm_sde, unipc and lms, 1 to 3."""
+    """Of dpm, dpm_singlestep, dpm_sde and unipc 1 to 3, of lms 1 or more."""
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
     variance: Variance = "small"
@@ -198,9 +198,12 @@ GONE = 200.0
 
 
 def chain_levels(options: TimedSolver, chain: "Schedule") -> Any:
-    """The same from the last level of a chain, or GONE, to its first."""
+    """The same from the last level of a chain, or GONE, to its first. Raises UserError for more steps than the chain has."""
     from jgen import sigmas
+    from jgen.errors import UserError
 
+    if options.steps > len(chain):
+        raise UserError(f"steps={options.steps}: must be from 1 to the schedule's {len(chain)}")
     ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE)
     return levels(options, *ends, lambda steps, most: sigmas.of_schedule(chain, steps, most))
 

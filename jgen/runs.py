@@ -41,6 +41,8 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry
     main = jax.process_index() == 0
     again = f"python -m {module} train --run {folder}"
     stages, earlier = _begin(experiment, config, mesh)
+    if earlier is not None:  # before anything is written, since what does not fit is refused
+        jax.eval_shape(stages[0].create, jax.random.key(0), earlier)
     if main:
         write_config(folder, module, preset, config)
     for stage in stages:

@@ -89,6 +89,8 @@ def test_weights_of_a_network_within_containers(fakes, tmp_path):
     found = load_weights(path)
     assert set(found) == {"freqs", "enc.16x16_conv.weight", "enc.16x16_conv.bias"}
     np.testing.assert_array_equal(found["enc.16x16_conv.weight"], weight)
+    path.write_bytes(pickle.dumps({"ema": net, "loss_fn": network(fakes, "")}, 4))  # an object without tensors
+    assert set(load_weights(path)) == set(found)
     path.write_bytes(pickle.dumps({"G": layer, "G_ema": layer}, 4))
     assert set(load_weights(path)) == {"G.weight", "G.bias", "G_ema.weight", "G_ema.bias"}
 

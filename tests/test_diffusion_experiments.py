@@ -22,6 +22,7 @@ from jgen.metrics.record import Record
 from jgen.objectives import diffusion, vlb
 from jgen.samplers import clip, image_keys
 from jgen.samplers.common import shorten
+from jgen.train.summary import batch_shapes
 from tests import tiny
 from tests.tiny import configured, shape_of, stages
 
@@ -40,6 +41,7 @@ def test_latent_diffusion_in_its_forms(flags):
 def test_latent_diffusion_of_captions():
     _, second = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text")
     assert shape_of(second, guidance=3.0, prompt="a red A on blue") == (3, 16, 16, 3)
+    assert batch_shapes(second)["caption"].shape == (second.data.batch_size, 48)  # what a dry run takes for a batch
     with pytest.raises(ValueError, match="prompt: 60 bytes long; captions of glyphs have at most 48"):
         shape_of(second, prompt="a" * 60)
     dit = ["--prior", "dit", "--width", "16", "--depth", "1"]
@@ -192,6 +194,7 @@ def test_ddim_takes_an_image_to_noise_and_back(tmp_path):
     assert next(r["value"] for r in records if r["metric"].startswith("psnr_db of DDIM there and back, 100")) >= 30
 
 
+@pytest.mark.slow
 def test_pixels_count_by_their_absolute_or_squared_difference():
     random = np.random.default_rng(0)
     losses = []

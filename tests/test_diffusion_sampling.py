@@ -354,3 +354,5 @@ def test_steps_that_cannot_be_are_refused():
             shape_of(tiny.stage(), sampler=sampler, steps=0)
     with pytest.raises(ValueError, match="steps=41: must be from 1 to the schedule's 40"):
         shape_of(tiny.stage(), steps=41)
+    with pytest.raises(ValueError, match="steps=41: must be from 1 to the schedule's 40"):
+        shape_of(tiny.stage(), sampler="dpm", steps=41)

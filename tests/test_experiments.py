@@ -170,6 +170,7 @@ def test_stages_follow_on_each_begun_from_what_the_last_one_made(tmp_path):
         Experiment([experiment.stages[0]] * 2)
 
 
+@pytest.mark.slow
 def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
     """The autoencoder of a finished run, for another prior; the run itself ends in a prior of another kind."""
     from experiments import latent_diffusion
@@ -190,6 +191,11 @@ def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
     first = load(tmp_path / "one", MESH, stage="autoencoder")
     assert (stage.name, first.stage.name) == ("diffusion", "autoencoder")
     jax.tree.map(np.testing.assert_array_equal, state.params["net"], first.params["net"])
+    for flags in (["--latent-channels", "3"], ["--first", "vq"]):
+        unlike = configured(*flags, "--train.begin-from", str(tmp_path / "one" / "autoencoder"))
+        with pytest.raises(ValueError, match="not the autoencoder that the prior begins from"):
+            train("experiments.latent_diffusion", "digits", latent_diffusion.build, unlike, tmp_path / "two", False)
+    assert not (tmp_path / "two").exists()  # where the right settings may be given next
     with pytest.raises(ValueError, match="stage=nothing: .* has none of this name; there are autoencoder, diffusion"):
         load(tmp_path / "one", MESH, stage="nothing")
 

@@ -49,6 +49,7 @@ def test_schedule_tables(path):
         schedule, index = make_schedule(name, text), oracle[f"in/{name}/index"]
         for table, values in TABLES.items():
             oracle.check(f"out/{name}/{table}", values(schedule)[index])
+        oracle.check(f"out/{name}/sum_alphas_cumprod", schedule.alpha_bar.sum(keepdims=True))
 
 
 @pytest.mark.parametrize("path", files("diffusion", "respacing"))

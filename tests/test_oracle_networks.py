@@ -60,6 +60,9 @@ def test_u_nets_of_edm(kind, path):
     o = Oracle(path)
     config = {k: v for k, v in o.config.items() if k != "network"}
     net, variables = EDM[kind](convert.load_weights(path), **config)
+    # The snapshots of training hold more than the network, and that wrapped.
+    snapshot = {f"ema.model.{k}": v for k, v in convert.load_weights(path).items()} | {"augment_pipe.Hz_geom": np.ones(3)}
+    jax.tree.map(np.testing.assert_array_equal, EDM[kind](snapshot, **config)[1], variables)
     inputs = {"x": jnp.asarray(o.nhwc("in/x")), **{k: jnp.asarray(o[f"in/{k}"]) for k in ("class_labels", "augment_labels")}}
     noise = jnp.asarray(o["in/t_noise_labels"])
 

@@ -1,7 +1,8 @@
 """Weights of NVIDIA's EDM -> `jgen.models.edm`.
 
 The arguments are those of the reference constructors (a pickle of theirs holds them as init_kwargs). Names may begin with
-"model.", as in the published networks, which wrap the U-Net in a preconditioner. Query, key and value channels stand as
+"model.", as in the published networks, which wrap the U-Net in a preconditioner, and with "ema." before that, as in the
+snapshots of training, which hold the augmentation besides. Query, key and value channels stand as
 [head, c, 3] there and as [3, head, c] here.
 """
 
@@ -80,7 +81,9 @@ def _variables(net: Any, weights: Mapping[str, np.ndarray], size: int, channels:
     shapes = param_shapes(net.init, jnp.zeros((1, size, size, channels)), jnp.zeros(1), **inputs)
     # Filters are made here from their taps, and noise levels are the preconditioner's.
     made_here = ("resample_filter", "u")
-    used = {k.removeprefix("model."): v for k, v in weights.items() if k.split(".")[-1] not in made_here}
+    of_snapshot = {k.removeprefix("ema."): v for k, v in weights.items() if k.startswith("ema.")}
+    given = (of_snapshot or weights).items()
+    used = {k.removeprefix("model."): v for k, v in given if k.split(".")[-1] not in made_here}
 
     def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if ".qkv." in name:

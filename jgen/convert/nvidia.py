@@ -120,9 +120,10 @@ def load_pickle(path: Path) -> dict[str, np.ndarray]:
     Raises UserError for a file that asks for anything but tensors and networks.
     """
     content = _Unpickler(io.BytesIO(path.read_bytes()), path).load()
-    networks = {"": content} if isinstance(content, Module) else {k: v for k, v in content.items() if isinstance(v, Module)}
+    parts = {"": content} if isinstance(content, Module) else {k: v for k, v in content.items() if isinstance(v, Module)}
+    networks = {name: tensors for name, part in parts.items() if (tensors := part.tensors())}  # a loss is an object without any
     if not networks:
         raise UserError(f"{path}: holds no network")
     if len(networks) == 1:
-        return next(iter(networks.values())).tensors()
-    return {f"{name}.{k}": v for name, network in networks.items() for k, v in network.tensors().items()}
+        return next(iter(networks.values()))
+    return {f"{name}.{k}": v for name, tensors in networks.items() for k, v in tensors.items()}

@@ -56,9 +56,9 @@ def flops(stage: Stage, mesh: Mesh) -> float:
 
 
 def batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
-    """The batch of a stage as shapes: images, and labels where the set has them."""
+    """The batch of a stage as shapes: images, labels where the set has them, and what else the stage reads."""
     lead = (stage.train.scan, stage.data.batch_size) if stage.train.scan > 1 else (stage.data.batch_size,)
     shapes = {"image": jax.ShapeDtypeStruct((*lead, *stage.data.shape), jnp.float32)}
     if stage.data.num_classes:
         shapes["label"] = jax.ShapeDtypeStruct(lead, jnp.int32)
-    return shapes
+    return shapes | {name: jax.ShapeDtypeStruct((*lead, *one.shape), one.dtype) for name, one in stage.told.items()}
