@@ -56,9 +56,7 @@ def main(
 
 def _train(module: str, build: Callable[[Any], Any], presets: Mapping[str, Any], args: list[str]) -> None:
     run, preset = _peek(args, "run"), _peek(args, "preset")
-    stored = _stored(run) if run else None
-    if stored and stored["module"] != module:
-        raise UserError(f"run={run}: is a run of {stored['module']}, not of {module}")
+    stored = _stored(run, module) if run else None
     name = preset or (stored["preset"] if stored else next(iter(presets)))
     if name not in presets:
         raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
@@ -156,7 +154,7 @@ def _run(module: str, presets: Mapping[str, Any], args: list[str]) -> tuple[Path
     if not name and {"-h", "--help"} & set(args):
         return "", first
     folder = Path(name) if name else newest_run(Path("runs") / module.split(".")[-1])
-    return folder, _config(type(first), _stored(folder, True))
+    return folder, _config(type(first), _stored(folder, module, must=True))
 
 
 def _sampling(module: str, config: Any, must: bool) -> list[Any]:
@@ -189,13 +187,17 @@ def _config(kind: type, stored: Any) -> Any:
     return dataclasses.replace(config, mesh=MeshConfig())
 
 
-def _stored(folder: Any, must: bool = False) -> dict[str, Any] | None | Any:
+def _stored(folder: Any, module: str, must: bool = False) -> dict[str, Any] | None | Any:
+    """What config.json of a run of this experiment says, None where there is none. Raises UserError where it must."""
     path = Path(folder) / "config.json"
     if path.is_file():
         try:
-            return json.loads(path.read_text())
+            stored = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise UserError(f"{path}: not JSON ({error})") from error
+        if stored["module"] != module:
+            raise UserError(f"run={folder}: is a run of {stored['module']}, not of {module}")
+        return stored
     if must:
         raise UserError(f"run={folder}: no run there (it has no config.json)")
     return None

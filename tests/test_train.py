@@ -314,6 +314,14 @@ def test_help_does_not_import_jax(tmp_path, args):
     assert "--sampling.steps" in done.stdout or "--steps" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+def test_a_run_of_another_experiment_is_refused(tmp_path, capsys, command):
+    (tmp_path / "config.json").write_text(json.dumps({"module": "experiments.edm", "preset": "digits", "config": {}}))
+    with pytest.raises(SystemExit, match="2"):
+        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, [command, "--run", str(tmp_path)])
+    assert capsys.readouterr().err == f"error: run={tmp_path}: is a run of experiments.edm, not of experiments.ddpm\n"
+
+
 def test_dry_run_shows_parameters_flops_and_memory_and_trains_nothing(tmp_path):
     done = tiny.run("-m", "experiments.ddpm", "--dry-run", *tiny.FLAGS["ddpm"], cwd=tmp_path)
     assert "output_blocks_0_0" in done.stdout
