@@ -94,7 +94,7 @@ def test_guidance_of_every_parametrisation(path):
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1)[:, 0]
 
     x = jnp.asarray(oracle.nhwc("in/x"))
-    hat, wide = x / alpha[:, None, None, None], (alpha * level)[:, None, None, None]
+    hat = x / alpha[:, None, None, None]
 
     def noise_of(denoise, x=hat, sigma=level):
         return (x - denoise(x, sigma)) / sigma[:, None, None, None]
@@ -104,9 +104,13 @@ def test_guidance_of_every_parametrisation(path):
         form = edm.chain(chain, ours) if ours else None
 
         def denoiser(label, form=form, theirs=theirs):
-            if form is None:  # score = -eps / sigma, in coordinates x_t
-                eps = lambda x, time: -network(x, time, label) * wide  # noqa: E731
-                return edm.denoiser(eps, edm.chain(chain))
+            if form is None:  # of x_t = alpha x; by Tweedie's formula
+
+                def by_score(x, sigma):
+                    a, s = (v[:, None, None, None] for v in (1 / jnp.sqrt(1 + sigma**2), sigma))
+                    return x + s**2 * a * network(a * x, edm.chain(chain).noise(sigma), label)
+
+                return by_score
             return edm.denoiser(lambda x, time: network(x, time, label), form)
 
         null = jnp.full_like(y, 3)
@@ -121,11 +125,11 @@ def test_guidance_of_every_parametrisation(path):
                 np.testing.assert_allclose(once(hat, level), free(hat, level), atol=1e-4)
             led = guidance.classifier_denoiser(denoiser(None), log_probability, scale)
             oracle.check(f"out/classifier/{theirs}/scale{scale}", noise_of(led), image=True)
-        if form is not None:  # six steps of DPM-Solver++(2M), even in time, scale 3
-            times = curve.times(6)
-            start = jnp.asarray(oracle.nhwc("in/x_T")) / curve.alpha(times[0])
-            images = samplers.dpm_solver(guidance.cfg(denoiser(y), denoiser(null), 3.0), start, curve.sigma(times))
-            oracle.check(f"out/sample_cfg/{theirs}", curve.alpha(times[-1]) * np.asarray(images), image=True)
+        # Six steps of DPM-Solver++(2M), even in time, scale 3.
+        times = curve.times(6)
+        start = jnp.asarray(oracle.nhwc("in/x_T")) / curve.alpha(times[0])
+        images = samplers.dpm_solver(guidance.cfg(denoiser(y), denoiser(null), 3.0), start, curve.sigma(times))
+        oracle.check(f"out/sample_cfg/{theirs}", curve.alpha(times[-1]) * np.asarray(images), image=True)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "respacing"))

@@ -31,9 +31,12 @@ ODE = {
     "ralston": (samplers.heun, {"alpha": 2 / 3}, 2),
     "dpm_2": (samplers.dpm_2, {}, 2),
     "lms2": (samplers.lms, {"order": 2}, 2),
+    "lms3": (samplers.lms, {"order": 3}, 3),
     "dpm1": (samplers.dpm_solver, {"order": 1}, 1),
+    "dpm++1s": (samplers.dpm_solver, {"order": 1, "method": "singlestep"}, 1),
     "dpm++2m": (samplers.dpm_solver, {"order": 2}, 2),
-    "dpm++3m": (samplers.dpm_solver, {"order": 3}, 2),  # its first step is of order 1
+    "dpm++3m": (samplers.dpm_solver, {"order": 3}, 2),  # as in the authors' code
+    "dpm3m": (samplers.dpm_solver, {"order": 3, "of": "noise"}, 2),
     "dpm2m": (samplers.dpm_solver, {"order": 2, "of": "noise"}, 2),
     "dpm++2s": (samplers.dpm_solver, {"order": 2, "method": "singlestep"}, 2),
     "dpm++2s taylor": (samplers.dpm_solver, {"order": 2, "method": "singlestep", "form": "taylor"}, 2),
@@ -41,6 +44,7 @@ ODE = {
     "unipc3": (samplers.unipc, {"order": 3}, 3),
     "generalized": (samplers.ablation, {}, 2),
     "sde without noise": (lambda d, x, s: samplers.dpmpp_multistep_sde(d, x, s, None, eta=0.0), {}, 2),
+    "sde3 without noise": (lambda d, x, s: samplers.dpmpp_multistep_sde(d, x, s, None, eta=0.0, order=3), {}, 2),
 }
 
 

@@ -43,7 +43,10 @@ def _differences(weights: Sequence[float], columns: Sequence[Sequence[float]]) -
 
 
 def _multistep(lam: np.ndarray, i: int, order: int, weights: tuple[float, float, float], form: Form) -> list[float]:
-    """The combination of the evaluations at i, i - 1, i - 2 that makes step i, of the given order."""
+    """The combination of the evaluations at i, i - 1, i - 2 that makes step i, of the given order.
+
+    As in the authors' code, d2 is half of the second derivative where the weight `three` is for the whole of it.
+    """
     one, two, three = weights
     if order == 1:
         return [one]
@@ -160,9 +163,10 @@ def dpm_solver(
     """Images [B, H, W, C] from x = sigmas[0] * noise; as many evaluations as sigmas has intervals.
 
     of: "data" is DPM-Solver++, "noise" DPM-Solver. multistep: one evaluation a step, orders 1 to 3, lower at the start and,
-    below 10 steps with lower_order_final, at the end. singlestep: a step of order k takes k intervals; `orders` default
-    to `orders_of`. A last level of 0 is reached by a step of first order. Deterministic: keys are not used. Raises
-    UserError for other orders.
+    below 10 steps with lower_order_final, at the end; order 3 is the authors' code, which gives the second derivative half of
+    its weight in a Taylor series, and so converges with order 2 (`unipc` and singlestep do with 3). singlestep: a step of
+    order k takes k intervals; `orders` default to `orders_of`. A last level of 0 is reached by a step of first order.
+    Deterministic: keys are not used. Raises UserError for other orders.
     """
     if order not in (1, 2, 3):
         raise UserError(f"order={order}: must be 1, 2 or 3")
