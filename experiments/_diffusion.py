@@ -41,6 +41,8 @@ class Knobs:
     """Steps of it."""
     final_learning_rate: float = 0.05
     """Share of the learning rate that a cosine falls to by the last step; 1 keeps it constant, as the papers do."""
+    clip: float = 1.0
+    """Greatest norm of the gradient of all weights, scaled down where above; 0 leaves it as it is."""
     ema: float = 0.995
     """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
 
@@ -170,13 +172,17 @@ def song_unet(config: Knobs, kind: Literal["ddpmpp", "ncsnpp"], attention: Seque
 
 
 def optimizer(config: Knobs, steps: int) -> Any:
-    """Adam with clipped gradients, its rate warmed up and then falling along a cosine."""
+    """Adam with clipped gradients, its rate warmed up and then falling along a cosine. Raises UserError for clip below 0."""
     import optax
 
+    from jgen.errors import UserError
     from jgen.train.rates import warmup_cosine
 
     rate = warmup_cosine(config.learning_rate, steps, config.warmup, config.final_learning_rate)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    if config.clip < 0:
+        raise UserError(f"clip={config.clip}: must be a norm above 0, or 0 for none")
+    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    return optax.chain(clip, optax.adam(rate))
 
 
 def mean_loss(loss: Any) -> Any:

@@ -58,6 +58,7 @@ PRESETS = {
         learning_rate=1e-3,
         warmup=19_531,
         final_learning_rate=1.0,
+        clip=0.0,
         ema=0.99929,  # half-life of 500,000 images
         augment=0.12,
     ),

@@ -19,6 +19,7 @@ from experiments import ddpm
 from experiments._bound import bound
 from experiments._diffusion import CIFAR10, FASHION_MNIST, ChainName, paper_steps
 from experiments._sampling import SamplerName, Variance
+from jgen.config import DataConfig
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
@@ -48,7 +49,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(**FASHION_MNIST),
     "cifar10": Config(
-        **{**CIFAR10, "learning_rate": 1e-4, "warmup": 0},
+        **{**CIFAR10, "data": DataConfig("cifar10", batch_size=128), "learning_rate": 1e-4, "warmup": 0, "clip": 0.0},
         train=paper_steps(500_000),
         sampling=Sampling(steps=4000),
         num_res_blocks=3,

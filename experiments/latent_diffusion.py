@@ -142,6 +142,7 @@ PRESETS = {
         learning_rate=1e-4,
         warmup=0,
         final_learning_rate=1.0,
+        clip=0.0,
         ema=0.9999,
     ),
 }

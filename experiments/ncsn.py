@@ -74,6 +74,8 @@ class Config:
     """Steps of it."""
     final_learning_rate: float = 0.05
     """Share of the learning rate that a cosine falls to by the last step; 1 keeps it constant, as the papers do."""
+    clip: float = 1.0
+    """Greatest norm of the gradient of all weights, scaled down where above; 0 leaves it as it is."""
     ema: float = 0.99
     """Decay of the weights' moving average (NCSNv2, technique 5), reached as (1 + step) / (10 + step) grows."""
 
@@ -100,6 +102,7 @@ PRESETS = {
         learning_rate=1e-4,
         warmup=1,
         final_learning_rate=1.0,
+        clip=0.0,
         ema=0.999,
     ),
 }

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import cascade, ddpm, guided, latent_diffusion
 from experiments._agreement import agreement
-from experiments._diffusion import schedule
+from experiments._diffusion import optimizer, schedule
 from experiments._first_stage import first_stage, reconstructor
 from jgen.config import DataConfig
 from jgen.data import open_source, resolve
@@ -90,7 +90,7 @@ def test_a_first_stage_of_another_size_is_refused():
     first, second = stages(latent_diffusion, "latent_diffusion")
     other = stages(latent_diffusion, "latent_diffusion", "--latent-channels", "2")[0]
     earlier = jax.eval_shape(other.init, jax.random.key(0))
-    with pytest.raises(ValueError, match="prior: latents of .* are not those of the autoencoder it begins from"):
+    with pytest.raises(ValueError, match="first=kl, latents of .*: not the autoencoder that the prior begins from"):
         jax.eval_shape(second.create, jax.random.key(0), earlier)
     state = jax.eval_shape(second.create, jax.random.key(0), jax.eval_shape(first.init, jax.random.key(0)))
     assert set(state.params) == {"net", "critic", "prior"}
@@ -157,6 +157,16 @@ def test_the_trade_off_is_drawn_from_records(tmp_path):
         trade_off.plot(rows, tmp_path / "x.png", x="fd")
     with pytest.raises(ValueError, match="no record is named"):
         trade_off.curves([Record("fd", 1.0, {}, {})])
+
+
+def test_gradients_are_clipped_where_asked_for():
+    gradient = {"w": jnp.array([3.0, 4.0])}
+    for norm, seen in ((1.0, 0.2), (0.0, 1.0)):
+        adam = optimizer(ddpm.Config(clip=norm), 10)
+        _, (_, (moments, *_)) = adam.update(gradient, adam.init(gradient), gradient)
+        np.testing.assert_allclose(moments.mu["w"], 0.1 * seen * gradient["w"], rtol=1e-6)
+    with pytest.raises(ValueError, match="clip=-1.0: must be a norm above 0, or 0 for none"):
+        optimizer(ddpm.Config(clip=-1.0), 10)
 
 
 def test_a_score_over_steps_is_drawn_a_line_a_sampler(tmp_path):
