@@ -86,13 +86,6 @@ def captions(config: "Config", prompt: str) -> Any:
     return np.frombuffer(text.ljust(length, b"\0"), np.uint8)[None]
 
 
-def caption_shape(many: Any) -> Any:
-    """Of one of many captions."""
-    import jax
-
-    return jax.ShapeDtypeStruct(many.shape[1:], many.dtype)
-
-
 class Prior:
     """The diffusion of an autoencoder's latents: its stage of training, and sampling."""
 
@@ -269,6 +262,6 @@ class Prior:
             options=config.sampling,
             validate=validate,
             evaluate=evaluate,
-            told={} if self.examples is None else {"caption": caption_shape(self.examples)},
+            told={} if self.examples is None else {"caption": self.examples[0]},
             begin=self.begin,
         )

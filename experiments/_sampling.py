@@ -199,11 +199,9 @@ GONE = 200.0
 
 def chain_levels(options: TimedSolver, chain: "Schedule") -> Any:
     """The same from the last level of a chain, or GONE, to its first. Raises UserError for more steps than the chain has."""
-    from jgen import sigmas
-    from jgen.errors import UserError
+    from jgen import schedules, sigmas
 
-    if options.steps > len(chain):
-        raise UserError(f"steps={options.steps}: must be from 1 to the schedule's {len(chain)}")
+    schedules.check_steps(len(chain), options.steps)
     ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE)
     return levels(options, *ends, lambda steps, most: sigmas.of_schedule(chain, steps, most))
 

@@ -58,8 +58,8 @@ class Stage:
     validate: LossFn | None = None
     """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""
     evaluate: Evaluate | None = None
-    told: Mapping[str, jax.ShapeDtypeStruct] = dataclasses.field(default_factory=dict)
-    """What its losses read of an example besides image and label, such as a caption."""
+    told: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """What its losses read of an example besides image and label, such as a caption: one of each."""
     begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
 

@@ -156,6 +156,12 @@ def named(name: Name, steps: int) -> Schedule:
     return make(steps, beta_1 * scale, beta_T * scale)
 
 
+def check_steps(total: int, count: int) -> None:
+    """Raises UserError for more steps than the total, or none."""
+    if not 1 <= count <= total:
+        raise UserError(f"steps={count}: must be from 1 to the schedule's {total}")
+
+
 def evenly(total: int, count: int) -> np.ndarray:
     """`count` of the `total` steps, evenly spaced, both ends included (a single one is step 0).
 
@@ -164,8 +170,7 @@ def evenly(total: int, count: int) -> np.ndarray:
     >>> evenly(1000, 4).tolist()
     [0, 333, 666, 999]
     """
-    if not 1 <= count <= total:
-        raise UserError(f"steps={count}: must be from 1 to the schedule's {total}")
+    check_steps(total, count)
     stride = (total - 1) / (count - 1) if count > 1 else 0.0
     return np.round(np.cumsum(np.append(0.0, np.full(count - 1, stride)))).astype(np.int64)
 
@@ -199,8 +204,7 @@ def shifted(total: int, count: int, spacing: Literal["uniform", "quad"] = "unifo
     >>> shifted(1000, 4).tolist()
     [1, 251, 501, 751]
     """
-    if not 1 <= count <= total:
-        raise UserError(f"steps={count}: must be from 1 to the schedule's {total}")
+    check_steps(total, count)
     uniform = np.arange(0, total, total // count)
     steps = 1 + (uniform if spacing == "uniform" else (np.linspace(0, np.sqrt(total * 0.8), count) ** 2).astype(int))
     return np.unique(steps[steps < total])

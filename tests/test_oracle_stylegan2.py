@@ -199,8 +199,8 @@ def check_gradients(o, phase, grads, scale=1.0):
 def test_losses_of_every_phase(path):
     o = Oracle(path)
     weights = convert.load_weights(path)
-    g, made = convert.stylegan2.generator(convert.stylegan2.part(weights, "G"), **o.config["G"])
-    d, variables = convert.stylegan2.discriminator(convert.stylegan2.part(weights, "D"), **o.config["D"])
+    g, made = convert.stylegan2.generator(convert.part(weights, "G"), **o.config["G"])
+    d, variables = convert.stylegan2.discriminator(convert.part(weights, "D"), **o.config["D"])
     nets = stylegan.Nets(
         map=lambda p, z, c: g.apply({"params": p}, z, c, method="map"),
         synthesize=lambda p, ws, noise: g.apply({"params": p}, ws, noise, method="synthesize"),

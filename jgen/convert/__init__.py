@@ -7,9 +7,10 @@ Files are read without running code from them; a converter fails with the names 
 """
 
 from jgen.convert import adm, diffusers, dit, edm, feature_nets, latent_diffusion, minilm, ncsn, score_sde, stylegan1, stylegan2
+from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "score_sde",
+    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "score_sde",
     "stylegan1", "stylegan2",
 ]  # fmt: skip

@@ -70,6 +70,11 @@ def _names(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + more if names else "none"
 
 
+def part(weights: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The weights of one network of a file that holds several, such as G_ema."""
+    return {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
+
+
 def join_qkv(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """diffusers' weights with to_q, to_k and to_v joined under the name "qkv"."""
     joined = {}

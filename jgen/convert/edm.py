@@ -2,8 +2,8 @@
 
 The arguments are those of the reference constructors (a pickle of theirs holds them as init_kwargs). Names may begin with
 "model.", as in the published networks, which wrap the U-Net in a preconditioner, and with "ema." before that, as in the
-snapshots of training, which hold the augmentation besides. Query, key and value channels stand as
-[head, c, 3] there and as [3, head, c] here.
+snapshots of training, which hold the augmentation besides. Query, key and value channels stand as [head, c, 3] there and as
+[3, head, c] here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.convert.common import Path, fill, param_shapes, to_linen
+from jgen.convert.common import Path, fill, param_shapes, part, to_linen
 from jgen.models.edm import DhariwalUNet, SongUNet
 
 
@@ -81,8 +81,7 @@ def _variables(net: Any, weights: Mapping[str, np.ndarray], size: int, channels:
     shapes = param_shapes(net.init, jnp.zeros((1, size, size, channels)), jnp.zeros(1), **inputs)
     # Filters are made here from their taps, and noise levels are the preconditioner's.
     made_here = ("resample_filter", "u")
-    of_snapshot = {k.removeprefix("ema."): v for k, v in weights.items() if k.startswith("ema.")}
-    given = (of_snapshot or weights).items()
+    given = (part(weights, "ema") or weights).items()
     used = {k.removeprefix("model."): v for k, v in given if k.split(".")[-1] not in made_here}
 
     def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

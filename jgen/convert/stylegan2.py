@@ -13,11 +13,6 @@ from jgen.convert.common import fill, param_shapes, to_linen
 from jgen.models.gan.stylegan2 import Discriminator, Generator
 
 
-def part(weights: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """The weights of one network of a file that holds several, such as G_ema."""
-    return {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-
-
 def generator(
     weights: Mapping[str, np.ndarray],
     *,
