@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments._diffusion import asked, null_label, optimizer
+from experiments._diffusion import null_label, optimizer
 from experiments._editing import edits, told_of
+from experiments._judge import asked, borrow, guide, heard, steered
 from experiments._sampling import bounded, check, free_guidance, from_noise, levels
 
 if TYPE_CHECKING:
@@ -63,14 +64,16 @@ class Continuous:
         made = self.net.init(key, jnp.zeros((1, *self.config.data.shape)), jnp.zeros((1,)), label, **more)
         return {"net": made["params"]}, {}
 
-    def denoiser(self, params: Any, options: Any, label: Any) -> Any:
+    def denoiser(self, params: Any, extra: Any, options: Any, label: Any) -> Any:
         """(x, sigma) -> the clean image, guided and bounded as the options say."""
         from jgen.objectives import edm
 
         def call(x, sigma, label):
-            return edm.denoiser(lambda x, noise: self.apply(params["net"], x, noise, label), self.precondition)(x, sigma)
+            told = heard(self.config, label)
+            return edm.denoiser(lambda x, noise: self.apply(params["net"], x, noise, told), self.precondition)(x, sigma)
 
-        return bounded(options, free_guidance(self.config, options, call, label))
+        by = guide(options, extra, label, self.config.data.shape)
+        return steered(options, bounded(options, free_guidance(self.config, options, call, label)), by)
 
     def grid(self, options: Any) -> Any:
         return levels(options, *self.ends, self.by_time)
@@ -80,7 +83,7 @@ class Continuous:
         import jax.numpy as jnp
 
         check(options, self.config.sampling)
-        denoise = self.denoiser(params, options, asked(self.config, keys, options.label))
+        denoise = self.denoiser(params, extra, options, asked(self.config, keys, options))
         return jnp.clip(from_noise(denoise, options, keys, self.config.data.shape, self.grid(options)), -1, 1)
 
     def edits(self) -> "dict[str, Picture]":
@@ -88,7 +91,7 @@ class Continuous:
         options = self.config.sampling
 
         def denoiser_of(params, extra, label):
-            return self.denoiser(params, options, label)
+            return self.denoiser(params, extra, options, label)
 
         return edits(options, denoiser_of, self.grid, told_of(self.config))
 
@@ -119,6 +122,7 @@ class Continuous:
             sample=self.sample,
             on_request=self.edits(),
             options=config.sampling,
+            borrow=borrow,
             validate=self.objective(train=False),
             evaluate=loss_by_level(config, self.apply, self.precondition, self.noise_levels, self.ends),
         )

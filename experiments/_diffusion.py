@@ -113,14 +113,6 @@ def classes(config: Knobs) -> int:
     return classes_of(config.data, config.conditional) + (config.drop_label > 0)
 
 
-def asked(config: Knobs, keys: Any, label: int) -> Any:
-    """The class of every image: `label`, or one drawn for each where it is -1; None for an unconditional model."""
-    from jgen import samplers
-    from jgen.data import classes_of
-
-    return samplers.class_labels(keys, label, classes_of(config.data, config.conditional))
-
-
 def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> "UNet":
     """ADM's U-Net of so many output channels, unconditional unless `config.conditional`."""
     import jax.numpy as jnp

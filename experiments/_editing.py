@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from experiments._diffusion import asked
+from experiments._judge import asked
 from experiments._sampling import CONTINUOUS, DISCRETE, Solver, chain_levels, from_noise, solve
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def told_of(config: Any) -> Callable[[Mapping[str, Any], Any], Any]:
     """`told` of a model of classes: the class asked for, or that of the held-out image."""
 
     def told(batch, keys):
-        label = asked(config, keys, config.sampling.label)
-        return batch["label"] if label is not None and config.sampling.label < 0 else label
+        label = asked(config, keys, config.sampling)
+        own = label is not None and config.sampling.label < 0 and config.data.num_classes
+        return batch["label"] if own else label
 
     return told
 

@@ -90,8 +90,9 @@ class Prior:
     """The diffusion of an autoencoder's latents: its stage of training, and sampling."""
 
     def __init__(self, config: "Config", net: "AutoencoderKL | VQModel", first: "Stage"):
-        self.config, self.net, self.first, self.chain = config, net, first, schedule(config)
         self.text, self.conditional = config.condition == "text", config.condition != "none"
+        self.config = replace(config, conditional=self.conditional)
+        self.net, self.first, self.chain = net, first, schedule(config)
         self.null = 0 if self.text else config.data.num_classes
         self.grid = net.grid(*config.data.shape[:2])
         self.apply, self.fresh = prior_network(config)
@@ -175,8 +176,9 @@ class Prior:
         from jgen.errors import UserError
 
         check(options, self.config.sampling, OF_CHAIN)
-        if options.threshold:
-            raise UserError(f"threshold={options.threshold}: is for pixels, and these are latents")
+        for name in ("threshold", "classifier", "classifier_scale"):
+            if value := getattr(options, name):
+                raise UserError(f"{name}={value}: is for pixels, and these are latents")
         if self.text and options.label != -1:
             raise UserError(f"label={options.label}: this model takes captions; say --prompt")
         if self.text:

@@ -16,24 +16,30 @@ if TYPE_CHECKING:
 
 SamplerName = Literal[
     "ddim", "ddpm", "heun", "euler", "euler_ancestral", "dpm_2", "dpm_2_ancestral", "dpm", "dpm_singlestep", "dpm_sde",
-    "dpmpp_2s_ancestral", "dpmpp_sde", "unipc", "lms",
+    "dpmpp_2s_ancestral", "dpmpp_sde", "unipc", "lms", "plms", "dpm_adaptive", "rk45",
 ]  # fmt: skip
 DISCRETE = ("ddim", "ddpm")
 """Those of the discrete coordinates; all others are of the continuous ones."""
 CHURNED = ("heun", "euler", "dpm_2")
 OF_ORDER = ("dpm", "dpm_singlestep", "dpm_sde", "unipc", "lms")
-CONTINUOUS = (*CHURNED, *OF_ORDER, "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
+ADAPTIVE = ("dpm_adaptive", "rk45")
+"""Those with steps of their own, as short as a tolerance asks for."""
+STEPPED = (*CHURNED, *OF_ORDER, "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "plms")
+CONTINUOUS = (*STEPPED, *ADAPTIVE)
 Variance = Literal["small", "large", "learned_range"]
 
 HEEDED: Mapping[str, Sequence[str]] = {
     "eta": ("ddim",),
     "variance": ("ddpm",),
-    "order": OF_ORDER,
+    "order": (*OF_ORDER, "dpm_adaptive"),
+    "of": ("dpm", "dpm_singlestep", "dpm_adaptive"),
+    "tolerance": ADAPTIVE,
+    "steps": (*DISCRETE, *STEPPED),
     "resamplings": ("ddpm",),
     **{name: CHURNED for name in ("churn", "churn_from", "churn_to", "churn_noise")},
 }
 """Options that are for some samplers alone, and which."""
-OF_CHAIN = {**HEEDED, "grid": CONTINUOUS, "sigma_min": CONTINUOUS}
+OF_CHAIN = {**HEEDED, "grid": STEPPED, "sigma_min": CONTINUOUS}
 """The same of a model with a chain, whose steps the samplers of the discrete coordinates take."""
 
 
@@ -43,10 +49,15 @@ class Solver:
 
     sampler: SamplerName = "heun"
     """ddpm is ancestral sampling, dpm multistep DPM-Solver++, dpm_sde the same with noise. One network call a step, but two in
-    each step but the last of heun, dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde."""
+    each step but the last of heun, dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde, and in the first of plms.
+    dpm_adaptive and rk45 (Dormand and Prince's) choose their own steps, by the tolerance."""
     steps: int = 18
     order: int = 2
-    """Of dpm, dpm_singlestep, dpm_sde and unipc 1 to 3, of lms 1 or more."""
+    """Of dpm, dpm_singlestep, dpm_sde and unipc 1 to 3, of dpm_adaptive 2 or 3, of lms 1 or more."""
+    of: Literal["data", "noise"] = "data"
+    """Of dpm, dpm_singlestep and dpm_adaptive, what they interpolate: the clean image is DPM-Solver++, noise DPM-Solver."""
+    tolerance: float = 0.01
+    """Of dpm_adaptive and rk45: error of a step, absolute and relative."""
     eta: float = 0.0
     """Noise of DDIM: 0 none, 1 as much as ancestral sampling."""
     variance: Variance = "small"
@@ -68,6 +79,10 @@ class Solver:
     """Class of all images; -1 draws one for each. For a class-conditional model."""
     guidance: float = 1.0
     """Classifier-free guidance, u + guidance (c - u): 1 is without. For a model trained with drop_label."""
+    classifier: str = ""
+    """A run of experiments.classifier with --noisy, whose gradient guides too, or guides a model without classes to one."""
+    classifier_scale: float = 0.0
+    """Scale of its gradient: 0 is without."""
     guidance_from: float = 0.0
     """Guide only at noise levels sigma above this one"""
     guidance_to: float = 1e9
@@ -142,7 +157,7 @@ def free_guidance(
     scale = options.guidance
     if scale == 1:
         return plain
-    if label is None:
+    if not config.conditional:
         raise UserError(f"guidance={scale}: this model is not class-conditional; train one with --conditional --drop-label 0.1")
     if not config.drop_label:
         raise UserError(f"guidance={scale}: the model was trained with all labels; train one with --drop-label 0.1")
@@ -156,7 +171,8 @@ def within(options: Solver, guided: Any, plain: Any, level: Callable[[Any], Any]
 
     if options.guidance_from <= 0 and options.guidance_to >= 1e9:
         return guided
-    return interval(guided, plain, options.guidance_from, options.guidance_to, level)
+    own_times = options.sampler in ADAPTIVE
+    return interval(guided, plain, options.guidance_from, options.guidance_to, level, by_image=own_times)
 
 
 def level_of(chain: "Schedule") -> Callable[[Any], Any]:
@@ -201,7 +217,8 @@ def chain_levels(options: TimedSolver, chain: "Schedule") -> Any:
     """The same from the last level of a chain, or GONE, to its first. Raises UserError for more steps than the chain has."""
     from jgen import schedules, sigmas
 
-    schedules.check_steps(len(chain), options.steps)
+    if options.sampler not in ADAPTIVE:
+        schedules.check_steps(len(chain), options.steps)
     ends = float(chain.sigma[0]), min(float(chain.sigma[-1]), GONE)
     return levels(options, *ends, lambda steps, most: sigmas.of_schedule(chain, steps, most))
 
@@ -235,9 +252,31 @@ def solve(denoise: "Denoise", options: Solver, keys: Any, x: Any, grid: Any) -> 
         return samplers.dpmpp_multistep_sde(denoise, x, grid, keys, order=options.order)
     if name in ("unipc", "lms"):
         return getattr(samplers, name)(denoise, x, grid, order=options.order)
-    return samplers.dpm_solver(
-        denoise, x, grid, order=options.order, method="singlestep" if name == "dpm_singlestep" else "multistep"
-    )
+    if name == "plms" or name in ADAPTIVE:
+        return finished(denoise, to_least(denoise, options, x, grid), grid[-2])
+    method = "singlestep" if name == "dpm_singlestep" else "multistep"
+    return samplers.dpm_solver(denoise, x, grid, order=options.order, method=method, of=options.of)
+
+
+def to_least(denoise: "Denoise", options: Solver, x: Any, grid: Any) -> Any:
+    """x at the last level of the grid above 0, by a sampler that does not go on to 0."""
+    from jgen import samplers
+
+    if len(grid) == 2:  # a single step, which is the last one
+        return x
+    if options.sampler == "plms":
+        return samplers.plms(denoise, x, grid[:-1])
+    tolerance = dict(rtol=options.tolerance, atol=options.tolerance)
+    if options.sampler == "rk45":
+        return samplers.rk45(denoise, x, grid[-2], grid[0], **tolerance)
+    return samplers.dpm_adaptive(denoise, x, grid[-2], grid[0], order=options.order, of=options.of, **tolerance)
+
+
+def finished(denoise: "Denoise", x: Any, sigma: float) -> Any:
+    """The clean image of x at a small noise level."""
+    import jax.numpy as jnp
+
+    return denoise(x, jnp.full(len(x), sigma, x.dtype))
 
 
 def by_chain(

@@ -4,7 +4,7 @@
     python -m experiments.cascade --preset glyphs            # 8 -> 16 -> 32: an hour or so on 2 CPU cores
     python -m experiments.cascade --preset fashion_mnist     # 7 -> 14 -> 28: at most 30 minutes on 2 CPU cores
     python -m experiments.cascade --preset imagenet256       # the paper's run, for accelerators
-    python -m experiments.cascade sample --augment 0.1 --sampler heun --base-sampler ddpm --base-steps 100
+    python -m experiments.cascade sample --augment 0.1 --samplers ddpm heun --steps-each 100 18
 
 The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are told how
 much, so that they forgive the faults of the stage before; how much is put on when sampling is --augment. Of held-out images,
@@ -15,7 +15,7 @@ much, so that they forgive the faults of the stage before; how much is put on wh
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jgen
 from experiments import ddpm
@@ -23,7 +23,6 @@ from experiments._diffusion import (
     ChainKnobs,
     ChainName,
     Prediction,
-    asked,
     classes,
     mean_loss,
     null_label,
@@ -32,6 +31,7 @@ from experiments._diffusion import (
     unet,
 )
 from experiments._editing import begun, blocks_out, edit_levels, inpaint, redraw, rows, taken_out, told_of
+from experiments._judge import Judge, asked, borrow, guide, heard, settings
 from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check, for_sampler
 from jgen.config import DataConfig, TrainConfig
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling(TimedSolver):
-    """Of every stage, or of the base with settings of its own."""
+    """Of every stage, or of each with a sampler and steps of its own."""
 
     sampler: SamplerName = "dpm"
     steps: int = 25
-    base_sampler: Literal["", SamplerName] = ""
-    """In place of sampler for the base stage alone."""
-    base_steps: int = 0
-    """In place of steps for the base stage alone."""
+    samplers: tuple[SamplerName, ...] = ()
+    """In place of sampler, that of each stage, from the smallest images up."""
+    steps_each: tuple[int, ...] = ()
+    """In place of steps, those of each stage."""
     augment: float = 0.1
     """Deviation of the noise that is put on the smaller image of a super-resolution stage."""
 
@@ -164,9 +164,8 @@ Draw = Callable[[int, Sampling, Any, Any], Any]
 
 def of_stage(i: int, options: Sampling) -> Sampling:
     """The options of stage i, without what its sampler does not heed."""
-    if i == 0:
-        options = replace(options, sampler=options.base_sampler or options.sampler, steps=options.base_steps or options.steps)
-    return for_sampler(options, OF_CHAIN)
+    own = {"sampler": options.samplers, "steps": options.steps_each}
+    return for_sampler(replace(options, **{name: values[i] for name, values in own.items() if values}), OF_CHAIN)
 
 
 class Cascade:
@@ -232,12 +231,10 @@ class Cascade:
 
         if not 0 <= options.augment <= self.config.most_augment:
             raise UserError(f"augment={options.augment}: must be from 0 to the {self.config.most_augment} it was trained with")
-        check(
-            options,
-            self.config.sampling,
-            OF_CHAIN,
-            (options.sampler, *([options.base_sampler] if options.base_sampler else [])),
-        )
+        for name in ("samplers", "steps_each"):
+            if (given := len(getattr(options, name))) not in (0, len(self.players)):
+                raise UserError(f"{name}: {given} given, for the {len(self.players)} stages {', '.join(self.players)}")
+        check(options, self.config.sampling, OF_CHAIN, options.samplers)
         low = images = None
         for i in range(last + 1):
             stage_keys, noise_keys = (jax.vmap(lambda k, n=n: jax.random.fold_in(k, n))(keys) for n in (1000 + i, 2000 + i))
@@ -249,20 +246,28 @@ class Cascade:
 
     def network(self, i: int, params: Any, low: Any) -> ddpm.Raw:
         apply = self.apply(i, low)
-        return lambda x, t, label: apply(params[self.players[i]], x, t, label)
+        return lambda x, t, label: apply(params[self.players[i]], x, t, heard(self.config, label))
 
-    def anew(self, params: Any, label: Any) -> Draw:
+    def judge(self, i: int, options: Sampling, extra: Any, label: Any) -> Judge | None:
+        """The one of stage i, where a classifier guides and knows images of its size, or of none of the stages."""
+        shapes = [(side, side, self.config.data.shape[-1]) for side in self.config.sizes]
+        if options.classifier and shapes[i] != (known := tuple(settings(options).data.shape)) and known in shapes:
+            return None
+        return guide(options, extra, label, shapes[i])
+
+    def anew(self, params: Any, extra: Any, label: Any) -> Draw:
         """Draws images of any stage from noise."""
 
         def draw(i, options, keys, low):
             shape = (self.config.sizes[i],) * 2 + self.config.data.shape[-1:]
-            return ddpm.draw(self.config, options, self.network(i, params, low), label, keys, shape)
+            by = self.judge(i, options, extra, label)
+            return ddpm.draw(self.config, options, self.network(i, params, low), label, keys, shape, by=by)
 
         return draw
 
-    def sample(self, last: int, params: Any, keys: Any, options: Sampling) -> Any:
+    def sample(self, last: int, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
         """Images of stage `last`. Raises UserError as `through` does."""
-        return self.through(last, keys, options, self.anew(params, asked(self.config, keys, options.label)))
+        return self.through(last, keys, options, self.anew(params, extra, asked(self.config, keys, options)))
 
     def edits(self, last: int) -> dict[str, "Picture"]:
         """Held-out images, of the size of stage `last`, edited.
@@ -274,8 +279,9 @@ class Cascade:
 
         config, options, sizes = self.config, self.config.sampling, self.config.sizes
 
-        def denoiser(i, options, params, low, label):
-            return ddpm.denoising(config, options, self.network(i, params, low), label)
+        def denoiser(i, options, params, extra, low, label):
+            by = self.judge(i, options, extra, label)
+            return ddpm.denoising(config, options, self.network(i, params, low), label, by=by)
 
         def inpainted(params, extra, key, batch):
             many, keys = begun(options, key, batch)
@@ -284,7 +290,7 @@ class Cascade:
 
             def draw(i, options, keys, low):
                 known, hidden = shrink(images, sizes[i]), jnp.asarray(blocks_out(out, sizes[i], sizes[i]))
-                denoise = denoiser(i, options, params, low, label)
+                denoise = denoiser(i, options, params, extra, low, label)
                 return inpaint(options, denoise, keys, known, hidden, edit_levels(self.chain, options))
 
             found, out = self.through(last, keys, options, draw), blocks_out(out, sizes[last], sizes[last])
@@ -294,12 +300,12 @@ class Cascade:
         def edited(params, extra, key, batch):
             many, keys = begun(options, key, batch)
             images, label, given = many["image"], told_of(config)(many, keys), []
-            anew = self.anew(params, label)
+            anew = self.anew(params, extra, label)
 
             def draw(i, options, keys, low):
                 if i > 0:
                     return anew(i, options, keys, low)
-                denoise, small = denoiser(i, options, params, low, label), shrink(images, sizes[0])
+                denoise, small = denoiser(i, options, params, extra, low, label), shrink(images, sizes[0])
                 found, noised, level = redraw(options, denoise, keys, small, edit_levels(self.chain, options))
                 given.append(noised / (1 + level))
                 return found
@@ -326,9 +332,10 @@ class Cascade:
             optimizers={player: optimizer(config, train.steps)},
             ema={player: ramped(config.ema)},
             supports=frozenset(("dtype", "remat")),
-            sample=lambda params, extra, keys, options: self.sample(i, params, keys, options),
+            sample=lambda params, extra, keys, options: self.sample(i, params, extra, keys, options),
             on_request=self.edits(i),
             options=config.sampling,
+            borrow=borrow,
             validate=self.objective(i, train=False),
             evaluate=mean_loss(self.objective(i, train=False)),
             begin=lambda params, extra, fresh, fresh_extra: ({**fresh, **params}, fresh_extra),

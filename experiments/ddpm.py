@@ -15,12 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jgen
+from experiments import classifier
 from experiments._bound import bound
 from experiments._diffusion import (
     CIFAR10,
     FASHION_MNIST,
     ChainKnobs,
-    asked,
     both,
     classes,
     null_label,
@@ -30,6 +30,7 @@ from experiments._diffusion import (
     unet,
 )
 from experiments._editing import edit_levels, edits, told_of
+from experiments._judge import Judge, asked, borrow, guide, heard, steered, steered_predictor
 from experiments._sampling import (
     OF_CHAIN,
     SamplerName,
@@ -43,7 +44,7 @@ from experiments._sampling import (
 )
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment, Stage
+    from jgen.experiment import Experiment, Picture, Stage
     from jgen.models.unet import UNet
     from jgen.types import Denoise, Params, Predict
 
@@ -95,15 +96,16 @@ def network(config: Config) -> "UNet":
 def raw(config: Config, params: "Params") -> Raw:
     """The network as it is: (x_t, t, label) -> what it predicts."""
     net = network(config)
-    return lambda x, t, label: net.apply({"params": params["net"]}, x, t, label)
+    return lambda x, t, label: net.apply({"params": params["net"]}, x, t, heard(config, label))
 
 
 def predicting(
-    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, null: Any = None, pixels: bool = True
-) -> "Predict":
+    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, null: Any = None, pixels: bool = True,
+    by: Judge | None = None,
+) -> "Predict":  # fmt: skip
     """(x_t, t) -> the clean image, guided as the options say: what every discrete-time sampler takes.
 
-    pixels: it is kept within [-1, 1]. null: as of `free_guidance`.
+    pixels: it is kept within [-1, 1]. null: as of `free_guidance`. by: what judges images of the label, where one does.
     """
     from jgen.objectives import diffusion
 
@@ -113,12 +115,13 @@ def predicting(
         return diffusion.predictor(lambda x, t: network(x, t, label), chain, config.prediction)(x, t)
 
     guided = free_guidance(config, options, call, label, null, level_of(chain))
-    return bounded(options, guided) if pixels else guided
+    return steered_predictor(options, bounded(options, guided) if pixels else guided, by, level_of(chain))
 
 
 def denoising(
-    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, null: Any = None, pixels: bool = True
-) -> "Denoise":
+    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, null: Any = None, pixels: bool = True,
+    by: Judge | None = None,
+) -> "Denoise":  # fmt: skip
     """(x, sigma) -> the same: what the samplers of the continuous coordinates take."""
     from jgen.objectives import edm
 
@@ -128,7 +131,7 @@ def denoising(
         return edm.denoiser(lambda x, t: network(x, t, label), form)(x, sigma)
 
     guided = free_guidance(config, options, call, label, null)
-    return bounded(options, guided) if pixels else guided
+    return steered(options, bounded(options, guided) if pixels else guided, by)
 
 
 def predictor(config: Config, params: "Params", label: Any = None, options: Sampling = Sampling()) -> "Predict":
@@ -137,17 +140,11 @@ def predictor(config: Config, params: "Params", label: Any = None, options: Samp
 
 
 def draw(
-    config: ChainKnobs,
-    options: TimedSolver,
-    network: Raw,
-    label: Any,
-    keys: Any,
-    shape: tuple[int, ...],
-    null: Any = None,
-    pixels: bool = True,
-) -> Any:
-    """Images, or latents, of a network by any sampler, guided or not. null, pixels: as of `predicting`."""
-    predict, denoise = (make(config, options, network, label, null, pixels) for make in (predicting, denoising))
+    config: ChainKnobs, options: TimedSolver, network: Raw, label: Any, keys: Any, shape: tuple[int, ...], null: Any = None,
+    pixels: bool = True, by: Judge | None = None,
+) -> Any:  # fmt: skip
+    """Images, or latents, of a network by any sampler, guided or not. null, pixels, by: as of `predicting`."""
+    predict, denoise = (make(config, options, network, label, null, pixels, by) for make in (predicting, denoising))
     return by_chain(schedule(config), options, predict, denoise, keys, shape)
 
 
@@ -156,16 +153,28 @@ def heeded(options: Sampling) -> Mapping[str, Sequence[str]]:
     return {name: takers for name, takers in OF_CHAIN.items() if name != "variance" or options.bound_steps == -1}
 
 
-def sampler(config: Config):
-    """The experiment's `sample`."""
+def sampler(config: Config, own: classifier.Config | None = None):
+    """The experiment's `sample`. own: settings of the classifier that it trains as a stage, where it does."""
     import jax.numpy as jnp
 
     def sample(params, extra, keys, options: Sampling):
         check(options, config.sampling, heeded(options))
-        label = asked(config, keys, options.label)
-        return jnp.clip(draw(config, options, raw(config, params), label, keys, config.data.shape), -1, 1)
+        label = asked(config, keys, options)
+        by = guide(options, extra, label, config.data.shape, own and (own, params.get("classifier")))
+        return jnp.clip(draw(config, options, raw(config, params), label, keys, config.data.shape, by=by), -1, 1)
 
     return sample
+
+
+def editing(config: Config, own: classifier.Config | None = None) -> "dict[str, Picture]":
+    """The experiment's edited images; own: as of `sampler`."""
+    options = config.sampling
+
+    def denoiser_of(params, extra, label):
+        by = guide(options, extra, label, config.data.shape, own and (own, params.get("classifier")))
+        return denoising(config, options, raw(config, params), label, by=by)
+
+    return edits(options, denoiser_of, partial(edit_levels, schedule(config)), told_of(config))
 
 
 def loss_by_time(config: Config, apply):
@@ -238,9 +247,6 @@ def stage(config: Config, name: str, objective, evaluate, extra: Any = None) -> 
         label = jnp.zeros((1,), jnp.int32) if classes(config) else None
         return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]}, extra or {}
 
-    def denoiser_of(params, extra, label):
-        return denoising(config, config.sampling, raw(config, params), label)
-
     how = dict(conditional=config.conditional, drop_label=config.drop_label, null_label=null_label(config))
     return Stage(
         name=name,
@@ -252,8 +258,9 @@ def stage(config: Config, name: str, objective, evaluate, extra: Any = None) -> 
         ema={"net": ramped(config.ema)},
         supports=frozenset(("dtype", "remat")),
         sample=sampler(config),
-        on_request=edits(config.sampling, denoiser_of, partial(edit_levels, schedule(config)), told_of(config)),
+        on_request=editing(config),
         options=config.sampling,
+        borrow=borrow,
         validate=objective(apply, **how, train=False),
         evaluate=evaluate(apply),
     )

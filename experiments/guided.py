@@ -16,27 +16,23 @@ fashion_mnist: a held-out classifier agrees with 95 % of the labels asked for.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jgen
 from experiments import classifier, ddpm
-from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, asked, paper_steps
-from experiments._editing import edit_levels, edits, told_of
-from experiments._sampling import GONE, by_chain, check, level_of, within
+from experiments._diffusion import FASHION_MNIST, ChainName, Prediction, paper_steps
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment, Picture
-    from jgen.types import Denoise, Params, Predict
+    from jgen.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class Sampling(ddpm.Sampling):
     guidance: float = 2.0
     """Classifier-free guidance, u + guidance (c - u): 1 is without."""
-    classifier_scale: float = 0.0
-    """Scale of the classifier's gradient: 0 is without."""
+    classifier: str = ""
+    """A run of experiments.classifier with --noisy, in place of the classifier that this experiment trains."""
 
 
 @dataclass(frozen=True)
@@ -105,85 +101,6 @@ def of_classifier(config: Config) -> classifier.Config:
     )
 
 
-class Judged:
-    """A model whose samples a classifier of noisy images steers."""
-
-    def __init__(self, config: Config):
-        from jgen import sigmas
-        from jgen.objectives import edm
-
-        self.config, self.chain = config, ddpm.schedule(config)
-        self.judge, self.form = classifier.network(of_classifier(config)), edm.chain(self.chain)
-        # Of a cosine chain's last steps nothing can be seen, but DDIM moves x_0 by sigma times the gradient: 20,000.
-        self.gone = float(sigmas.time_at(self.chain, GONE))
-
-    def log_probability(self, params: "Params", label: Any) -> Any:
-        """(x_t, t) -> log p(label | x_t) [B]."""
-        import jax
-        import jax.numpy as jnp
-
-        def log_probability(x, t):
-            logits = self.judge.apply({"params": params["classifier"]}, x, t)[1]
-            found = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
-            return jnp.where(t <= self.gone, found, 0.0)
-
-        return log_probability
-
-    def predictor(self, params: "Params", options: Sampling, label: Any) -> "Predict":
-        """(x_t, t) -> the clean image, steered by the classifier where the options say so."""
-        import jax.numpy as jnp
-
-        from jgen.samplers import guidance
-
-        predict = ddpm.predicting(self.config, options, ddpm.raw(self.config, params), label)
-        if not self.asked_for(params, options):
-            return predict
-        steered = guidance.classifier(predict, self.log_probability(params, label), options.classifier_scale)
-        freely = lambda x, t: predict(x, t)._replace(guide=jnp.zeros_like(x))  # noqa: E731
-        return within(options, steered, freely, level_of(self.chain))
-
-    def denoiser(self, params: "Params", options: Sampling, label: Any) -> "Denoise":
-        """(x, sigma) -> the same, in the coordinates of the continuous samplers: the classifier knows x_t = c_in x."""
-        from jgen.arrays import wide
-        from jgen.samplers import guidance
-
-        denoise = ddpm.denoising(self.config, options, ddpm.raw(self.config, params), label)
-        if not self.asked_for(params, options):
-            return denoise
-        judge = self.log_probability(params, label)
-
-        def at_level(x, sigma):
-            return judge(wide(self.form.scale(sigma), x) * x, self.form.noise(sigma))
-
-        return within(options, guidance.classifier_denoiser(denoise, at_level, options.classifier_scale), denoise)
-
-    def asked_for(self, params: "Params", options: Sampling) -> bool:
-        """Whether the classifier has a say. Raises UserError where it should have, and is not trained yet."""
-        from jgen.errors import UserError
-
-        if options.classifier_scale and "classifier" not in params:
-            raise UserError(f"classifier_scale={options.classifier_scale}: the classifier is not trained yet")
-        return bool(options.classifier_scale)
-
-    def sample(self, params: Any, extra: Any, keys: Any, options: Sampling) -> Any:
-        """Images by any sampler."""
-        import jax.numpy as jnp
-
-        check(options, self.config.sampling, ddpm.heeded(options))
-        label = asked(self.config, keys, options.label)
-        predict, denoise = (make(params, options, label) for make in (self.predictor, self.denoiser))
-        return jnp.clip(by_chain(self.chain, options, predict, denoise, keys, self.config.data.shape), -1, 1)
-
-    def edits(self) -> "dict[str, Picture]":
-        """Held-out images edited."""
-        options = self.config.sampling
-
-        def denoiser_of(params, extra, label):
-            return self.denoiser(params, options, label)
-
-        return edits(options, denoiser_of, partial(edit_levels, self.chain), told_of(self.config))
-
-
 def curve(config: Config, sample):
     """The evaluation: by scale, how often the feature network's own classifier agrees with the label asked for, and the
     precision (fidelity) and recall (diversity) of the samples against as many held-out images."""
@@ -231,12 +148,13 @@ def build(config: Config) -> "Experiment":
         raise UserError(
             f"drop_label={config.drop_label}: guidance needs a conditional model that was trained without labels too"
         )
-    judged, own = Judged(config), of_classifier(config)
+    own = of_classifier(config)
+    sample = ddpm.sampler(config, own)
     first = ddpm.stage(
         config, "model", ddpm.simple_objective(config), lambda apply: ddpm.with_bound(config, ddpm.loss_by_time(config, apply))
     )
     options = replace(config.sampling, classifier_scale=0.0)  # there is none yet
-    first = replace(first, sample=judged.sample, options=options, on_request=judged.edits())
+    first = replace(first, sample=sample, options=options, on_request=ddpm.editing(config, own))
     judge, loss = classifier.network(own), classifier.objective(own, "classifier")
 
     def init(key):
@@ -248,7 +166,7 @@ def build(config: Config) -> "Experiment":
         """The model as it was trained, and a fresh classifier."""
         return {**fresh, "net": params["net"]}, extra
 
-    by_scale = ddpm.with_bound(config, curve(config, judged.sample))
+    by_scale = ddpm.with_bound(config, curve(config, sample))
     rate = warmup_cosine(3e-3, own.train.steps, 100)
     second = replace(
         first,

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import jgen
 from experiments import _sampling
 from experiments._diffusion import mean_loss, optimizer, paper_steps
-from experiments._editing import edits
-from experiments._sampling import CONTINUOUS, DISCRETE, SamplerName, Solver, bounded, check, from_noise
+from experiments._editing import edits, told_of
+from experiments._judge import Judge, asked, borrow, guide, steered, steered_score
+from experiments._sampling import CONTINUOUS, DISCRETE, STEPPED, SamplerName, Solver, bounded, check, from_noise
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ DENOISING = (*DISCRETE, *CONTINUOUS)
 HEEDED = {
     **_sampling.HEEDED,
     **{name: OWN for name in ("steps_each", "denoise")},
-    **{name: DENOISING for name in ("steps", "grid", "sigma_min", "threshold")},
+    **{name: DENOISING for name in ("sigma_min", "threshold")},
+    "grid": (*DISCRETE, *STEPPED),
     "step_size": ("annealed",),
 }
 """Options that are for some samplers alone."""
@@ -135,7 +137,7 @@ def network(config: Config) -> tuple[Any, Callable[[Any], Any]]:
     return NCSN(config.channels, channels, levels=config.levels), index
 
 
-def denoising(apply: Callable[..., Any], params: Any, options: Sampling) -> "Denoise":
+def denoising(apply: Callable[..., Any], params: Any, options: Sampling, by: Judge | None = None) -> "Denoise":
     """(x, sigma) -> the clean image, of images in [-1, 1]: their levels are twice those of images in [0, 1]."""
     import jax.numpy as jnp
 
@@ -145,7 +147,7 @@ def denoising(apply: Callable[..., Any], params: Any, options: Sampling) -> "Den
         inside, level = 0.5 * (x + 1), jnp.broadcast_to(0.5 * sigma, x.shape[:1])
         return x + 2 * wide(level, x) ** 2 * apply(params["net"], inside, level)
 
-    return bounded(options, denoise)
+    return steered(options, bounded(options, denoise), by)
 
 
 def grid_of(config: Config, options: Sampling) -> Any:
@@ -174,13 +176,15 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
 
     def sample(params, extra, keys, options):
         check(options, config.sampling, HEEDED)
-        for name in ("guidance", "label"):
-            if getattr(options, name) != getattr(Sampling, name):
-                raise UserError(f"{name}={getattr(options, name)}: this model is not class-conditional")
+        if options.guidance != 1:
+            raise UserError(f"guidance={options.guidance}: this model is not class-conditional; try --classifier")
+        by = guide(options, extra, asked(config, keys, options), shape)
         if options.sampler in OWN:
             field = lambda x, sigma: apply(params["net"], x, sigma)  # noqa: E731
-            return jnp.clip(2 * langevin(field, keys, options) - 1, -1, 1)
-        denoise = denoising(apply, params, options)
+            # Of images in [0, 1], whose levels are half of those that the judge knows.
+            led = steered_score(options, field, by, lambda x, sigma: 2 * x - 1, lambda sigma: 2 * sigma)
+            return jnp.clip(2 * langevin(led, keys, options) - 1, -1, 1)
+        denoise = denoising(apply, params, options, by)
         return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(config, options)), -1, 1)
 
     return sample
@@ -221,11 +225,14 @@ def build(config: Config) -> "Experiment":
             sample=sampler(config, apply),
             on_request=edits(
                 config.sampling,
-                lambda params, extra, told: denoising(apply, params, config.sampling),
+                lambda params, extra, label: denoising(
+                    apply, params, config.sampling, guide(config.sampling, extra, label, config.data.shape)
+                ),
                 partial(grid_of, config),
-                lambda batch, keys: None,
+                told_of(config),
             ),
             options=config.sampling,
+            borrow=borrow,
             validate=loss,
             evaluate=mean_loss(loss),
         )

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments import _sampling
-from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, asked, null_label, optimizer, paper_steps, song_unet, unet
+from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, null_label, optimizer, paper_steps, song_unet, unet
 from experiments._editing import edits, told_of
+from experiments._judge import Judge, asked, borrow, guide, heard, steered, steered_score
 from experiments._sampling import (
     CONTINUOUS,
     DISCRETE,
@@ -42,10 +43,11 @@ OWN = ("pc", "ode")
 PC_ALONE = ("predictor", "corrector", "corrector_steps", "snr")
 DENOISING = (*DISCRETE, *CONTINUOUS)
 HEEDED = {
-    **_sampling.HEEDED,
+    **{name: takers for name, takers in _sampling.HEEDED.items() if name != "tolerance"},  # the likelihood heeds it too
     **{name: ("pc",) for name in PC_ALONE},
-    **{name: DENOISING for name in ("grid", "sigma_min", "threshold")},
-    "steps": ("pc", *DENOISING),
+    **{name: DENOISING for name in ("sigma_min", "threshold")},
+    "grid": _sampling.STEPPED,
+    "steps": ("pc", *_sampling.HEEDED["steps"]),
 }
 """Options that are for some samplers alone."""
 
@@ -66,7 +68,7 @@ class Sampling(TimedSolver):
     snr: float = 0.16
     """Of the corrector: how long its steps are."""
     tolerance: float = 1e-4
-    """Of ode, relative and absolute; and of the likelihood that `evaluate` gives."""
+    """Of ode, dpm_adaptive and rk45, relative and absolute; and of the likelihood that `evaluate` gives."""
 
 
 @dataclass(frozen=True)
@@ -149,21 +151,32 @@ def time_levels(whole: "SDE", steps: int) -> Any:
         return np.append(np.asarray(whole.std(t) / whole.mean(t), np.float64), 0.0)
 
 
-def guided(config: Config, apply: Callable[..., Any], params: Any, options: Sampling, label: Any) -> Any:
+def guided(
+    config: Config, apply: Callable[..., Any], params: Any, options: Sampling, label: Any, by: Judge | None = None
+) -> Any:
     """(x, t) -> the score, guided as the options say."""
     whole = process(config)
 
+    from jgen.arrays import wide
+
     def call(x, t, label):
-        return apply(params["net"], x, t, label)
+        return apply(params["net"], x, t, heard(config, label))
 
-    return free_guidance(config, options, call, label, level=lambda t: whole.std(t) / whole.mean(t))
+    def level(t):
+        return whole.std(t) / whole.mean(t)
+
+    score = free_guidance(config, options, call, label, level=level)
+    return steered_score(options, score, by, lambda x, t: x / wide(whole.mean(t), x), level)
 
 
-def denoising(config: Config, apply: Callable[..., Any], params: Any, options: Sampling, label: Any) -> "Denoise":
+def denoising(
+    config: Config, apply: Callable[..., Any], params: Any, options: Sampling, label: Any, by: Judge | None = None
+) -> "Denoise":
     """(x, sigma) -> the clean image that the score shows."""
     from jgen import sde
 
-    return bounded(options, sde.denoiser(process(config), guided(config, apply, params, options, label)))
+    plain = bounded(options, sde.denoiser(process(config), guided(config, apply, params, options, label)))
+    return steered(options, plain, by)
 
 
 def grid_of(config: Config, options: Sampling) -> Any:
@@ -193,17 +206,18 @@ def sampler(config: Config, apply: Callable[..., Any]) -> "Sample":
 
     def sample(params, extra, keys, options):
         check(options, config.sampling, HEEDED)
-        label = asked(config, keys, options.label)
+        label = asked(config, keys, options)
+        by = guide(options, extra, label, shape)
         if options.sampler not in OWN:
-            denoise = denoising(config, apply, params, options, label)
+            denoise = denoising(config, apply, params, options, label, by)
             return jnp.clip(from_noise(denoise, options, keys, shape, grid_of(config, options)), -1, 1)
         x = whole.prior_std * samplers.noise(keys, shape)
         if options.sampler == "pc":
-            return jnp.clip(by_pc(x, keys, guided(config, apply, params, options, label), options), -1, 1)
+            return jnp.clip(by_pc(x, keys, guided(config, apply, params, options, label, by), options), -1, 1)
         tolerance = dict(rtol=options.tolerance, atol=options.tolerance)
 
         def score(x, t, label=None):
-            return guided(config, apply, params, options, label)(x, t)
+            return guided(config, apply, params, options, label, guide(options, extra, label, shape))(x, t)
 
         return jnp.clip(probability_flow.flow(whole, score, x, *(() if label is None else (label,)), **tolerance), -1, 1)
 
@@ -277,11 +291,14 @@ def build(config: Config) -> "Experiment":
             sample=sampler(config, apply),
             on_request=edits(
                 config.sampling,
-                lambda params, extra, label: denoising(config, apply, params, config.sampling, label),
+                lambda params, extra, label: denoising(
+                    config, apply, params, config.sampling, label, guide(config.sampling, extra, label, config.data.shape)
+                ),
                 partial(grid_of, config),
                 told_of(config),
             ),
             options=config.sampling,
+            borrow=borrow,
             validate=objective(False),
             evaluate=likelihood(config, apply),
         )

@@ -58,10 +58,16 @@ class Stage:
     validate: LossFn | None = None
     """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""
     evaluate: Evaluate | None = None
+    borrow: Callable[[Any], Extra] | None = None
+    """(options) -> what sampling by them takes from other runs, such as a classifier that guides: it joins `extra`."""
     told: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """What its losses read of an example besides image and label, such as a caption: one of each."""
     begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
+
+    def extra_for(self, extra: Extra, options: Any) -> Extra:
+        """What `sample`, pictures and the evaluation are given as their extra."""
+        return {**extra, **self.borrow(options)} if self.borrow else extra
 
     def create(self, key: Key, earlier: tuple[Params, Extra] | None = None) -> TrainState:
         """The state at step 0."""
@@ -105,7 +111,7 @@ def _cause(stage: Stage, params: Params, extra: Extra, bad: np.ndarray, *, seed:
     """Where the sampler of the first bad image went wrong, as far as it checks itself."""
     assert stage.sample is not None
     keys, chosen = image_keys(seed, 1, int(np.argmax(bad))), stage.options if options is None else options
-    sample, on_host = stage.sample, jax.device_get((params, extra))
+    sample, on_host = stage.sample, jax.device_get((params, stage.extra_for(extra, chosen)))
     found = explain(lambda params, extra, keys: sample(params, extra, keys, chosen), *on_host, keys)
     return f": {found}" if found else ""
 
@@ -130,8 +136,8 @@ def drawn(
         raise UserError(f"{stage.name}: has no sampler")
     size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
     check_choices(chosen)
-    sampler = _compiled(stage.sample, mesh, chosen, size)
-    return (sampler(params, extra, seed, start) for start in range(0, num, size))
+    sampler, whole = _compiled(stage.sample, mesh, chosen, size), stage.extra_for(extra, chosen)
+    return (sampler(params, whole, seed, start) for start in range(0, num, size))
 
 
 @functools.lru_cache(16)
@@ -209,7 +215,13 @@ def load(folder: str | Path, mesh: Mesh | None = None, sampling: Any = None, sta
 def check_sampling(stage: Stage, options: Any) -> None:
     """Raises UserError for options of sampling that can't work, without sampling."""
     if (sample := stage.sample) is not None:
-        jax.eval_shape(lambda key: sample(*stage.init(key), image_keys(0, 1), options), jax.random.key(0))
+
+        def once(key: Key) -> Array:
+            params, extra = stage.init(key)
+            return sample(params, {**extra, **borrowed}, image_keys(0, 1), options)
+
+        borrowed = stage.extra_for({}, options)
+        jax.eval_shape(once, jax.random.key(0))
 
 
 def restore(stage: Stage, path: Path, mesh: Mesh) -> tuple[int, TrainState] | None:

@@ -100,9 +100,9 @@ def test_a_cascade_must_fit_its_set():
     with pytest.raises(ValueError, match=r"sizes=\(3, 8\): each must divide the next"):
         stages(cascade, "cascade", "--sizes", "3", "8")
     base, last = stages(cascade, "cascade", "--base-steps", "9")
-    assert shape_of(last, base_sampler="ddpm", base_steps=4) == (3, 8, 8, 1)
+    assert shape_of(last, samplers=("ddpm", "heun"), steps_each=(4, 3)) == (3, 8, 8, 1)
     with pytest.raises(ValueError, match="steps=99: must be from 1 to the schedule's 40"):
-        shape_of(last, base_sampler="ddim", base_steps=99)
+        shape_of(last, samplers=("ddim", "dpm"), steps_each=(99, 2))
     assert (base.train.steps, last.train.steps) == (9, 4)
     assert shape_of(base) == (3, 4, 4, 1)
     assert shape_of(last, sampler="ddim") == (3, 8, 8, 1)

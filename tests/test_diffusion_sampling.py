@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
+from experiments import _judge, cascade, ddpm, edm, flow_matching, guided, improved_ddpm, latent_diffusion, ncsn, score_sde
 from experiments._diffusion import schedule
 from experiments._editing import blocks_out, edits, filled, latents_out, taken_out
-from experiments._sampling import SamplerName, chain_levels, levels
+from experiments._sampling import ADAPTIVE, SamplerName, chain_levels, levels
 from jgen import schedules, sigmas
 from jgen.samplers import image_keys
 from tests import tiny
@@ -42,7 +42,8 @@ def usual(module, sampler):
 def test_a_model_runs_under_any_sampler_and_guidance(module, sampler, weights):
     name = module.__name__.split(".")[-1]
     stage, params, extra = weights(module, name)
-    changes: dict = dict(sampler=sampler, steps=3, guidance=2.0, guidance_from=0.1, threshold=0.99)
+    changes: dict = dict(sampler=sampler, guidance=2.0, guidance_from=0.1, threshold=0.99)
+    changes |= dict(tolerance=0.1) if sampler in ADAPTIVE else dict(steps=3)
     if module is latent_diffusion:
         changes["threshold"] = 0.0
     options = replace(type(stage.options)(), **changes)
@@ -112,7 +113,7 @@ def picture(name, stage, params, extra):
         (edm, ["--sampling.sampler", "dpm_sde"]),
         (improved_ddpm, ["--sampling.steps", "8", "--sampling.resamplings", "3"]),
         (ddpm, ["--sampling.sampler", "ddpm", "--sampling.resamplings", "2", "--sampling.steps", "20"]),
-        pytest.param(cascade, ["--sampling.base-sampler", "euler", "--sampling.steps", "5"], marks=pytest.mark.slow),
+        pytest.param(cascade, ["--sampling.samplers", "euler", "dpm", "--sampling.steps", "5"], marks=pytest.mark.slow),
         pytest.param(ddpm, [], marks=pytest.mark.slow),
         pytest.param(latent_diffusion, [], marks=pytest.mark.slow),
         pytest.param(score_sde, ["--sampling.sampler", "ddpm", "--sampling.steps", "10"], marks=pytest.mark.slow),
@@ -146,7 +147,7 @@ def test_a_cascade_edits_its_smallest_image():
     images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
     batch, found = {"image": images, "label": np.arange(8)}, {}
     for level in (0.06, 20.0):
-        flags = ["--sampling.edit-from", str(level), "--sampling.base-sampler", "euler", "--sampling.base-steps", "20"]
+        flags = ["--sampling.edit-from", str(level), "--sampling.samplers", "euler", "dpm", "--sampling.steps-each", "20", "2"]
         base, _ = stages(cascade, "cascade", *flags)
         params, extra = base.init(jax.random.key(0))
         shown = np.asarray(jax.jit(base.on_request["edited"])(params, extra, jax.random.key(0), batch)).reshape(8, 8, 4, 4, 1)
@@ -226,6 +227,11 @@ def test_guidance_acts_within_its_levels_alone(sampler):
         (dict(sampler="heun", order=3), "order=3: heun takes none, only dpm, dpm_singlestep"),
         (dict(sampler="ddim", grid="karras"), "grid=karras: ddim takes none"),
         (dict(sampler="ddim", resamplings=3), "resamplings=3: ddim takes none"),
+        (dict(sampler="heun", of="noise"), "of=noise: heun takes none, only dpm, dpm_singlestep, dpm_adaptive do"),
+        (dict(sampler="rk45", steps=9), "steps=9: rk45 takes none"),
+        (dict(sampler="rk45", tolerance=0.0), "rtol=0.0, atol=0.0: must be above 0"),
+        (dict(sampler="dpm", tolerance=0.1), "tolerance=0.1: dpm takes none, only dpm_adaptive, rk45 do"),
+        (dict(sampler="dpm_adaptive", grid="karras"), "grid=karras: dpm_adaptive takes none"),
         (dict(sampler="dpm", threshold=2.0), "threshold=2.0: must be a quantile"),
         (dict(sampler="ddim", eta=-2.0), "eta=-2.0: must be from 0 to 1"),
         (dict(sampler="dpm", guidance_from=5.0, guidance_to=1.0), "guidance_from=5.0: must be below guidance_to=1.0"),
@@ -253,11 +259,15 @@ def test_a_run_s_own_options_do_not_stand_in_the_way_of_another_sampler(module):
             shape_of(stage, sampler="heun", **({"steps": 3} if module is cascade else {}))
 
 
-def test_a_base_stage_s_sampler_and_the_others_have_options_of_their_own():
+def test_each_stage_of_a_cascade_has_a_sampler_with_options_of_its_own():
     _, last = stages(cascade, "cascade")
-    assert shape_of(last, base_sampler="ddpm", variance="large") == (3, 8, 8, 1)
-    with pytest.raises(ValueError, match=r"eta=0.5: dpm and ddpm takes none"):
-        shape_of(last, base_sampler="ddpm", eta=0.5)
+    assert shape_of(last, samplers=("ddpm", "dpm"), variance="large") == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match=r"eta=0.5: ddpm and dpm takes none"):
+        shape_of(last, samplers=("ddpm", "dpm"), eta=0.5)
+    with pytest.raises(ValueError, match=r"samplers: 1 given, for the 2 stages base, super_8"):
+        shape_of(last, samplers=("ddpm",))
+    with pytest.raises(ValueError, match=r"steps_each: 3 given, for the 2 stages"):
+        shape_of(last, steps_each=(1, 2, 3))
 
 
 @pytest.mark.slow
@@ -324,7 +334,7 @@ def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
     """At a cosine chain's last step DDIM would move x_0 by 20,000 times its gradient."""
 
     def moved(gone):
-        monkeypatch.setattr(guided, "GONE", gone)
+        monkeypatch.setattr(_judge, "GONE", gone)
         stage = stages(guided, "guided", "--diffusion-steps", "1000")[1]
         params, extra = stage.init(jax.random.key(0))
         params = jax.tree.map(lambda v: v + 0.02, params)
@@ -335,7 +345,7 @@ def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
 
         return np.abs(draw(1.0) - draw(0.0)).max()
 
-    assert moved(guided.GONE) < 0.02
+    assert moved(_judge.GONE) < 0.02
     assert moved(1e9) > 0.2
 
 

@@ -111,6 +111,27 @@ def test_image_does_not_depend_on_its_batch_and_the_network_is_traced_once():
     np.testing.assert_allclose(many[2:4], few, atol=1e-5)
 
 
+@pytest.mark.parametrize("tolerance, error", [(1e-3, 2e-3), (1e-7, 2e-6)])
+def test_rk45_is_as_exact_as_asked(tolerance, error):
+    with jax.enable_x64(True):
+        x = jnp.array([-90.0, 20.0, 70.0])[:, None, None, None] * jnp.array([1.0, 0.5]).reshape(1, 1, 1, 2)
+        found = samplers.rk45(denoise, x, 0.01, 80.0, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(found, exact(x, 80.0, 0.01), atol=error)
+        alone = samplers.rk45(denoise, x[1:2], 0.01, 80.0, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(alone, found[1:2], rtol=1e-12)
+    with pytest.raises(ValueError, match="rtol=0, atol=0.1: must be above 0"):
+        samplers.rk45(denoise, x, 0.01, 80.0, rtol=0, atol=0.1)
+
+
+def test_rk45_s_pair_has_orders_5_and_4():
+    """The conditions of order, as far as stages weigh powers of their times."""
+    nodes = np.array([0.0, *(sum(row) for row in adaptive.DORMAND_PRINCE)])
+    fifth, fourth = (np.array([*row, *[0.0] * (7 - len(row))]) for row in (adaptive.DORMAND_PRINCE[-1], adaptive.FOURTH))
+    for k in range(5):
+        assert fifth @ nodes**k == pytest.approx(1 / (k + 1))
+        assert (fourth @ nodes**k == pytest.approx(1 / (k + 1))) == (k < 4)
+
+
 def test_adaptive_steps_are_an_image_s_own():
     curve = sigmas.vp_linear()
     with jax.enable_x64(True):

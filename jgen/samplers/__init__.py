@@ -6,7 +6,7 @@ discrete coordinates take a predictor and a schedule, those of the continuous on
 levels (`jgen.sigmas`); guidance (`jgen.samplers.guidance`) transforms either.
 """
 
-from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive
+from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive, rk45
 from jgen.samplers.ancestral import ancestral, ancestral_step
 from jgen.samplers.autoregressive import autoregressive, decoder
 from jgen.samplers.common import class_labels, clip, dynamic_threshold, image_keys, noise
@@ -32,5 +32,5 @@ __all__ = [
     "class_labels", "clip", "consistent_langevin", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2",
     "dpm_2_ancestral", "dpm_adaptive", "dpm_solver", "dpm_solver_adaptive", "dpmpp_2s_ancestral", "dpmpp_multistep_sde",
     "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "heun", "image_keys", "lms", "metropolis_langevin", "noise",
-    "plms", "predictor_corrector", "repaint", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",
+    "plms", "predictor_corrector", "repaint", "rk45", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",
 ]  # fmt: skip

@@ -1,12 +1,15 @@
-"""DPM-Solver with error control (Lu et al. 2022, arXiv:2206.00927, appendix C): steps as long as a tolerance allows.
+"""Samplers with error control: steps as long as a tolerance allows.
 
-Each image has steps of its own, so that it does not depend on the others of its batch; `together=True` is the authors'
-way, one step length for the batch. A compiled while loop; its number of evaluations is not known beforehand.
+DPM-Solver's (Lu et al. 2022, arXiv:2206.00927, appendix C), and Dormand and Prince's pair of orders 5 and 4 (1980, "A family
+of embedded Runge-Kutta formulae"), which flow matching and score-based models call RK45. Each image has steps of its own, so
+that it does not depend on the others of its batch; `together=True` is the authors' way of DPM-Solver, one step length for the
+batch. A compiled while loop; its number of evaluations is not known beforehand.
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jgen.arrays import wide
@@ -123,3 +126,69 @@ def dpm_solver_adaptive(
     """The authors': x in the coordinates x / alpha from time 1 of a curve to its end, errors those of alpha x."""
     start, end = float(curve.log_snr(1.0)), float(curve.log_snr(curve.end))
     return _solve(denoise, x, start, end, order, of, rtol, atol, h_init, together, scaled=True, limited=False)
+
+
+DORMAND_PRINCE = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+"""Weights of the slopes before, stage by stage; the last row is the step of order 5."""
+FOURTH = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
+"""Weights of the step of order 4."""
+
+
+def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol: float = 1e-3, atol: float = 1e-3) -> Array:
+    """x = sigma_max * noise to sigma_min along the ODE; six evaluations a step, and one before.
+
+    Solved for y = x cos(a) against the angle a = arctan(sigma), in which dy / da = cos(a) noise - sin(a) D neither grows nor
+    becomes steep at an end (Salimans and Ho 2022, arXiv:2202.00512, appendix D); errors are those of y. Raises UserError for
+    tolerances that are not above 0.
+    """
+    if not (rtol > 0 and atol > 0):
+        raise UserError(f"rtol={rtol}, atol={atol}: must be above 0")
+    start, end = (float(np.arctan(s)) for s in (sigma_max, sigma_min))
+    size = len(FOURTH)
+    table = jnp.asarray([[*row, *[0.0] * (size - len(row))] for row in DORMAND_PRINCE], x.dtype)
+
+    def slope(angle: Array, y: Array) -> Array:
+        cos, sin = wide(jnp.cos(angle), y), wide(jnp.sin(angle), y)
+        clean = denoise(y / cos, jnp.tan(angle)).astype(y.dtype)
+        return cos * (y - cos * clean) / sin - sin * clean
+
+    def attempt(state: _State) -> _State:
+        """Of the state, lam is the angle here, h what it falls by, and before the slope there."""
+        active = state.lam > end
+        h = jnp.where(active, jnp.minimum(state.h, state.lam - end), 0.0)
+
+        def stage(slopes: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+            i, weights = row
+            y = state.x - wide(h, x) * jnp.tensordot(weights, slopes, 1)
+            return slopes.at[i].set(slope(state.lam - weights.sum() * h, y)), y
+
+        slopes = jnp.zeros((size, *x.shape), x.dtype).at[0].set(state.before)
+        slopes, points = lax.scan(stage, slopes, (jnp.arange(1, size), table))
+        y, off = points[-1], wide(h, x) * jnp.tensordot(table[-1] - jnp.asarray(FOURTH, x.dtype), slopes, 1)
+        scale = atol + rtol * jnp.maximum(jnp.abs(state.x), jnp.abs(y))
+        error = jnp.sqrt(jnp.mean(jnp.square(off / scale), axis=tuple(range(1, x.ndim))))
+        good = active & (error <= 1)
+        # A step to the end ends there, whatever the rounding of the difference.
+        reached = jnp.where(state.lam - h <= end * (1 + 1e-6), end, state.lam - h)
+        return _State(
+            jnp.where(wide(good, x), y, state.x),
+            jnp.where(wide(good, x), slopes[-1], state.before),
+            jnp.where(good, reached, state.lam),
+            jnp.where(active, h * jnp.clip(0.9 * jnp.maximum(error, 1e-10) ** -0.2, 0.2, 10.0), state.h),
+            state.attempts + 1,
+        )
+
+    def going_on(state: _State) -> Array:
+        return jnp.any(state.lam > end) & (state.attempts < MOST)
+
+    ones, y = jnp.ones(len(x), x.dtype), x * np.cos(start).astype(x.dtype)
+    first = _State(y, slope(start * ones, y), start * ones, 0.05 * ones, jnp.zeros((), jnp.int32))
+    last = lax.while_loop(going_on, attempt, first)
+    return jnp.where(wide(last.lam <= end, x), last.x / np.cos(end).astype(x.dtype), jnp.nan)

@@ -1,0 +1,163 @@
+"""Any model of pixels guided by the classifier of another run."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tyro
+
+from experiments import _judge, cascade, classifier, ddpm, edm, flow_matching, improved_ddpm, latent_diffusion, ncsn, score_sde
+from jgen.data import resolve
+from jgen.experiment import check_sampling, load
+from jgen.runs import sample, train
+from jgen.samplers import image_keys
+from tests import tiny
+from tests.tiny import stages
+
+LABEL = 7
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(*flags) -> the folder of a classifier of digits, trained for a few steps."""
+    made = {}
+
+    def of(*flags):
+        if flags not in made:
+            made[flags] = tmp_path_factory.mktemp("run")
+            config = tyro.cli(classifier.Config, args=[*tiny.FLAGS["classifier"], *flags])
+            train("experiments.classifier", "digits", classifier.build, config, made[flags], False)
+        return str(made[flags])
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained("--noisy")
+
+
+def fresh(module, *flags):
+    """The last stage of a model that is told no classes, and plausible weights of it."""
+    stage = stages(module, module.__name__.split(".")[-1], *flags)[-1]
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    random = np.random.default_rng(0)
+    return stage, jax.tree.map(lambda v: v + 0.05 * random.normal(size=v.shape).astype(np.float32), params), extra
+
+
+USUAL = [(ddpm, {"sampler": "ddpm", "steps": 20}), (edm, {"sampler": "heun", "steps": 6})]
+LONGER = [
+    (ddpm, {"sampler": "ddim", "steps": 20}),
+    (ddpm, {"sampler": "rk45"}),
+    (improved_ddpm, {"steps": 20}),
+    (flow_matching, {"sampler": "dpm", "steps": 6}),
+    (cascade, {"sampler": "dpm", "steps": 6}),
+    (score_sde, {"sampler": "pc", "steps": 30}),
+    (score_sde, {"sampler": "ode", "tolerance": 1e-2}),
+    (score_sde, {"sampler": "dpm", "steps": 6}),
+    (ncsn, {"sampler": "annealed", "steps_each": 5}),
+    (ncsn, {"sampler": "dpm", "steps": 6}),
+]
+
+
+@pytest.mark.parametrize("module, how", [*USUAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONGER)])
+def test_a_judge_leads_a_model_that_knows_no_classes(module, how, run, monkeypatch):
+    """Images come nearer to the one that its log-probability points at, from whatever coordinates it is called."""
+    stage, params, extra = fresh(module)
+    wanted = jnp.asarray(np.random.default_rng(2).normal(size=(1, 8, 8, 1)), jnp.float32) / 8
+
+    def by(config, weights, label):
+        assert (config.noisy, weights["head"]["kernel"].shape) == (True, (16, 10))
+
+        return lambda x, sigma: jnp.sum(x * wanted, (1, 2, 3)) / (1 + sigma**2)
+
+    monkeypatch.setattr(_judge, "judge", by)
+
+    def near(scale):
+        named = {"classifier": run, "label": LABEL, "classifier_scale": scale} if scale else {}
+        options = replace(type(stage.options)(), **how, **named)
+        lent = stage.extra_for(extra, options)
+        images = jax.jit(lambda p, e: stage.sample(p, e, image_keys(0, 8), options))(params, lent)
+        assert np.isfinite(images).all()
+        return float(jnp.mean(jnp.sum(images * wanted, (1, 2, 3))))
+
+    assert near(3.0) > near(0.0) + 0.02
+
+
+def test_chains_and_levels_hear_the_same_judge(run):
+    """A predictor at a step of a chain is guided as the denoiser at its level, which moves by scale sigma^2 gradient."""
+    params = fresh(ddpm)[1]
+    config, found = resolved(ddpm), load(run)
+    chain = ddpm.schedule(config)
+    options = replace(ddpm.Sampling(), classifier=run, classifier_scale=3.0)
+    by = _judge.judge(found.config, found.params["net"], jnp.full(4, LABEL))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 8, 8, 1)), jnp.float32)
+    t = jnp.full(4, 11)
+    sigma = jnp.full(4, chain.sigma[11], jnp.float32)
+    net = ddpm.raw(config, params)
+    guided, plain = (ddpm.predicting(config, options, net, None, by=b)(x, t) for b in (by, None))
+    levels = [ddpm.denoising(config, options, net, None, by=b)(x * (1 + sigma[0] ** 2) ** 0.5, sigma) for b in (by, None)]
+    moved = (levels[0] - levels[1]) / sigma[0] ** 2  # the gradient in the coordinates x, whose x_t is 1 / sqrt(1 + sigma^2)
+    assert guided.guide is not None
+    np.testing.assert_allclose(guided.guide / (1 + sigma[0] ** 2) ** 0.5, moved, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(guided.x0, plain.x0)
+    assert np.abs(moved).max() > 1e-3
+
+
+def resolved(module):
+    config = tiny.configured(module, module.__name__.split(".")[-1])
+    return replace(config, data=resolve(config.data))
+
+
+def of_size(run, monkeypatch, side):
+    """Lets the run's classifier be one of images of another size."""
+    found = load(run).config
+    small = replace(found, data=replace(found.data, shape=(side, side, 1)))
+    for module in (_judge, cascade):
+        monkeypatch.setattr(module, "settings", lambda options: small)
+
+
+def test_a_cascade_s_classifier_guides_the_stage_whose_images_it_knows(run, monkeypatch):
+    judge, options = cascade.Cascade(resolved(cascade)).judge, cascade.Sampling(classifier=run, classifier_scale=5.0)
+    for side, guided in ((8, [False, True]), (4, [True, False])):
+        of_size(run, monkeypatch, side)
+        found = [judge(i, options, {"classifier": {}}, jnp.zeros(2, int)) for i in range(2)]
+        assert [by is not None for by in found] == guided
+    of_size(run, monkeypatch, 5)
+    with pytest.raises(ValueError, match="knows images of 5x5x1, and these are 4x4x1"):
+        judge(0, options, {"classifier": {}}, None)
+
+
+def test_a_run_is_guided_from_the_command_line_s_options(tmp_path, run):
+    config = tiny.config(train__steps=2)
+    train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "model", False)
+    options = replace(config.sampling, classifier=run, classifier_scale=2.0, label=3)
+    sample(tmp_path / "model", options, 4, 0, 4, str(tmp_path / "led.npz"))
+    sample(tmp_path / "model", config.sampling, 4, 0, 4, str(tmp_path / "plain.npz"))
+    led, plain = (np.load(tmp_path / f"{name}.npz")["images"] for name in ("led", "plain"))
+    assert led.shape == (4, 8, 8, 1)
+    assert (led != plain).any()
+
+
+def refused(module, says, *flags, **how):
+    stage = stages(module, module.__name__.split(".")[-1], *flags)[-1]
+    with pytest.raises(ValueError, match=says):
+        check_sampling(stage, replace(stage.options, **how))
+
+
+def test_classifiers_that_cannot_guide_are_refused(tmp_path, trained, run, monkeypatch):
+    clean = trained()
+    refused(ddpm, r"classifier=.*: knows clean images alone; train one with --noisy", classifier=clean, classifier_scale=1.0)
+    refused(edm, r"classifier_scale=0: leaves classifier=.* without a say", classifier=run)
+    refused(edm, r"classifier_scale=2.0: needs --classifier, a run of", classifier_scale=2.0)
+    refused(ncsn, r"no run there", classifier=str(tmp_path), classifier_scale=1.0)
+    refused(flow_matching, r"label=10: must be from 0 to 9", classifier=run, classifier_scale=1.0, label=10)
+    refused(latent_diffusion, r"classifier=.*: is for pixels, and these are latents", classifier=run, classifier_scale=1.0)
+    refused(ddpm, r"label=3: this model is not class-conditional", label=3)
+    model = tmp_path / "model"
+    train("experiments.ddpm", "digits", ddpm.build, tiny.config(train__steps=2), model, False)
+    refused(ddpm, r"is a run of experiments.ddpm, not of", classifier=str(model), classifier_scale=1.0)
+    of_size(run, monkeypatch, 4)
+    refused(ddpm, r"classifier=.*: knows images of 4x4x1, and these are 8x8x1", classifier=run, classifier_scale=1.0)
