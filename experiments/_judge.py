@@ -28,14 +28,14 @@ def judge(config: classifier.Config, weights: Any, label: Any) -> Judge:
     from jgen.arrays import wide
     from jgen.objectives import edm
 
-    net, chain = classifier.network(config), schedule(config)
+    classify, chain = classifier.logits_of(config), schedule(config)
     form = edm.chain(chain)
     # Of a cosine chain's last steps nothing can be seen, but DDIM moves x_0 by sigma times the gradient: 20,000.
     gone = float(sigmas.time_at(chain, GONE))
 
     def log_probability(x, sigma):
         t = form.noise(sigma)
-        logits = net.apply({"params": weights}, wide(form.scale(sigma), x) * x, t)[1]
+        logits = classify(weights, wide(form.scale(sigma), x) * x, t)
         found = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
         return jnp.where(t <= gone, found, 0.0)
 

@@ -27,19 +27,18 @@ def prior_network(config: "Config") -> Any:
     from jgen.models.dit import DiT
     from jgen.models.text import FeatureEncoder, WordEncoder
 
+    channels = (1 + config.learn_variance) * config.latent_channels
     text, classes = config.condition == "text", config.data.num_classes if config.condition == "class" else 0
     if config.condition == "class" and not classes:
         raise UserError(f"condition=class: {config.data.name} has no labels")
     encoder = (WordEncoder if config.data.captions == "bytes" else FeatureEncoder)(config.text_width)
     if config.prior == "dit":
-        net: Any = DiT(
-            config.latent_channels, config.width, config.depth, 4 if config.width < 512 else 16, config.patch, classes
-        )
+        net: Any = DiT(channels, config.width, config.depth, 4 if config.width < 512 else 16, config.patch, classes)
     else:
         more: dict[str, Any] = dict(transformer_depth=1, num_heads=4, pool_context=True) if text else {}
         net = unet(
             replace(config, conditional=bool(classes), drop_label=config.drop_label * bool(classes)),
-            config.latent_channels, config.train.dtype, config.train.remat, **more,
+            channels, config.train.dtype, config.train.remat, **more,
         )  # fmt: skip
 
     def apply(params, x, t, label, **kwargs):
@@ -151,14 +150,15 @@ class Prior:
         return bottleneck.scale_factor(self.encode(params, jnp.asarray(images), jax.random.key(0)))
 
     def objective(self, train: bool) -> Any:
-        """The simple loss of scaled latents."""
+        """The simple loss of scaled latents, or the hybrid one where the variance is learned."""
         import jax
 
-        from jgen.objectives import diffusion
+        from jgen.objectives import diffusion, vlb
 
         config = self.config
         how: dict[str, Any] = dict(conditional=self.conditional, drop_label=config.drop_label, null_label=self.null)
-        own = diffusion.simple(self.apply, self.chain, config.prediction, player="prior", train=train, **how)
+        kind = vlb.hybrid if config.learn_variance else diffusion.simple
+        own = kind(self.apply, self.chain, config.prediction, player="prior", train=train, **how)
 
         def loss(params, extra, key, batch):
             latents = extra["scale"] * self.encode(params, batch["image"], jax.random.fold_in(key, 7))

@@ -13,7 +13,7 @@ much, so that they forgive the faults of the stage before; how much is put on wh
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,10 @@ class Config(ChainKnobs):
     """How the noise grows along the chain."""
     prediction: Prediction = "v"
     """What the network predicts. In so short a training one of noise sends some images off into specks."""
+    channels_each: tuple[int, ...] = ()
+    """In place of channels, those of each stage, from the smallest images up."""
+    blocks_each: tuple[int, ...] = ()
+    """In place of num_res_blocks, those of each stage."""
     most_augment: float = 0.5
     """Greatest deviation of the noise on smaller images in training."""
     blur: float = 0.5
@@ -95,6 +99,7 @@ PRESETS = {
         sampling=Sampling("ddpm", steps=1000),
         sizes=(32, 64, 256),
         channels=256,
+        channels_each=(256, 256, 128),
         channel_mult=(1, 2, 3, 4),
         num_res_blocks=3,
         attention=(2, 4),
@@ -121,7 +126,8 @@ def network(config: Config, stage: int) -> Any:
 
     side, most = config.sizes[stage], len(config.channel_mult)
     levels = next(n for n in range(most, 0, -1) if side % 2 ** (n - 1) == 0)
-    shaped = replace(config, channel_mult=config.channel_mult[-levels:])
+    own = {"channels": config.channels_each, "num_res_blocks": config.blocks_each}
+    shaped = replace(config, channel_mult=config.channel_mult[-levels:], **of_each(stage, own))
     plain = unet(shaped, config.data.shape[-1], config.train.dtype, config.train.remat)
     if stage == 0:
         return plain
@@ -162,10 +168,24 @@ Draw = Callable[[int, Sampling, Any, Any], Any]
 """(stage, its options, keys, the smaller images with noise as it is told of them, None for the first stage) -> images."""
 
 
+def of_each(stage: int, own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Those settings of a stage that stages have of their own."""
+    return {name: values[stage] for name, values in own.items() if values}
+
+
 def of_stage(i: int, options: Sampling) -> Sampling:
     """The options of stage i, without what its sampler does not heed."""
-    own = {"sampler": options.samplers, "steps": options.steps_each}
-    return for_sampler(replace(options, **{name: values[i] for name, values in own.items() if values}), OF_CHAIN)
+    own = of_each(i, {"sampler": options.samplers, "steps": options.steps_each})
+    return for_sampler(replace(options, **own), OF_CHAIN)
+
+
+def check_each(options: Any, names: Sequence[str], stages: Sequence[str]) -> None:
+    """Raises UserError unless settings of each stage are as many as there are stages, or none."""
+    from jgen.errors import UserError
+
+    for name in names:
+        if (given := len(getattr(options, name))) not in (0, len(stages)):
+            raise UserError(f"{name}: {given} given, for the {len(stages)} stages {', '.join(stages)}")
 
 
 class Cascade:
@@ -173,8 +193,9 @@ class Cascade:
 
     def __init__(self, config: Config):
         self.config, self.chain = config, schedule(config)
-        self.nets = [network(config, i) for i in range(len(config.sizes))]
         self.players = ["base", *(f"super_{side}" for side in config.sizes[1:])]
+        check_each(config, ("channels_each", "blocks_each"), self.players)
+        self.nets = [network(config, i) for i in range(len(config.sizes))]
 
     def apply(self, i: int, low: Any) -> Any:
         """(params, x, t, label) -> what the network of stage i predicts, given what the smaller image is to it."""
@@ -231,9 +252,7 @@ class Cascade:
 
         if not 0 <= options.augment <= self.config.most_augment:
             raise UserError(f"augment={options.augment}: must be from 0 to the {self.config.most_augment} it was trained with")
-        for name in ("samplers", "steps_each"):
-            if (given := len(getattr(options, name))) not in (0, len(self.players)):
-                raise UserError(f"{name}: {given} given, for the {len(self.players)} stages {', '.join(self.players)}")
+        check_each(options, ("samplers", "steps_each"), self.players)
         check(options, self.config.sampling, OF_CHAIN, options.samplers)
         low = images = None
         for i in range(last + 1):

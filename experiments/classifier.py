@@ -7,11 +7,12 @@
 A small residual network (He et al. 2015, arXiv:1512.03385). Target of the fashion_mnist preset: 92 % of the test set.
 `python -m experiments.classifier evaluate` gives the accuracy, `python -m jgen.metrics export RUN` makes the weight
 file of a feature network. --noisy trains on images at every noise level of DDPM's linear chain, and gives the network
-the time (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.1).
+the time (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.1): such a run guides any diffusion model of as large images, by
+`sample --classifier RUN --classifier-scale 2`. --network adm is the paper's own, the descending half of its U-Net.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import jgen
 from experiments._diffusion import ChainName, schedule
@@ -20,6 +21,7 @@ from jgen.config import DataConfig, MeshConfig, TrainConfig
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
     from jgen.models.cnn import CNN
+    from jgen.models.unet import Classifier
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,16 @@ class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
     train: TrainConfig = TrainConfig(steps=1000, save_every=500, sample_every=0)
     mesh: MeshConfig = MeshConfig()
+    network: Literal["cnn", "adm"] = "cnn"
+    """A small residual network, or ADM's classifier of noisy images."""
     channels: tuple[int, ...] = (32, 64)
     """Width of each level; each but the first halves the resolution."""
     stride: int = 1
-    """Of the first convolution: 2 for images of 28 pixels and more."""
+    """Of cnn's first convolution: 2 for images of 28 pixels and more."""
+    depth: int = 2
+    """Of adm: residual blocks a level."""
+    attention: tuple[int, ...] = (2,)
+    """Of adm: levels with attention, as downsampling factors."""
     dropout: float = 0.1
     """Of the features, before the last layer."""
     shift: int = 0
@@ -45,6 +53,8 @@ class Config:
     """Of the chain that makes the noise."""
     learning_rate: float = 3e-3
     """Of AdamW at its peak; a cosine takes it to zero."""
+    warmup: int = 200
+    """Steps that lead up to it."""
     weight_decay: float = 0.02
     ema: float = 0.998
     """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
@@ -71,10 +81,51 @@ PRESETS = {
 }
 
 
-def network(config: Config) -> "CNN":
+def network(config: Config) -> "CNN | Classifier":
+    """The network. Raises UserError for ADM's without noise."""
+    from jgen.errors import UserError
     from jgen.models.cnn import CNN
+    from jgen.models.unet import Classifier
+    from jgen.nn.norm import groups_of
 
-    return CNN(config.data.num_classes, config.channels, config.stride, config.noisy, config.dropout)
+    if config.network == "cnn":
+        return CNN(config.data.num_classes, config.channels, config.stride, config.noisy, config.dropout)
+    if not config.noisy:
+        raise UserError("network=adm: ADM's classifier is told how noisy images are; say --noisy")
+    width = config.channels[0]
+    return Classifier(
+        channels=width,
+        out_channels=config.data.num_classes,
+        num_res_blocks=config.depth,
+        channel_mult=tuple(each / width for each in config.channels),
+        attention_resolutions=config.attention,
+        head_channels=min(64, width),
+        scale_shift_norm=True,
+        resblock_updown=True,
+        dropout=config.dropout,
+        groups=groups_of(width),
+    )
+
+
+def logits_of(config: Config) -> Any:
+    """(params, x [B, H, W, C], t [B] or None, train=, rngs=) -> logits [B, classes]."""
+    net = network(config)
+
+    def logits(params, x, t=None, train=False, **how):
+        found = net.apply({"params": params}, x, t, train=train, **how)
+        return found[1] if config.network == "cnn" else found
+
+    return logits
+
+
+def optimizer(config: Config) -> Any:
+    """AdamW, its rate warmed up and then falling along a cosine."""
+    import optax
+
+    from jgen.train.rates import warmup_cosine
+
+    rate = warmup_cosine(config.learning_rate, config.train.steps, config.warmup)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=config.weight_decay))
 
 
 def evaluation(config: Config):
@@ -85,7 +136,7 @@ def evaluation(config: Config):
 
     from jgen.objectives import diffusion
 
-    net, chain = network(config), schedule(config)
+    classify, chain = logits_of(config), schedule(config)
     times = [len(chain) * i // 4 for i in range(4)] if config.noisy else [None]
 
     @jax.jit
@@ -96,7 +147,7 @@ def evaluation(config: Config):
             if time is not None:
                 t = jnp.full((len(x),), time)
                 x = diffusion.q_sample(chain, x, t, jax.random.normal(jax.random.fold_in(key, time), x.shape))
-            logits = net.apply({"params": params["net"]}, x, t)[1]
+            logits = classify(params["net"], x, t)
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
             rows.append([jnp.mean(jnp.argmax(logits, -1) == batch["label"]), jnp.mean(loss)])
         return jnp.array(rows)
@@ -117,7 +168,7 @@ def objective(config: Config, player: str = "net"):
 
     from jgen.objectives import diffusion
 
-    net, chain, shape = network(config), schedule(config), config.data.shape
+    classify, chain, shape = logits_of(config), schedule(config), config.data.shape
 
     def moved(key, x):
         """Each image moved by up to `shift` pixels; its border pixels are repeated."""
@@ -135,7 +186,7 @@ def objective(config: Config, player: str = "net"):
             if config.noisy:
                 t = jax.random.randint(time_key, (len(x),), 0, len(chain))
                 x = diffusion.q_sample(chain, x, t, jax.random.normal(noise_key, x.shape))
-            logits = net.apply({"params": params[player]}, x, t, train, rngs={"dropout": dropout_key})[1]
+            logits = classify(params[player], x, t, train, rngs={"dropout": dropout_key})
             target = jax.nn.one_hot(batch["label"], config.data.num_classes)
             if train:
                 target = optax.smooth_labels(target, config.smoothing)
@@ -149,13 +200,12 @@ def objective(config: Config, player: str = "net"):
 
 def build(config: Config) -> "Experiment":
     import jax.numpy as jnp
-    import optax
 
     from jgen.data import resolve
     from jgen.errors import UserError
     from jgen.experiment import Experiment, Stage
     from jgen.train import Phase
-    from jgen.train.rates import ramped, warmup_cosine
+    from jgen.train.rates import ramped
 
     config = replace(config, data=resolve(config.data))
     if not config.data.num_classes:
@@ -165,14 +215,13 @@ def build(config: Config) -> "Experiment":
     def init(key):
         return {"net": net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)))["params"]}, {}
 
-    rate = warmup_cosine(config.learning_rate, config.train.steps, 200)
     stage = Stage(
         name="classifier",
         data=config.data,
         train=config.train,
         init=init,
         phases=[Phase("net", loss(train=True))],
-        optimizers={"net": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=config.weight_decay))},
+        optimizers={"net": optimizer(config)},
         ema={"net": ramped(config.ema)},
         validate=loss(train=False),
         evaluate=evaluation(config),

@@ -12,7 +12,8 @@
 
 Two stages, one command: the autoencoder, then the diffusion of its latents; --train.begin-from RUN/autoencoder takes that of
 an earlier run, for another prior. Target of the imagenet256 preset: FID 2.27 with guidance 1.5 (DiT, table 4), after 7 million
-steps of 256 images; DiT learns its variances too, and its autoencoder was trained with --perceptual 1 and LPIPS's files.
+steps of 256 images. Its autoencoder is to have --perceptual 1, and LPIPS's files; of four latent channels DiT's authors guide
+three, and jgen all.
 """
 
 from dataclasses import dataclass, replace
@@ -79,6 +80,8 @@ class Config(ChainKnobs):
     scale: float = 0.0
     """Latents are multiplied by it; 0 measures 1 / their deviation on the first images."""
     prior: Literal["unet", "dit"] = "unet"
+    learn_variance: bool = False
+    """Of the prior: learn the variance of the steps back too, by the hybrid loss (see experiments.improved_ddpm)."""
     condition: Literal["none", "class", "text"] = "none"
     drop_label: float = 0.1
     """Share of classes or captions left out in training, for classifier-free guidance."""
@@ -123,7 +126,8 @@ PRESETS = {
         data=DataConfig("imagenet2012", batch_size=256, resolution=256, flip=True),
         train=TrainConfig(steps=250_000, log_every=100, save_every=10_000, sample_every=10_000),
         prior_steps=7_000_000,
-        sampling=Sampling("dpm_sde", steps=250, guidance=1.5),
+        sampling=Sampling("ddpm", steps=250, guidance=1.5, variance="learned_range"),
+        learn_variance=True,
         schedule="linear",
         prediction="eps",
         first_channels=128,

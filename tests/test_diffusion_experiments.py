@@ -96,10 +96,40 @@ def test_a_first_stage_of_another_size_is_refused():
     assert set(state.params) == {"net", "critic", "prior"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["dit", "unet"])
+def test_a_prior_learns_its_variance(prior):
+    """As DiT does: its loss has the bound's part, and sampling heeds what was learned."""
+    stage = stages(latent_diffusion, "latent_diffusion", "--prior", prior, "--condition", "class", "--learn-variance")[1]
+    random = np.random.default_rng(0)
+    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    params = jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params)
+    batch = {"image": random.uniform(-1, 1, (4, 8, 8, 1)).astype(np.float32), "label": np.arange(4)}
+    assert jax.jit(stage.phases[0].loss)(params, extra, jax.random.key(1), batch)[1][1]["vb"] > 0
+
+    def draw(variance):
+        options = replace(stage.options, sampler="ddpm", steps=5, variance=variance)
+        return np.asarray(jax.jit(lambda p, e: stage.sample(p, e, image_keys(0, 2), options))(params, extra))
+
+    assert np.abs(draw("learned_range") - draw("small")).max() > 1e-4
+
+
+def test_a_learned_variance_of_latents_is_for_priors_that_have_one():
+    learned = stages(latent_diffusion, "latent_diffusion", "--learn-variance")[1]
+    assert shape_of(learned, sampler="ddpm", variance="learned_range") == (3, 8, 8, 1)
+    plain = stages(latent_diffusion, "latent_diffusion")[1]
+    with pytest.raises(ValueError, match="variance=learned_range"):
+        shape_of(plain, sampler="ddpm", variance="learned_range")
+
+
 def test_a_cascade_must_fit_its_set():
     with pytest.raises(ValueError, match=r"sizes=\(3, 8\): each must divide the next"):
         stages(cascade, "cascade", "--sizes", "3", "8")
-    base, last = stages(cascade, "cascade", "--base-steps", "9")
+    with pytest.raises(ValueError, match=r"channels_each: 1 given, for the 2 stages base, super_8"):
+        stages(cascade, "cascade", "--channels-each", "8")
+    base, last = stages(cascade, "cascade", "--base-steps", "9", "--channels-each", "8", "16")
+    widths = jax.eval_shape(last.init, jax.random.key(0))[0]
+    assert [widths[name]["out_2"]["kernel"].shape[2] for name in ("base", "super_8")] == [8, 16]
     assert shape_of(last, samplers=("ddpm", "heun"), steps_each=(4, 3)) == (3, 8, 8, 1)
     with pytest.raises(ValueError, match="steps=99: must be from 1 to the schedule's 40"):
         shape_of(last, samplers=("ddim", "dpm"), steps_each=(99, 2))

@@ -29,7 +29,11 @@ PAIRS = [(m, s) for m in GUIDED for s in SAMPLERS if m in (ddpm, edm) or s in ("
 
 def usual(module, sampler):
     """Whether the default tests run the pair."""
-    return (module is ddpm and sampler in ("ddim", "heun", "dpm_sde")) or (module in (edm, score_sde) and sampler == "ddpm")
+    return (module is ddpm and sampler in ("ddim", "heun", "dpm_sde")) or (module, sampler) in (
+        (edm, "ddpm"),
+        (score_sde, "ddpm"),
+        (edm, "dpm_adaptive"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import _judge, cascade, classifier, ddpm, edm, flow_matching, improved_ddpm, latent_diffusion, ncsn, score_sde
+from experiments import (
+    _judge,
+    cascade,
+    classifier,
+    ddpm,
+    edm,
+    flow_matching,
+    guided,
+    improved_ddpm,
+    latent_diffusion,
+    ncsn,
+    score_sde,
+)
 from jgen.data import resolve
 from jgen.experiment import check_sampling, load
 from jgen.runs import sample, train
@@ -121,10 +133,10 @@ def of_size(run, monkeypatch, side):
 
 def test_a_cascade_s_classifier_guides_the_stage_whose_images_it_knows(run, monkeypatch):
     judge, options = cascade.Cascade(resolved(cascade)).judge, cascade.Sampling(classifier=run, classifier_scale=5.0)
-    for side, guided in ((8, [False, True]), (4, [True, False])):
+    for side, led in ((8, [False, True]), (4, [True, False])):
         of_size(run, monkeypatch, side)
         found = [judge(i, options, {"classifier": {}}, jnp.zeros(2, int)) for i in range(2)]
-        assert [by is not None for by in found] == guided
+        assert [by is not None for by in found] == led
     of_size(run, monkeypatch, 5)
     with pytest.raises(ValueError, match="knows images of 5x5x1, and these are 4x4x1"):
         judge(0, options, {"classifier": {}}, None)
@@ -161,3 +173,41 @@ def test_classifiers_that_cannot_guide_are_refused(tmp_path, trained, run, monke
     refused(ddpm, r"is a run of experiments.ddpm, not of", classifier=str(model), classifier_scale=1.0)
     of_size(run, monkeypatch, 4)
     refused(ddpm, r"classifier=.*: knows images of 4x4x1, and these are 8x8x1", classifier=run, classifier_scale=1.0)
+
+
+ADM = ("--classifier-network", "adm", "--classifier-channels", "8", "16", "--classifier-depth", "1")
+
+
+def test_adm_s_own_classifier_guides():
+    _, second = stages(guided, "guided", *ADM)
+    assert tiny.shape_of(second, classifier_scale=1.0, sampler="heun") == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match=r"network=adm: ADM's classifier is told how noisy images are; say --noisy"):
+        stages(classifier, "classifier", "--network", "adm")
+
+
+@pytest.mark.slow
+def test_adm_s_own_classifier_learns():
+    """As the paper's preset builds it: without labels dropped, so that it alone guides."""
+    second = stages(guided, "guided", *ADM, "--drop-label", "0", "--sampling.guidance", "1", "--classifier-steps", "100")[1]
+    params, extra = jax.jit(second.init)(jax.random.key(0))
+    random = np.random.default_rng(0)
+    images = np.repeat(random.choice([-1.0, 1.0], (10, 8, 8, 1)), 4, 0).astype(np.float32)
+    batch = {"image": images, "label": np.arange(40) // 4}
+    tx, loss = second.optimizers["classifier"], second.phases[0].loss
+
+    @jax.jit
+    def step(own, state, key):
+        def value(own):
+            return loss({**params, "classifier": own}, extra, key, batch)[0]
+
+        found, grads = jax.value_and_grad(value)(own)
+        updates, state = tx.update(grads, state, own)
+        return jax.tree.map(jnp.add, own, updates), state, found
+
+    own, losses = params["classifier"], []
+    state = tx.init(own)
+    for i in range(100):
+        own, state, found = step(own, state, jax.random.key(i))
+        losses.append(float(found))
+    assert losses[0] == pytest.approx(np.log(10), abs=0.5)
+    assert np.mean(losses[-10:]) < 0.8 * losses[0]

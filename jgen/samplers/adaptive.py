@@ -115,7 +115,7 @@ def dpm_adaptive(
     atol: float = 0.0078, h_init: float = 0.05, together: bool = False,
 ) -> Any:  # fmt: skip
     """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently."""
-    start, end = (-float(jnp.log(s)) for s in (sigma_max, sigma_min))
+    start, end = (-float(np.log(s)) for s in (sigma_max, sigma_min))
     return _solve(denoise, x, start, end, order, of, rtol, atol, h_init, together, scaled=False, limited=True)
 
 
