@@ -66,6 +66,8 @@ class Config(ChainKnobs):
     """How the noise grows along the chain."""
     prediction: Prediction = "v"
     """What the network predicts. In so short a training one of noise sends some images off into specks."""
+    attention: tuple[int, ...] = ()
+    """Levels with attention, in pixels, besides the narrowest, which always has it."""
     channels_each: tuple[int, ...] = ()
     """In place of channels, those of each stage, from the smallest images up."""
     blocks_each: tuple[int, ...] = ()
@@ -83,14 +85,12 @@ PRESETS = {
         train=TrainConfig(steps=1000, save_every=500, sample_every=500),
         base_steps=6000,
         sizes=(8, 16, 32),
-        attention=(),
         learning_rate=1e-3,
     ),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1200, save_every=200, sample_every=400),
         sizes=(7, 14, 28),
-        attention=(),
         learning_rate=1e-3,
     ),
     "imagenet256": Config(
@@ -102,7 +102,7 @@ PRESETS = {
         channels_each=(256, 256, 128),
         channel_mult=(1, 2, 3, 4),
         num_res_blocks=3,
-        attention=(2, 4),
+        attention=(8, 16),
         prediction="eps",
         dropout=0.1,
         conditional=True,
@@ -126,8 +126,9 @@ def network(config: Config, stage: int) -> Any:
 
     side, most = config.sizes[stage], len(config.channel_mult)
     levels = next(n for n in range(most, 0, -1) if side % 2 ** (n - 1) == 0)
-    own = {"channels": config.channels_each, "num_res_blocks": config.blocks_each}
-    shaped = replace(config, channel_mult=config.channel_mult[-levels:], **of_each(stage, own))
+    own = of_each(stage, {"channels": config.channels_each, "num_res_blocks": config.blocks_each})
+    factors = tuple(2**i for i in range(levels) if side >> i in config.attention)
+    shaped = replace(config, channel_mult=config.channel_mult[-levels:], attention=factors, **own)
     plain = unet(shaped, config.data.shape[-1], config.train.dtype, config.train.remat)
     if stage == 0:
         return plain
