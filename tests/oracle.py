@@ -2,13 +2,17 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from jgen.convert.common import linen_path
 
 ROOT = Path(os.environ.get("JGEN_ORACLES") or Path(__file__).resolve().parents[2] / "shared" / "oracles")
 
@@ -43,6 +47,62 @@ class Oracle:
         worst = np.max(np.abs(value - want)) if want.size else 0.0
         limit = (rtol or self.meta["rtol_suggested"]) * np.max(np.abs(want))
         assert worst <= limit, f"{self.path.name} {name}: off by {worst:.3g}, allowed {limit:.3g}"
+
+
+def find(tree: Any, name: str) -> Any:
+    """The leaf that linen_path gives an official name."""
+    path = linen_path(name)
+    for part in path[:-1]:
+        tree = tree[part]
+    names = {"weight": ("kernel", "scale", "embedding")}.get(path[-1], (path[-1],))
+    return next(tree[n] for n in names if n in tree)
+
+
+def official_gradient(convert: Any, weights: Mapping[str, np.ndarray], name: str, grads: Any) -> np.ndarray:
+    """The gradient of an official weight, from those of a converted tree: where the converter puts its numbers tells where
+    they are. convert: official weights -> variables."""
+    marked = {k: np.zeros_like(v, np.float64) for k, v in weights.items()}
+    marked[name] = np.arange(1.0, 1 + weights[name].size).reshape(weights[name].shape)
+    found = np.zeros(weights[name].size)
+    for placed, grad in zip(jax.tree.leaves(convert(marked)["params"]), jax.tree.leaves(grads), strict=True):
+        here = np.asarray(placed) > 0
+        found[np.asarray(placed)[here].astype(int) - 1] += np.asarray(grad)[here]
+    return found.reshape(weights[name].shape)
+
+
+def check_gradients(o: Oracle, convert: Any, weights: Mapping[str, np.ndarray], grads: Any) -> None:
+    """Compares every gradient of a weight that the file has; convert, weights, grads: as of `official_gradient`."""
+    names = [n.removeprefix("out/grad/") for n in o.names if n.startswith("out/grad/")]
+    mine = [n for n in names if n in weights]
+    assert len(mine) >= 2
+    for name in mine:
+        o.check(f"out/grad/{name}", official_gradient(convert, weights, name, grads))
+
+
+PLAIN_RESAMPLING = {"input_blocks.2": "input_blocks_2_0_op", "output_blocks.1": "output_blocks_1_2_conv"}
+"""Of ADM's U-Nets without resblock_updown, for `check_blocks`: where a convolution resamples."""
+
+
+def check_blocks(o: Oracle, modules: Mapping[str, Any], of: Mapping[str, str] = MappingProxyType({}), every: int = 3) -> None:
+    """Compares out/block/NAME, of the first image and every third row and column, with what modules gave.
+
+    modules: the "intermediates" that flax captured, with others added. of: official names whose modules have other names here;
+    without, dots and slashes are one, and of a block's parts (NAME_0, NAME_1) the last is meant.
+    """
+    flat = {}
+    for path, value in jax.tree_util.tree_leaves_with_path(modules):
+        flat["_".join(part.key for part in path if hasattr(part, "key") and part.key != "__call__")] = value
+    checked = 0
+    for name in (n for n in o.names if n.startswith("out/block/")):
+        plain = of.get(name.removeprefix("out/block/"), name.removeprefix("out/block/")).replace(".", "_").replace("/", "_")
+        parts = sorted(n for n in flat if n.rpartition("_")[0] == plain and n.rpartition("_")[2].isdecimal())
+        assert plain in flat or parts, f"{name}: none of {', '.join(sorted(flat))}"
+        value = np.asarray(flat[plain if plain in flat else parts[-1]])[0]
+        if o[name].ndim == 3:
+            value = np.moveaxis(value[::every, ::every], -1, 0)
+        o.check(name, value.reshape(o[name].shape))
+        checked += 1
+    assert checked
 
 
 class Heard:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from jgen import convert
-from jgen.convert.common import linen_path
-from tests.oracle import Oracle, files
+from tests.oracle import PLAIN_RESAMPLING, Oracle, check_blocks, check_gradients, files
 
 pytestmark = pytest.mark.oracle
 KINDS = {"unet": "unet", "iddpm_unet": "unet", "superres": "super_res", "classifier": "classifier"}
@@ -17,9 +16,10 @@ CASES = [pytest.param(k, *p.values, marks=p.marks, id=p.id) for k in KINDS for p
 
 
 @pytest.mark.parametrize("prefix,path", CASES)
-def test_output_and_gradients(prefix, path):
+def test_output_gradients_and_blocks(prefix, path):
     oracle = Oracle(path)
-    net, variables = getattr(convert.adm, KINDS[prefix])(convert.load_weights(path), **oracle.config)
+    weights, convert_to = convert.load_weights(path), getattr(convert.adm, KINDS[prefix])
+    net, variables = convert_to(weights, **oracle.config)
     inputs = {"x": jnp.asarray(oracle.nhwc("in/x"))}
     if "in/low_res" in oracle:
         inputs["low_res"] = jnp.asarray(oracle.nhwc("in/low_res"))
@@ -32,22 +32,18 @@ def test_output_and_gradients(prefix, path):
     def run(params, inputs):
         def weighed(params, inputs):
             rest = {k: v for k, v in inputs.items() if k != "x"}
-            y = net.apply({"params": params}, inputs["x"], t, **label, **rest)
-            return jnp.sum(y * cotangent), y
+            how: dict = dict(capture_intermediates=True, mutable=["intermediates"])
+            y, seen = net.apply({"params": params}, inputs["x"], t, **label, **rest, **how)
+            return jnp.sum(y * cotangent), (y, seen)
 
         return jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, inputs)
 
-    (grads, input_grads), y = run(variables["params"], inputs)
+    (grads, input_grads), (y, seen) = run(variables["params"], inputs)
     oracle.check("out/y", y, image=image)
-    checked = 0
-    for name in oracle.names:
-        if name.startswith("out/grad/in/"):
-            oracle.check(name, input_grads[name.removeprefix("out/grad/in/")], image=True)
-        elif name.startswith("out/grad/") and not name.endswith((".qkv.bias", "qkv.weight")):
-            leaf = find(grads, name.removeprefix("out/grad/"))
-            oracle.check(name, leaf.T if name.endswith("0.weight") and leaf.ndim == 2 and "label" not in name else leaf)
-            checked += 1
-    assert checked >= 2
+    for name, grad in input_grads.items():
+        oracle.check(f"out/grad/in/{name}", grad, image=True)
+    check_gradients(oracle, lambda w: convert_to(w, **oracle.config)[1], weights, grads)
+    check_blocks(oracle, seen["intermediates"], {} if oracle.config.get("resblock_updown") else PLAIN_RESAMPLING)
     if prefix == "classifier":
         labels = jnp.asarray(oracle["in/labels"])[:, None]
 
@@ -55,14 +51,6 @@ def test_output_and_gradients(prefix, path):
             return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(net.apply(variables, x, t)), labels, 1))
 
         oracle.check("out/guidance_gradient", jax.jit(jax.grad(log_probability))(inputs["x"]), image=True)
-
-
-def find(tree, name):
-    path = linen_path(name)
-    for part in path[:-1]:
-        tree = tree[part]
-    names = {"weight": ("kernel", "scale", "embedding")}.get(path[-1], (path[-1],))
-    return next(tree[n] for n in names if n in tree)
 
 
 @pytest.mark.parametrize("path", files("adm", "unet"))

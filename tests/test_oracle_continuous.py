@@ -57,6 +57,7 @@ def check_precondition_levels(o, name, kind):
     if kind.endswith("VPPrecond"):
         form = edm.vp()
         o.check(f"out/{name}/sigma_inv", form.noise(query) / 999, 1e-5)
+        o.check(f"out/{name}/round_sigma", query)  # there are no steps that a level would be rounded to
         o.check(f"out/{name}/sigma_of_t", [generalized.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
     else:
         form, table = edm.iddpm(), edm.iddpm_levels()
@@ -224,7 +225,9 @@ def test_samplers_of_k_diffusion(path, drawn):
             orders = fast_orders(options["n"])
             levels = dpm.even_steps(orders, options["sigma_max"], options["sigma_min"])
             x = latents * levels[0]
-            found = dpm.dpm_solver(denoise, x, levels, method="singlestep", of="noise", orders=orders)
+            how: dict = dict(method="singlestep", of="noise", orders=orders, trace=lambda x, d: x)
+            found, states = dpm.dpm_solver(denoise, x, levels, **how)
+            o.check(f"out/{name}/states", np.concatenate([x[None], states[:-1]]), image=True)
         elif kind == "sample_dpm_adaptive":
             with jax.enable_x64(True):  # the first errors are of the size of float32's, and decide how long steps are
                 double = latents.astype(jnp.float64) * options["sigma_max"]
@@ -244,6 +247,8 @@ def test_samplers_of_k_diffusion(path, drawn):
         if "churn" in options:  # theirs are those after the noise of a step
             first = images[:: 2 if kind == "sample_heun" else 1]
             o.check(f"out/{name}/states", first, image=True)
+        if kind == "sample_dpm_adaptive":  # after an attempt, where the next one begins
+            o.check(f"out/{name}/states", np.concatenate([images[3::3], found[None]]), image=True)
         o.check(f"out/{name}/x", found, image=True)
 
 
@@ -280,6 +285,10 @@ def test_dpm_solver_and_its_schedules(path):
         return (std[None, None, None] ** 2 * x + s2 * mean[None]) / (std[None, None, None] ** 2 + s2)
 
     start = jnp.asarray(o.nhwc("in/x_T"))
+    for name, c in curves.items():  # where the ODE ends, which fine steps reach
+        grid = c.sigma(c.times(400, "log_snr"))
+        found = dpm.dpm_solver(denoise, start / c.alpha(1.0), grid) * c.alpha(c.end)
+        o.check(f"out/exact/{name}", found, image=True)
     for name, run in o.config["runs"].items():
         c = curves[run["schedule"]]
         x, of = start / c.alpha(1.0), "data" if run["algorithm"].endswith("++") else "noise"

@@ -1,52 +1,57 @@
 """U-Nets, transformers and autoencoders of diffusion against their authors': outputs and gradients."""
 
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jgen import convert
+from jgen.models.dit import position_code
+from jgen.models.edm import fourier, positional
 from jgen.models.vqvae import straight_through
 from jgen.nn.conv import convolve
+from jgen.nn.embed import timestep_embedding
+from jgen.nn.norm import GroupNorm, groups_of
 from jgen.objectives import first_stage
-from tests.oracle import Oracle, files
-from tests.test_oracle_adm import find
+from jgen.samplers import guidance
+from tests.oracle import PLAIN_RESAMPLING, Oracle, check_blocks, check_gradients, files
 
 pytestmark = pytest.mark.oracle
 
 
-def checked_gradients(o, apply, params, inputs):
-    """Gradients of sum(y * cotangent) by parameters, once y = apply(params, inputs) and the inputs' gradients are right."""
-    cotangent = jnp.asarray(o.nhwc("in/cotangent/y"))
+def compared(o, net, convert_to, call, inputs, of=MappingProxyType({}), more=None):
+    """Compares a network's output, its gradients by inputs and weights, and its blocks; gives the variables and the modules.
+
+    convert_to: official weights -> (network, variables). call(inputs) -> (arguments, keywords) of the network. of: as of
+    `check_blocks`. more: (what modules gave, variables) -> what no module gives.
+    """
+    weights, cotangent = convert.load_weights(o.path), jnp.asarray(o.nhwc("in/cotangent/y"))
+    variables = convert_to(weights)[1]
 
     @jax.jit
     def run(params, inputs):
         def weighed(params, inputs):
-            y = apply(params, inputs)
-            return jnp.sum(y * cotangent), y
+            args, keywords = call(inputs)
+            how = dict(capture_intermediates=True, mutable=["intermediates"])
+            y, seen = net.apply({"params": params}, *args, **keywords, **how)
+            return jnp.sum(y * cotangent), (y, seen["intermediates"])
 
         return jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, inputs)
 
-    (grads, by_input), y = run(params, inputs)
+    (grads, by_input), (y, seen) = run(variables["params"], inputs)
     o.check("out/y", y, image=True)
     for name, gradient in by_input.items():
         o.check(f"out/grad/in/{name}", gradient, image=gradient.ndim == 4)
-    return grads
+    check_gradients(o, lambda w: convert_to(w)[1], weights, grads)
+    check_blocks(o, {**seen, **(more(seen, variables["params"]) if more else {})}, of)
+    return variables
 
 
-def check_parameters(o, grads, of):
-    """Every gradient of a parameter that the file has; of(name) -> the official name whose path it has here, or None."""
-    checked = 0
-    for name in o.names:
-        plain = name.removeprefix("out/grad/")
-        if not name.startswith("out/grad/") or plain.startswith("in/") or (place := of(plain)) is None:
-            continue
-        leaf = find(grads, place)
-        if leaf.ndim == 4:
-            leaf = leaf.transpose(3, 2, 0, 1)
-        o.check(name, leaf.T.reshape(o[name].shape) if leaf.ndim == 2 else leaf)
-        checked += 1
-    assert checked >= 2
+def outputs(seen, name):
+    """What a module gave."""
+    return seen[name]["__call__"][0]
 
 
 EDM = {"songunet": convert.edm.song_unet, "dhariwalunet": convert.edm.dhariwal_unet}
@@ -66,11 +71,21 @@ def test_u_nets_of_edm(kind, path):
     inputs = {"x": jnp.asarray(o.nhwc("in/x")), **{k: jnp.asarray(o[f"in/{k}"]) for k in ("class_labels", "augment_labels")}}
     noise = jnp.asarray(o["in/t_noise_labels"])
 
-    def apply(params, i):
-        return net.apply({"params": params}, i["x"], noise, i["class_labels"], i["augment_labels"])
+    def more(seen, params):
+        """The embedding of noise, and a norm that is done with the convolution behind it."""
+        if kind == "dhariwalunet":
+            return {"map_noise": timestep_embedding(noise, net.channels)}
+        norm = GroupNorm(groups_of(net.channels), 1e-6).apply(
+            {"params": params["dec_16x16_aux_norm"]}, outputs(seen, "dec_16x16_block1")
+        )
+        waves = fourier(noise, params["freqs"]) if net.embedding == "fourier" else positional(noise, net.channels)
+        # Theirs begins with cosines, and is swapped after.
+        return {"map_noise": jnp.roll(waves, waves.shape[-1] // 2, -1), "dec_16x16_aux_norm": norm}
 
-    grads = checked_gradients(o, apply, variables["params"], inputs)
-    check_parameters(o, grads, lambda name: name)
+    compared(
+        o, net, lambda w: EDM[kind](w, **config),
+        lambda i: ((i["x"], noise, i["class_labels"], i["augment_labels"]), {}), inputs, more=more,
+    )  # fmt: skip
     none = net.apply(variables, inputs["x"], noise, jnp.full(2, net.classes), inputs["augment_labels"])
     zero = net.apply(variables, inputs["x"], noise, jnp.zeros((2, net.classes)), inputs["augment_labels"])
     assert jnp.array_equal(none, zero)
@@ -81,20 +96,12 @@ def test_dit_has_labels_times_and_guidance_of_the_original(path):
     o = Oracle(path)
     net, variables = convert.dit.dit(convert.load_weights(path), **o.config)
     t, label = jnp.asarray(o["in/timesteps"]), jnp.asarray(o["in/labels"])
-
-    def apply(params, i):
-        return net.apply({"params": params}, i["x"], t, label)
-
-    grads = checked_gradients(o, apply, variables["params"], {"x": jnp.asarray(o.nhwc("in/x"))})
-    flat = lambda name: f"embedder.{name.replace('.', '_').replace('_bias', '.bias')}"  # noqa: E731
-    names = {
-        "x_embedder.proj.bias": "x_embedder_proj.bias",
-        "t_embedder.mlp.0.bias": flat("t_embedder.mlp.0.bias"),
-        "blocks.0.adaLN_modulation.1.bias": "blocks.0.adaLN_modulation.1.bias",
-        "blocks.1.attn.qkv.bias": "blocks.1.attn_qkv.bias",
-        "final_layer.linear.bias": "final_layer_linear.bias",
-    }
-    check_parameters(o, grads, names.__getitem__)
+    embedded = {"t_embedder": "embedder.t_embedder_mlp_2", "y_embedder": "embedder.y_embedder"}
+    parts = {f"blocks.{i}.{k}": f"blocks_{i}.{v}" for i in range(2) for k, v in (("attn", "attn_proj"), ("mlp", "mlp_fc2"))}
+    names = {**embedded, **parts, "x_embedder": "x_embedder_proj", "final_layer": "final_layer_linear"}
+    inputs = {"x": jnp.asarray(o.nhwc("in/x"))}
+    compared(o, net, lambda w: convert.dit.dit(w, **o.config), lambda i: ((i["x"], t, label), {}), inputs, names)
+    o.check("out/t_embedding", timestep_embedding(jnp.asarray(o["in/t_embedding_query"]), 256))
     # Its guidance takes the first half of x twice, and mixes the first three channels only.
     half = jnp.asarray(o.nhwc("in/x"))[:2]
     labels, times = jnp.asarray(o["in/cfg_labels"]), jnp.asarray(o["in/cfg_timesteps"])
@@ -108,33 +115,46 @@ def test_dit_has_labels_times_and_guidance_of_the_original(path):
 def test_dit_of_diffusers(path):
     o = Oracle(path)
     net, variables = convert.dit.diffusers(convert.load_weights(path), **o.config)
-    t, label = jnp.asarray(o["in/timesteps"]), jnp.asarray(o["in/labels"])
+    x, t, label = jnp.asarray(o.nhwc("in/x")), jnp.asarray(o["in/timesteps"]), jnp.asarray(o["in/labels"])
+    names = {"transformer_blocks.0.norm1.emb": "embedder_0"}
+    for i in range(2):
+        block = f"transformer_blocks.{i}"
+        names |= {block: f"blocks_{i}", f"{block}.attn1": f"blocks_{i}.attn_proj", f"{block}.ff": f"blocks_{i}.mlp_fc2"}
+    table = position_code(4, 4, net.width)
 
-    def apply(params, i):
-        return net.apply({"params": params}, i["x"], t, label)
+    def more(seen, params):
+        """Frequencies of the time, and patches with the code of their places."""
+        return {
+            "transformer_blocks_0_norm1_emb_time_proj": timestep_embedding(t, 256, endpoint=True),
+            "pos_embed": outputs(seen, "x_embedder_proj").reshape(len(x), 16, -1) + table[None],
+        }
 
-    grads = checked_gradients(o, apply, variables["params"], {"x": jnp.asarray(o.nhwc("in/x"))})
-    names = {
-        "pos_embed.proj.bias": "x_embedder_proj.bias",
-        "transformer_blocks.0.norm1.linear.bias": "blocks.0.adaLN_modulation.1.bias",
-        "proj_out_1.bias": "final_layer_adaLN_modulation_1.bias",
-    }
-    check_parameters(o, grads, names.get)
+    def call(i):
+        return (i["x"], t, label), {}
+
+    compared(o, net, lambda w: convert.dit.diffusers(w, **o.config), call, {"x": x}, names, more)
+    o.check("out/pos_embed_table", table)
+    out = net.apply(variables, jnp.repeat(x[:1], 2, 0), jnp.repeat(t[:1], 2), jnp.array([label[0], net.classes]))
+    noise, rest = jnp.split(out, 2, -1)
+    o.check("out/cfg_eps_scale3", guidance.mix(noise[:1], noise[1:], 3.0), image=True)
+    o.check("out/cfg_rest", rest, image=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", files("diffusion", "unet2d"))
 def test_u_net_of_diffusers(path):
     o = Oracle(path)
-    net, variables = convert.diffusers.unet2d(convert.load_weights(path), **o.config)
+    net = convert.diffusers.unet2d(convert.load_weights(path), **o.config)[0]
     t = jnp.asarray(o["in/timesteps"])
-
-    def apply(params, i):
-        return net.apply({"params": params}, i["sample"], t)
-
-    grads = checked_gradients(o, apply, variables["params"], {"sample": jnp.asarray(o.nhwc("in/sample"))})
-    names = {"conv_in.bias": "input_blocks.0.0.bias", "time_embedding.linear_1.bias": "time_embed.0.bias"}
-    check_parameters(o, grads, {**names, "conv_norm_out.weight": "out.0.weight"}.get)
+    names = {"time_embedding": "time_embed", "conv_in": "input_blocks.0", "down_blocks.0.resnets.0": "input_blocks_1_0"}
+    names |= {"down_blocks.0.downsamplers.0": "input_blocks_2_0_op", "down_blocks.1.resnets.0": "input_blocks_3_0"}
+    names |= {"down_blocks.1.attentions.0": "input_blocks_3_1", "mid_block.attentions.0": "middle_block_1"}
+    names |= {"mid_block": "middle_block", "up_blocks.0.upsamplers.0": "output_blocks_1_2_conv"}
+    for i in range(2):
+        names |= {f"up_blocks.{j}.resnets.{i}": f"output_blocks_{2 * j + i}_0" for j in range(2)}
+        names |= {f"up_blocks.0.attentions.{i}": f"output_blocks_{i}_1"}
+    inputs = {"sample": jnp.asarray(o.nhwc("in/sample"))}
+    compared(o, net, lambda w: convert.diffusers.unet2d(w, **o.config), lambda i: ((i["sample"], t), {}), inputs, names)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "unet2d"))
@@ -166,18 +186,27 @@ def test_u_net_with_cross_attention(path):
     o = Oracle(path)
     net, variables = convert.latent_diffusion.unet(convert.load_weights(path), **o.config)
     t = jnp.asarray(o["in/timesteps"])
-
-    def apply(params, i):
-        return net.apply({"params": params}, i["x"], t, context=i["context"])
-
     inputs = {"x": jnp.asarray(o.nhwc("in/x")), "context": jnp.asarray(o["in/context"])}
-    grads = checked_gradients(o, apply, variables["params"], inputs)
-    check_parameters(o, grads, lambda name: name)
+
+    def call(i):
+        return (i["x"], t), {"context": i["context"]}
+
+    convert_to = convert.latent_diffusion.unet
+    compared(o, net, lambda w: convert_to(w, **o.config), call, inputs, PLAIN_RESAMPLING)
     with pytest.raises(ValueError, match="transformer_depth=1 but none was given"):
         net.apply(variables, inputs["x"], t)
 
 
-FIRST_STAGE = ("encoder.conv_in.bias", "quant_conv.weight", "post_quant_conv.bias", "decoder.conv_out.weight")
+RESAMPLED = {
+    "encoder.down.0.downsample": "encoder.down_0_downsample_conv",
+    "decoder.up.1.upsample": "decoder.up_1_upsample_conv",
+}
+
+
+def through(net, params, x, method):
+    """(what a method of an autoencoder gives, what its modules do)."""
+    found, seen = net.apply({"params": params}, x, method=method, capture_intermediates=True, mutable=["intermediates"])
+    return found, seen["intermediates"]
 
 
 @pytest.mark.slow
@@ -192,20 +221,22 @@ def test_first_stage_with_a_kl(path):
     @jax.jit
     def run(params, x, noise):
         def weighed(params, x, noise):
-            mean, log_variance = net.apply({"params": params}, x, method="encode")
+            (mean, log_variance), encoder = through(net, params, x, "encode")
             z = mean + jnp.exp(0.5 * log_variance) * noise
-            out = net.apply({"params": params}, z, method="decode")
+            out, decoder = through(net, params, z, "decode")
             found = (jnp.concatenate([mean, log_variance], -1), z, out, first_stage.kl(mean, log_variance))
-            return sum(jnp.sum(w * f) for w, f in zip(weights, found)), found
+            return sum(jnp.sum(w * f) for w, f in zip(weights, found)), (found, encoder | decoder)
 
         return jax.grad(weighed, argnums=(0, 1, 2), has_aux=True)(params, x, noise)
 
-    (grads, by_x, by_noise), found = run(variables["params"], jnp.asarray(o.nhwc("in/x")), noise)
+    (grads, by_x, by_noise), (found, seen) = run(variables["params"], jnp.asarray(o.nhwc("in/x")), noise)
     for name, value in zip(names, found):
         o.check(f"out/{name}", value, image=name != "kl")
     o.check("out/grad/in/x", by_x, image=True)
     o.check("out/grad/in/noise", by_noise, image=True)
-    check_parameters(o, grads, lambda name: name if name in FIRST_STAGE else None)
+    official = convert.load_weights(path)
+    check_gradients(o, lambda w: convert.latent_diffusion.autoencoder_kl(w, **o.config)[1], official, grads)
+    check_blocks(o, seen, RESAMPLED)
     mean, log_variance = jnp.split(found[0], 2, -1)
     o.check("out/logvar", log_variance, image=True)
     o.check("out/nll_of_noise", first_stage.negative_log_density(noise, mean, log_variance))
@@ -226,29 +257,33 @@ def test_first_stage_with_codes(path):
     weights = [jnp.asarray(o[f"in/cotangent/{n}"] if n == "codebook_loss" else o.nhwc(f"in/cotangent/{n}")) for n in names]
 
     def parts(params, x):
-        z = net.apply({"params": params}, x, method="encode")
+        z, encoder = through(net, params, x, "encode")
         q = net.apply({"params": params}, z, method="quantize")
-        through = straight_through(q)
+        passed = straight_through(q)
         loss = first_stage.codebook_loss(q, o.config["beta"], o.config["legacy"])
-        return (z, through, loss, net.apply({"params": params}, through, method="decode")), q.codes
+        out, decoder = through(net, params, passed, "decode")
+        return (z, passed, loss, out), q.codes, encoder | decoder
 
     def weighed(params, x):
-        found, codes = parts(params, x)
-        return sum(jnp.sum(w * f) for w, f in zip(weights, found)), (found, codes)
+        found, codes, seen = parts(params, x)
+        return sum(jnp.sum(w * f) for w, f in zip(weights, found)), (found, codes, seen)
 
     run = jax.jit(jax.grad(weighed, argnums=(0, 1), has_aux=True))
-    (grads, by_x), (found, codes) = run(variables["params"], jnp.asarray(o.nhwc("in/x")))
+    (grads, by_x), (found, codes, seen) = run(variables["params"], jnp.asarray(o.nhwc("in/x")))
     for name, value in zip(names, found):
         o.check(f"out/{name}", value, image=name != "codebook_loss")
     assert codes.tolist() == o["out/indices"].tolist()
     o.check("out/grad/in/x", by_x, image=True)
-    o.check("out/grad/quantize.embedding.weight", grads["codebook"])
-    check_parameters(o, grads, lambda name: name if name in FIRST_STAGE else None)
+    official = convert.load_weights(path)
+    check_gradients(o, lambda w: convert.latent_diffusion.vq_model(w, **o.config)[1], official, grads)
+    check_blocks(o, seen, RESAMPLED)
     alone = jax.jit(jax.grad(lambda params, x: parts(params, x)[0][2]))(variables["params"], jnp.asarray(o.nhwc("in/x")))
     o.check("out/grad/codebook_loss_only/quantize.embedding.weight", alone["codebook"])
     kernel = alone["quant_conv"]["kernel"].T[..., None, None]
     o.check("out/grad/codebook_loss_only/quant_conv.weight", kernel)
     free = jnp.asarray(o.nhwc("in/free_latent"))
+    nearest = net.apply(variables, free, method="quantize").codes
+    np.testing.assert_array_equal(nearest.reshape(o["out/free_latent_indices"].shape), o["out/free_latent_indices"])
     o.check("out/free_latent_decoded", net.apply(variables, free, method="decode_nearest"), image=True)
     o.check("out/free_latent_decoded_unquantised", net.apply(variables, free, method="decode"), image=True)
 
@@ -316,6 +351,7 @@ def test_adversarial_losses_of_first_stages(path):
                 o.check(f"out/grad/{at}/generator/last_layer", by_last.transpose(3, 2, 0, 1))
                 o.check(f"out/grad/{at}/generator/moments", by_moments, image=True)
                 if kind == "kl":
+                    o.check(f"out/{at}/generator/logvar", c["logvar"])  # as it was given
                     o.check(f"out/grad/{at}/generator/logvar", by_variance)
 
                 def own_loss(params, law=law, factor=factor):

@@ -13,8 +13,7 @@ from jgen.objectives import score as objectives
 from jgen.objectives.diffusion import simple_terms
 from jgen.samplers import image_keys, langevin, pc, predictor_corrector
 from jgen.schedules import Schedule
-from tests.oracle import Oracle, files
-from tests.test_oracle_adm import find
+from tests.oracle import Oracle, files, find
 
 pytestmark = pytest.mark.oracle
 

@@ -8,8 +8,7 @@ from jgen import convert
 from jgen.models.gan import stylegan2
 from jgen.nn import equalized, fir
 from jgen.objectives import gan, gan_penalties, stylegan
-from tests.oracle import Oracle, files
-from tests.test_oracle_adm import find
+from tests.oracle import Oracle, files, find
 
 pytestmark = pytest.mark.oracle
 

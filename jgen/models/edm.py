@@ -91,6 +91,18 @@ class Block(nn.Module):
         return (x + Dense(c, dtype=self.dtype, kernel_init=SMALL, name="proj")(out)) * self.skip_scale
 
 
+def fourier(noise: Array, frequencies: Array) -> Array:
+    """[B, 2 K] of noise [B] and random frequencies [K]: sines, then cosines."""
+    angles = 2 * jnp.pi * noise.astype(jnp.float32)[:, None] * frequencies[None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+
+def positional(noise: Array, width: int) -> Array:
+    """[B, width] of noise [B]: the embedding of times, but sines first and the longest period among them."""
+    cosines, sines = jnp.split(timestep_embedding(noise, width, endpoint=True), 2, -1)
+    return jnp.concatenate([sines, cosines], -1)
+
+
 def class_weights(label: Array | None, classes: int, batch: int) -> Array | None:
     """[B, classes] of a label in any of its forms; all 0 for none. Raises UserError for one that does not belong."""
     if not classes:
@@ -147,12 +159,9 @@ class SongUNet(nn.Module):
     def _embed(self, noise: Array, label: Array | None, augment: Array | None) -> Array:
         width = self.channels * self.channel_mult_noise
         if self.embedding == "fourier":
-            freqs = jax.lax.stop_gradient(self.param("freqs", nn.initializers.normal(16.0), (width // 2,)))
-            angles = 2 * jnp.pi * noise.astype(jnp.float32)[:, None] * freqs[None]
-            emb = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+            emb = fourier(noise, jax.lax.stop_gradient(self.param("freqs", nn.initializers.normal(16.0), (width // 2,))))
         else:
-            cosines, sines = jnp.split(timestep_embedding(noise, width, endpoint=True), 2, -1)
-            emb = jnp.concatenate([sines, cosines], -1)
+            emb = positional(noise, width)
         weights = class_weights(label, self.classes, len(noise))
         if weights is not None:
             emb = emb + Dense(width, kernel_init=GLOROT, name="map_label")(weights * self.classes**0.5)
