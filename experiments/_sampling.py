@@ -34,7 +34,7 @@ HEEDED: Mapping[str, Sequence[str]] = {
     "order": (*OF_ORDER, "dpm_adaptive"),
     "of": ("dpm", "dpm_singlestep", "dpm_adaptive"),
     "tolerance": ADAPTIVE,
-    "steps": (*DISCRETE, *STEPPED),
+    **{name: (*DISCRETE, *STEPPED) for name in ("steps", "grid")},
     "resamplings": ("ddpm",),
     **{name: CHURNED for name in ("churn", "churn_from", "churn_to", "churn_noise")},
 }
@@ -190,13 +190,18 @@ def bounded(options: Solver, function: Any) -> Any:
 
 
 def levels(options: Solver, sigma_min: float, sigma_max: float, by_time: Callable[[int, float], Any] | None = None) -> Any:
-    """The noise levels [steps + 1] of a sampling, 0 last. by_time: (steps, greatest level) -> those of grid=time."""
+    """The noise levels [steps + 1] of a sampling, 0 last; of an adaptive one the greatest, the least and 0.
+
+    by_time: (steps, greatest level) -> those of grid=time.
+    """
     from jgen import sigmas
     from jgen.errors import UserError
 
     if options.sigma_min and not 0 < options.sigma_min < sigma_max:
         raise UserError(f"sigma_min={options.sigma_min}: must be above 0 and below {sigma_max:.4g}, the greatest noise level")
     sigma_min = options.sigma_min or sigma_min
+    if options.sampler in ADAPTIVE:
+        return sigmas.exponential(2, sigma_min, sigma_max)
     if options.grid == "time":
         assert by_time is not None
         if options.sigma_min:

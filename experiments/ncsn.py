@@ -18,7 +18,7 @@ from experiments import _sampling
 from experiments._diffusion import mean_loss, optimizer, paper_steps
 from experiments._editing import edits, told_of
 from experiments._judge import Judge, asked, borrow, guide, steered, steered_score
-from experiments._sampling import CONTINUOUS, DISCRETE, STEPPED, SamplerName, Solver, bounded, check, from_noise
+from experiments._sampling import CONTINUOUS, DISCRETE, SamplerName, Solver, bounded, check, from_noise
 from jgen.config import DataConfig, MeshConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ HEEDED = {
     **_sampling.HEEDED,
     **{name: OWN for name in ("steps_each", "denoise")},
     **{name: DENOISING for name in ("sigma_min", "threshold")},
-    "grid": (*DISCRETE, *STEPPED),
     "step_size": ("annealed",),
 }
 """Options that are for some samplers alone."""

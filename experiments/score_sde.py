@@ -46,7 +46,6 @@ HEEDED = {
     **{name: takers for name, takers in _sampling.HEEDED.items() if name != "tolerance"},  # the likelihood heeds it too
     **{name: ("pc",) for name in PC_ALONE},
     **{name: DENOISING for name in ("sigma_min", "threshold")},
-    "grid": _sampling.STEPPED,
     "steps": ("pc", *_sampling.HEEDED["steps"]),
 }
 """Options that are for some samplers alone."""

@@ -295,6 +295,14 @@ def test_levels_that_float32_takes_for_none_are_sampled():
     assert np.isfinite(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)).all()
 
 
+def test_adaptive_samplers_end_at_the_least_level_whatever_the_steps():
+    options = flow_matching.Sampling(sampler="rk45", steps=1, grid="time")
+    np.testing.assert_allclose(levels(options, *flow_matching.ENDS, flow_matching.by_time), [200.0, 0.01, 0.0])
+    with pytest.raises(ValueError, match="grid=time: rk45 takes none"):
+        shape_of(stages(flow_matching, "flow_matching")[0], sampler="rk45", grid="time")
+    assert shape_of(stages(score_sde, "score_sde")[0], sampler="ddim", grid="karras") == (3, 8, 8, 1)
+
+
 def test_options_of_other_models_are_refused():
     with pytest.raises(ValueError, match=r"threshold=0.9: is for pixels"):
         shape_of(stages(latent_diffusion, "latent_diffusion")[1], threshold=0.9)
