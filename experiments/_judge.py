@@ -4,6 +4,7 @@ The classifier knows x_t = x / sqrt(1 + sigma^2) and the time at which its own c
 other chains than its own, and of none.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from experiments._diffusion import schedule
 from experiments._sampling import GONE, Solver, within
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from jgen.types import Denoise, Extra, Predict
 
 Judge = Callable[[Any, Any], Any]
@@ -24,20 +27,17 @@ def judge(config: classifier.Config, weights: Any, label: Any) -> Judge:
     import jax
     import jax.numpy as jnp
 
-    from jgen import sigmas
     from jgen.arrays import wide
     from jgen.objectives import edm
 
     classify, chain = classifier.logits_of(config), schedule(config)
     form = edm.chain(chain)
-    # Of a cosine chain's last steps nothing can be seen, but DDIM moves x_0 by sigma times the gradient: 20,000.
-    gone = float(sigmas.time_at(chain, GONE))
 
     def log_probability(x, sigma):
-        t = form.noise(sigma)
-        logits = classify(weights, wide(form.scale(sigma), x) * x, t)
+        logits = classify(weights, wide(form.scale(sigma), x) * x, form.noise(sigma))
         found = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
-        return jnp.where(t <= gone, found, 0.0)
+        # Of a cosine chain's last steps nothing can be seen, but DDIM moves x_0 by sigma times the gradient: 20,000.
+        return jnp.where(sigma <= GONE, found, 0.0)
 
     return log_probability
 
@@ -48,6 +48,8 @@ def settings(options: Solver) -> classifier.Config:
     from jgen.errors import UserError
     from jgen.experiment import read_config
 
+    if not (Path(options.classifier) / "config.json").is_file():
+        raise UserError(f"classifier={options.classifier}: no run there (it has no config.json)")
     stored = read_config(Path(options.classifier))
     if stored["module"] != "experiments.classifier":
         raise UserError(f"classifier={options.classifier}: is a run of {stored['module']}, not of experiments.classifier")
@@ -57,19 +59,28 @@ def settings(options: Solver) -> classifier.Config:
     return config
 
 
-def borrow(options: Solver) -> "Extra":
-    """What sampling by the options takes from another run: the classifier's weights."""
-    import jax
-
+def borrow(options: Solver, mesh: "Mesh | None" = None) -> "Extra":
+    """What sampling by the options takes from another run: the classifier's weights, on the devices of a mesh."""
     from jgen.errors import UserError
-    from jgen.experiment import load
 
     if not options.classifier:
         return {}
     if not options.classifier_scale:
         raise UserError(f"classifier_scale=0: leaves classifier={options.classifier} without a say; must be above 0")
     settings(options)  # which refuses other runs
-    return {"classifier": jax.device_get(load(options.classifier).params["net"])}
+    return {"classifier": _weights(options.classifier, mesh)}
+
+
+@functools.lru_cache(1)
+def _weights(folder: str, mesh: "Mesh | None") -> Any:
+    """Those of a run of a classifier; kept, since a training's previews ask for them again and again."""
+    from jgen.errors import UserError
+    from jgen.experiment import load
+
+    try:
+        return load(folder, mesh).params["net"]
+    except UserError as error:
+        raise UserError(f"classifier={error}") from None  # whose message begins with the folder
 
 
 def asked(config: Any, keys: Any, options: Solver) -> Any:

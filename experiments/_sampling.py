@@ -118,14 +118,19 @@ def check(options: Solver, own: Solver, heeded: Mapping[str, Sequence[str]] = HE
     for name, takers in heeded.items():
         value = getattr(options, name)
         if value not in (getattr(type(options)(), name), getattr(own, name)) and not set(used) & set(takers):
-            verb = "does" if len(takers) == 1 else "do"
-            raise UserError(f"{name}={value}: {' and '.join(used)} takes none, only {', '.join(takers)} {verb}")
+            names, verb = list(dict.fromkeys(used)), "does" if len(takers) == 1 else "do"
+            take = "takes" if len(names) == 1 else "take"
+            raise UserError(f"{name}={value}: {' and '.join(names)} {take} none, only {', '.join(takers)} {verb}")
     if options.resamplings < 1:
         raise UserError(f"resamplings={options.resamplings}: must be at least 1")
     if not 0 <= options.eta <= 1:
         raise UserError(f"eta={options.eta}: must be from 0 to 1")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"threshold={options.threshold}: must be a quantile, from 0 (which clips) to 1")
+    if not options.tolerance > 0:
+        raise UserError(f"tolerance={options.tolerance}: must be above 0")
+    if not options.classifier_scale >= 0:
+        raise UserError(f"classifier_scale={options.classifier_scale}: must be 0, which is without, or above")
     if not options.guidance_from < options.guidance_to:
         raise UserError(f"guidance_from={options.guidance_from}: must be below guidance_to={options.guidance_to}")
     if options.steps == 1 and "ddpm" in used:

@@ -32,7 +32,7 @@ from experiments._diffusion import (
 )
 from experiments._editing import begun, blocks_out, edit_levels, inpaint, redraw, rows, taken_out, told_of
 from experiments._judge import Judge, asked, borrow, guide, heard, settings
-from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check, for_sampler
+from experiments._sampling import ADAPTIVE, OF_CHAIN, SamplerName, TimedSolver, check, for_sampler
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -120,12 +120,17 @@ def shrink(x: Any, side: int) -> Any:
     return x.reshape(b, side, height // side, side, width // side, c).mean((2, 4))
 
 
+def widths(config: Config, side: int) -> int:
+    """How many levels the network of images of a side has: as many of the widths as they halve evenly."""
+    return next(n for n in range(len(config.channel_mult), 0, -1) if side % 2 ** (n - 1) == 0)
+
+
 def network(config: Config, stage: int) -> Any:
     """The base U-Net, or the super-resolution one, with as many of the widest levels as its images halve evenly."""
     from jgen.models.unet import SuperResUNet
 
-    side, most = config.sizes[stage], len(config.channel_mult)
-    levels = next(n for n in range(most, 0, -1) if side % 2 ** (n - 1) == 0)
+    side = config.sizes[stage]
+    levels = widths(config, side)
     own = of_each(stage, {"channels": config.channels_each, "num_res_blocks": config.blocks_each})
     factors = tuple(2**i for i in range(levels) if side >> i in config.attention)
     shaped = replace(config, channel_mult=config.channel_mult[-levels:], attention=factors, **own)
@@ -189,13 +194,38 @@ def check_each(options: Any, names: Sequence[str], stages: Sequence[str]) -> Non
             raise UserError(f"{name}: {given} given, for the {len(stages)} stages {', '.join(stages)}")
 
 
+def check_stages(options: Sampling, own: Sampling, stages: Sequence[str], most: int) -> None:
+    """Raises UserError for samplers and steps of stages that can't be, or that leave others without effect. most: steps of the
+    chain."""
+    from jgen.errors import UserError
+
+    check_each(options, ("samplers", "steps_each"), stages)
+    for name, each in (("sampler", "samplers"), ("steps", "steps_each")):
+        value = getattr(options, name)
+        if getattr(options, each) and value not in (getattr(Sampling, name), getattr(own, name)):
+            raise UserError(f"{name}={value}: has no effect beside {each}={getattr(options, each)}")
+    samplers = options.samplers or (options.sampler,) * len(stages)
+    for stage, sampler, steps in zip(stages, samplers, options.steps_each):
+        if sampler in ADAPTIVE:
+            continue
+        if not 1 + (sampler == "ddpm") <= steps <= most:
+            raise UserError(f"steps_each: {steps} for {stage}; {sampler} takes from {1 + (sampler == 'ddpm')} to {most}")
+    if options.steps_each and set(samplers) <= set(ADAPTIVE):
+        raise UserError(f"steps_each={options.steps_each}: {', '.join(dict.fromkeys(samplers))} choose their own steps")
+
+
 class Cascade:
     """The networks of all stages, each a player of its own, and what is done with them."""
 
     def __init__(self, config: Config):
+        from jgen.errors import UserError
+
         self.config, self.chain = config, schedule(config)
         self.players = ["base", *(f"super_{side}" for side in config.sizes[1:])]
         check_each(config, ("channels_each", "blocks_each"), self.players)
+        sides = sorted({side >> i for side in config.sizes for i in range(widths(config, side))})
+        if other := sorted(set(config.attention) - set(sides)):
+            raise UserError(f"attention={other[0]}: no level has so many pixels; there are {', '.join(map(str, sides))}")
         self.nets = [network(config, i) for i in range(len(config.sizes))]
 
     def apply(self, i: int, low: Any) -> Any:
@@ -253,7 +283,7 @@ class Cascade:
 
         if not 0 <= options.augment <= self.config.most_augment:
             raise UserError(f"augment={options.augment}: must be from 0 to the {self.config.most_augment} it was trained with")
-        check_each(options, ("samplers", "steps_each"), self.players)
+        check_stages(options, self.config.sampling, self.players, len(self.chain))
         check(options, self.config.sampling, OF_CHAIN, options.samplers)
         low = images = None
         for i in range(last + 1):

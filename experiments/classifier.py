@@ -93,13 +93,17 @@ def network(config: Config) -> "CNN | Classifier":
     if not config.noisy:
         raise UserError("network=adm: ADM's classifier is told how noisy images are; say --noisy")
     width = config.channels[0]
+    if width % groups_of(width) or any(each % width for each in config.channels):
+        raise UserError(
+            f"channels={config.channels}: of adm, all must be multiples of the first, and that one of {groups_of(width)}"
+        )
     return Classifier(
         channels=width,
         out_channels=config.data.num_classes,
         num_res_blocks=config.depth,
         channel_mult=tuple(each / width for each in config.channels),
         attention_resolutions=config.attention,
-        head_channels=min(64, width),
+        head_channels=64 if width % 64 == 0 else width,
         scale_shift_norm=True,
         resblock_updown=True,
         dropout=config.dropout,

@@ -138,8 +138,8 @@ def curve(config: Config, sample):
             runs += [(f"classifier_scale={s:g}", dict(guidance=1.0, classifier_scale=s)) for s in CLASSIFIER_SCALES]
         for name, changes in runs:
             options = replace(config.sampling, label=-1, **changes)
-            draw = jax.jit(lambda params, keys, options=options: sample(params, extra, keys, options))
-            fake = observer.samples(lambda keys, draw=draw: draw(params, keys), key, images)
+            draw = jax.jit(lambda params, extra, keys, options=options: sample(params, extra, keys, options))
+            fake = observer.samples(lambda keys, draw=draw: draw(params, extra, keys), key, images)
             result = manifold(real, fake.features, 3)
             found[f"agreement at {name}"] = np.mean(fake.logits.argmax(-1) == asked)
             found[f"precision at {name}"] = result.precision

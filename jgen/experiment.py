@@ -58,16 +58,16 @@ class Stage:
     validate: LossFn | None = None
     """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""
     evaluate: Evaluate | None = None
-    borrow: Callable[[Any], Extra] | None = None
-    """(options) -> what sampling by them takes from other runs, such as a classifier that guides: it joins `extra`."""
+    borrow: Callable[[Any, Mesh | None], Extra] | None = None
+    """(options, mesh) -> what sampling by them takes from other runs, such as a classifier that guides: it joins `extra`."""
     told: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """What its losses read of an example besides image and label, such as a caption: one of each."""
     begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
 
-    def extra_for(self, extra: Extra, options: Any) -> Extra:
+    def extra_for(self, extra: Extra, options: Any, mesh: Mesh | None = None) -> Extra:
         """What `sample`, pictures and the evaluation are given as their extra."""
-        return {**extra, **self.borrow(options)} if self.borrow else extra
+        return {**extra, **self.borrow(options, mesh)} if self.borrow else extra
 
     def create(self, key: Key, earlier: tuple[Params, Extra] | None = None) -> TrainState:
         """The state at step 0."""
@@ -103,15 +103,19 @@ def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, **
     """`num` images [num, H, W, C] float32; image i depends on (seed, i) alone. how: seed, options, batch as of `drawn`."""
     images = np.concatenate([np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, **how)])[:num]
     if (bad := np.asarray(~np.isfinite(images).all((1, 2, 3)))).any():
-        raise UserError(f"{stage.name}: {bad.sum()} of {num} images are not finite{_cause(stage, params, extra, bad, **how)}")
+        raise UserError(
+            f"{stage.name}: {bad.sum()} of {num} images are not finite{_cause(stage, params, extra, mesh, bad, **how)}"
+        )
     return images
 
 
-def _cause(stage: Stage, params: Params, extra: Extra, bad: np.ndarray, *, seed: int = 0, options: Any = None, **_: Any) -> str:
+def _cause(
+    stage: Stage, params: Params, extra: Extra, mesh: Mesh, bad: np.ndarray, *, seed: int = 0, options: Any = None, **_: Any
+) -> str:
     """Where the sampler of the first bad image went wrong, as far as it checks itself."""
     assert stage.sample is not None
     keys, chosen = image_keys(seed, 1, int(np.argmax(bad))), stage.options if options is None else options
-    sample, on_host = stage.sample, jax.device_get((params, stage.extra_for(extra, chosen)))
+    sample, on_host = stage.sample, jax.device_get((params, stage.extra_for(extra, chosen, mesh)))
     found = explain(lambda params, extra, keys: sample(params, extra, keys, chosen), *on_host, keys)
     return f": {found}" if found else ""
 
@@ -136,7 +140,7 @@ def drawn(
         raise UserError(f"{stage.name}: has no sampler")
     size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
     check_choices(chosen)
-    sampler, whole = _compiled(stage.sample, mesh, chosen, size), stage.extra_for(extra, chosen)
+    sampler, whole = _compiled(stage.sample, mesh, chosen, size), stage.extra_for(extra, chosen, mesh)
     return (sampler(params, whole, seed, start) for start in range(0, num, size))
 
 

@@ -225,7 +225,7 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
     size = rounded_down(min(given.batch, num), run.mesh)
     pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), given.seed, run.mesh)
     count = max(num // size, 1)
-    extra = run.stage.extra_for(run.extra, run.stage.options)
+    extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
     values = run.stage.evaluate(run.params, extra, jax.random.key(given.seed), pipeline.batches(), count)
     held_out = make_reference(source, data)
     how = {"num": count * size, "seed": given.seed, **held_out.facts()}

@@ -125,13 +125,15 @@ def test_a_learned_variance_of_latents_is_for_priors_that_have_one():
 def test_a_cascade_must_fit_its_set():
     with pytest.raises(ValueError, match=r"sizes=\(3, 8\): each must divide the next"):
         stages(cascade, "cascade", "--sizes", "3", "8")
+    with pytest.raises(ValueError, match=r"attention=5: no level has so many pixels; there are 4, 8"):
+        stages(cascade, "cascade", "--attention", "4", "5")
     with pytest.raises(ValueError, match=r"channels_each: 1 given, for the 2 stages base, super_8"):
         stages(cascade, "cascade", "--channels-each", "8")
     base, last = stages(cascade, "cascade", "--base-steps", "9", "--channels-each", "8", "16")
     widths = jax.eval_shape(last.init, jax.random.key(0))[0]
     assert [widths[name]["out_2"]["kernel"].shape[2] for name in ("base", "super_8")] == [8, 16]
     assert shape_of(last, samplers=("ddpm", "heun"), steps_each=(4, 3)) == (3, 8, 8, 1)
-    with pytest.raises(ValueError, match="steps=99: must be from 1 to the schedule's 40"):
+    with pytest.raises(ValueError, match="steps_each: 99 for base; ddim takes from 1 to 40"):
         shape_of(last, samplers=("ddim", "dpm"), steps_each=(99, 2))
     assert (base.train.steps, last.train.steps) == (9, 4)
     assert shape_of(base) == (3, 4, 4, 1)

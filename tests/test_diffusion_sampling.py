@@ -233,7 +233,9 @@ def test_guidance_acts_within_its_levels_alone(sampler):
         (dict(sampler="ddim", resamplings=3), "resamplings=3: ddim takes none"),
         (dict(sampler="heun", of="noise"), "of=noise: heun takes none, only dpm, dpm_singlestep, dpm_adaptive do"),
         (dict(sampler="rk45", steps=9), "steps=9: rk45 takes none"),
-        (dict(sampler="rk45", tolerance=0.0), "rtol=0.0, atol=0.0: must be above 0"),
+        (dict(sampler="rk45", tolerance=0.0), "tolerance=0.0: must be above 0"),
+        (dict(sampler="dpm_adaptive", tolerance=float("nan")), "tolerance=nan: must be above 0"),
+        (dict(sampler="ddim", classifier_scale=-1.0), "classifier_scale=-1.0: must be 0, which is without, or above"),
         (dict(sampler="dpm", tolerance=0.1), "tolerance=0.1: dpm takes none, only dpm_adaptive, rk45 do"),
         (dict(sampler="dpm_adaptive", grid="karras"), "grid=karras: dpm_adaptive takes none"),
         (dict(sampler="dpm", threshold=2.0), "threshold=2.0: must be a quantile"),
@@ -266,7 +268,18 @@ def test_a_run_s_own_options_do_not_stand_in_the_way_of_another_sampler(module):
 def test_each_stage_of_a_cascade_has_a_sampler_with_options_of_its_own():
     _, last = stages(cascade, "cascade")
     assert shape_of(last, samplers=("ddpm", "dpm"), variance="large") == (3, 8, 8, 1)
-    with pytest.raises(ValueError, match=r"eta=0.5: ddpm and dpm takes none"):
+    assert shape_of(last, samplers=("rk45", "dpm"), steps_each=(9, 4)) == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match=r"eta=0.5: dpm takes none"):
+        shape_of(last, samplers=("dpm", "dpm"), eta=0.5)
+    with pytest.raises(ValueError, match=r"sampler=heun: has no effect beside samplers=\('ddim', 'ddim'\)"):
+        shape_of(last, samplers=("ddim", "ddim"), sampler="heun")
+    with pytest.raises(ValueError, match=r"steps=7: has no effect beside steps_each=\(4, 4\)"):
+        shape_of(last, steps_each=(4, 4), steps=7)
+    with pytest.raises(ValueError, match=r"steps_each: 1 for super_8; ddpm takes from 2 to 40"):
+        shape_of(last, samplers=("dpm", "ddpm"), steps_each=(5, 1))
+    with pytest.raises(ValueError, match=r"steps_each=\(9, 9\): rk45 choose their own steps"):
+        shape_of(last, samplers=("rk45", "rk45"), steps_each=(9, 9))
+    with pytest.raises(ValueError, match=r"eta=0.5: ddpm and dpm take none"):
         shape_of(last, samplers=("ddpm", "dpm"), eta=0.5)
     with pytest.raises(ValueError, match=r"samplers: 1 given, for the 2 stages base, super_8"):
         shape_of(last, samplers=("ddpm",))

@@ -1,6 +1,7 @@
 """Any model of pixels guided by the classifier of another run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,15 @@ def of_size(run, monkeypatch, side):
         monkeypatch.setattr(module, "settings", lambda options: small)
 
 
+def test_no_judge_is_heard_where_an_image_is_gone(run):
+    """Its own chain may end before: the linear one at 157."""
+    found = load(run)
+    by = _judge.judge(found.config, found.params["net"], jnp.full(2, LABEL))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
+    sigma = jnp.array([190.0, 210.0])
+    assert (np.asarray(by(x * sigma[:, None, None, None], sigma)) != 0).tolist() == [True, False]
+
+
 def test_a_cascade_s_classifier_guides_the_stage_whose_images_it_knows(run, monkeypatch):
     judge, options = cascade.Cascade(resolved(cascade)).judge, cascade.Sampling(classifier=run, classifier_scale=5.0)
     for side, led in ((8, [False, True]), (4, [True, False])):
@@ -164,7 +174,10 @@ def test_classifiers_that_cannot_guide_are_refused(tmp_path, trained, run, monke
     refused(ddpm, r"classifier=.*: knows clean images alone; train one with --noisy", classifier=clean, classifier_scale=1.0)
     refused(edm, r"classifier_scale=0: leaves classifier=.* without a say", classifier=run)
     refused(edm, r"classifier_scale=2.0: needs --classifier, a run of", classifier_scale=2.0)
-    refused(ncsn, r"no run there", classifier=str(tmp_path), classifier_scale=1.0)
+    refused(ncsn, r"classifier=.*: no run there", classifier=str(tmp_path), classifier_scale=1.0)
+    (tmp_path / "config.json").write_text((Path(run) / "config.json").read_text())
+    refused(ncsn, r"classifier=.*: has no checkpoint yet", classifier=str(tmp_path), classifier_scale=1.0)
+    (tmp_path / "config.json").unlink()
     refused(flow_matching, r"label=10: must be from 0 to 9", classifier=run, classifier_scale=1.0, label=10)
     refused(latent_diffusion, r"classifier=.*: is for pixels, and these are latents", classifier=run, classifier_scale=1.0)
     refused(ddpm, r"label=3: this model is not class-conditional", label=3)
@@ -183,6 +196,9 @@ def test_adm_s_own_classifier_guides():
     assert tiny.shape_of(second, classifier_scale=1.0, sampler="heun") == (3, 8, 8, 1)
     with pytest.raises(ValueError, match=r"network=adm: ADM's classifier is told how noisy images are; say --noisy"):
         stages(classifier, "classifier", "--network", "adm")
+    for widths in (("32", "40"), ("49", "98")):
+        with pytest.raises(ValueError, match=r"channels=.*: of adm, all must be multiples of the first"):
+            stages(classifier, "classifier", "--network", "adm", "--noisy", "--channels", *widths)
 
 
 @pytest.mark.slow

@@ -57,7 +57,6 @@ def check_precondition_levels(o, name, kind):
     if kind.endswith("VPPrecond"):
         form = edm.vp()
         o.check(f"out/{name}/sigma_inv", form.noise(query) / 999, 1e-5)
-        o.check(f"out/{name}/round_sigma", query)  # there are no steps that a level would be rounded to
         o.check(f"out/{name}/sigma_of_t", [generalized.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
     else:
         form, table = edm.iddpm(), edm.iddpm_levels()

@@ -275,7 +275,7 @@ def test_first_stage_with_codes(path):
     assert codes.tolist() == o["out/indices"].tolist()
     o.check("out/grad/in/x", by_x, image=True)
     official = convert.load_weights(path)
-    check_gradients(o, lambda w: convert.latent_diffusion.vq_model(w, **o.config)[1], official, grads)
+    check_gradients(o, lambda w: convert.latent_diffusion.vq_model(w, **o.config)[1], official, grads, ("codebook_loss_only/",))
     check_blocks(o, seen, RESAMPLED)
     alone = jax.jit(jax.grad(lambda params, x: parts(params, x)[0][2]))(variables["params"], jnp.asarray(o.nhwc("in/x")))
     o.check("out/grad/codebook_loss_only/quantize.embedding.weight", alone["codebook"])
@@ -351,7 +351,6 @@ def test_adversarial_losses_of_first_stages(path):
                 o.check(f"out/grad/{at}/generator/last_layer", by_last.transpose(3, 2, 0, 1))
                 o.check(f"out/grad/{at}/generator/moments", by_moments, image=True)
                 if kind == "kl":
-                    o.check(f"out/{at}/generator/logvar", c["logvar"])  # as it was given
                     o.check(f"out/grad/{at}/generator/logvar", by_variance)
 
                 def own_loss(params, law=law, factor=factor):

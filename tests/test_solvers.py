@@ -142,6 +142,24 @@ def test_adaptive_steps_are_an_image_s_own():
         np.testing.assert_allclose(many, exact(x, curve.sigma(1.0), curve.sigma(curve.end)), atol=1e-3)
 
 
+@pytest.mark.parametrize("sampler", [samplers.rk45, samplers.dpm_adaptive])
+def test_an_image_that_is_lost_holds_no_other_up(sampler):
+    """NaN ends it at once, and steps that go astray get shorter."""
+    calls = []
+
+    def fails(x, sigma):
+        jax.debug.callback(lambda: calls.append(1))
+        astray = jnp.where(jnp.abs(x - 50.0) > 30, jnp.nan, denoise(x, sigma))
+        return jnp.where(jnp.isnan(x), jnp.nan, jnp.where(jnp.arange(3)[:, None, None, None] == 2, astray, denoise(x, sigma)))
+
+    x = jnp.array([20.0, jnp.nan, 50.0])[:, None, None, None] * jnp.ones((1, 2, 2, 1))
+    found = np.asarray(sampler(fails, x, 0.01, 50.0))
+    jax.effects_barrier()
+    assert np.isfinite(found).all((1, 2, 3)).tolist() == [True, False, False]
+    np.testing.assert_allclose(found[0], exact(20.0, 50.0, 0.01), atol=0.02)
+    assert len(calls) < 400
+
+
 def test_adaptive_steps_that_do_not_arrive_are_no_image(monkeypatch):
     monkeypatch.setattr(adaptive, "MOST", 3)
     images = samplers.dpm_adaptive(denoise, jnp.full((1, 2, 2, 1), 50.0), 0.01, 50.0)

@@ -33,6 +33,28 @@ class _State(NamedTuple):
     attempts: Array
 
 
+LEAST = 1e-4
+"""Share of its length to which a step that went astray is shortened at most."""
+SHORTEST = 1e-6
+"""Steps below it make no way, so the image is given up."""
+
+
+def _check(rtol: float, atol: float) -> None:
+    if not (rtol > 0 and atol > 0):
+        raise UserError(f"rtol={rtol}, atol={atol}: must be above 0")
+
+
+def _alive(state: _State) -> Array:
+    """[B]: whether an image may still arrive; what is not finite, and steps that only get shorter, do not."""
+    total = sum(jnp.sum(jnp.abs(a), axis=tuple(range(1, a.ndim))) for a in (state.x, state.before))
+    return jnp.isfinite(total) & (state.h > SHORTEST)
+
+
+def _finite(squares: Array) -> Array:
+    """Squares of errors, those that are no number among them as infinite: such a step is to be shorter."""
+    return jnp.where(jnp.isfinite(squares), squares, jnp.inf)
+
+
 def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) -> tuple[Array, Array]:
     """The steps of order - 1 and of `order` from lambda to lambda + h; r_1 = 1/2 for order 2, else 1/3 and r_2 = 2/3."""
     ratios = (0.5,) if order == 2 else (1 / 3, 2 / 3)
@@ -73,18 +95,20 @@ def _solve(
     """From lambda `start` to `end`. scaled: errors are those of alpha x; limited: k-diffusion's step control."""
     if order not in (2, 3):
         raise UserError(f"order={order}: must be 2 or 3")
+    _check(rtol, atol)
 
     def alpha(lam: Array) -> Array:
         return wide(1 / jnp.sqrt(1 + jnp.exp(-2 * lam)), x) if scaled else jnp.ones((1,) * x.ndim)
 
     def attempt(state: _State) -> _State:
-        active = end - state.lam > 1e-5
+        active = (end - state.lam > 1e-5) & _alive(state)
         h = jnp.where(active, jnp.minimum(state.h, end - state.lam), 1.0)
         low, high = _pair(denoise, state.x, state.lam, h, order, of)
         a = alpha(state.lam + h)
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(a * low), jnp.abs(state.before)))
-        squares = jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim)))
+        squares = _finite(jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim))))
         if together:
+            squares = jnp.where(_alive(state), squares, 0.0)
             squares = jnp.full_like(squares, jnp.mean(squares) if limited else jnp.max(squares))
         error = jnp.sqrt(squares)
         if limited:
@@ -92,7 +116,7 @@ def _solve(
             good = active & (factor >= 0.81)
             longer = state.h * factor
         else:
-            good, longer = active & (error <= 1), 0.9 * h * error ** (-1 / order)
+            good, longer = active & (error <= 1), h * jnp.maximum(0.9 * error ** (-1 / order), LEAST)
         return _State(
             jnp.where(wide(good, x), high, state.x),
             jnp.where(wide(good, x), a * low, state.before),
@@ -102,7 +126,7 @@ def _solve(
         )
 
     def going_on(state: _State) -> Array:
-        return jnp.any(end - state.lam > 1e-5) & (state.attempts < MOST)
+        return jnp.any((end - state.lam > 1e-5) & _alive(state)) & (state.attempts < MOST)
 
     ones = jnp.ones(len(x), x.dtype)
     first = _State(x, alpha(start * ones) * x, start * ones, h * ones, jnp.zeros((), jnp.int32))
@@ -145,11 +169,11 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
     """x = sigma_max * noise to sigma_min along the ODE; six evaluations a step, and one before.
 
     Solved for y = x cos(a) against the angle a = arctan(sigma), in which dy / da = cos(a) noise - sin(a) D neither grows nor
-    becomes steep at an end (Salimans and Ho 2022, arXiv:2202.00512, appendix D); errors are those of y. Raises UserError for
-    tolerances that are not above 0.
+    becomes steep at an end (Salimans and Ho 2022, arXiv:2202.00512, appendix D); errors are those of y. As
+    `jgen.samplers.probability_flow.flow` for a denoiser, whose batch stays one: it may close over arrays of all images. Raises
+    UserError for tolerances that are not above 0.
     """
-    if not (rtol > 0 and atol > 0):
-        raise UserError(f"rtol={rtol}, atol={atol}: must be above 0")
+    _check(rtol, atol)
     start, end = (float(np.arctan(s)) for s in (sigma_max, sigma_min))
     size = len(FOURTH)
     table = jnp.asarray([[*row, *[0.0] * (size - len(row))] for row in DORMAND_PRINCE], x.dtype)
@@ -161,7 +185,7 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
 
     def attempt(state: _State) -> _State:
         """Of the state, lam is the angle here, h what it falls by, and before the slope there."""
-        active = state.lam > end
+        active = (state.lam > end) & _alive(state)
         h = jnp.where(active, jnp.minimum(state.h, state.lam - end), 0.0)
 
         def stage(slopes: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -173,7 +197,7 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
         slopes, points = lax.scan(stage, slopes, (jnp.arange(1, size), table))
         y, off = points[-1], wide(h, x) * jnp.tensordot(table[-1] - jnp.asarray(FOURTH, x.dtype), slopes, 1)
         scale = atol + rtol * jnp.maximum(jnp.abs(state.x), jnp.abs(y))
-        error = jnp.sqrt(jnp.mean(jnp.square(off / scale), axis=tuple(range(1, x.ndim))))
+        error = jnp.sqrt(_finite(jnp.mean(jnp.square(off / scale), axis=tuple(range(1, x.ndim)))))
         good = active & (error <= 1)
         # A step to the end ends there, whatever the rounding of the difference.
         reached = jnp.where(state.lam - h <= end * (1 + 1e-6), end, state.lam - h)
@@ -186,7 +210,7 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
         )
 
     def going_on(state: _State) -> Array:
-        return jnp.any(state.lam > end) & (state.attempts < MOST)
+        return jnp.any((state.lam > end) & _alive(state)) & (state.attempts < MOST)
 
     ones, y = jnp.ones(len(x), x.dtype), x * np.cos(start).astype(x.dtype)
     first = _State(y, slope(start * ones, y), start * ones, 0.05 * ones, jnp.zeros((), jnp.int32))

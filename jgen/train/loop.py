@@ -334,7 +334,7 @@ def stage_picture(stage: Stage, name: str, params: Params, extra: Extra, mesh: M
     source, data = _held_out_source(stage, PREVIEW, mesh)
     batch = next(Pipeline(source, data, 0, mesh).batches())
     make = {**stage.pictures, **stage.on_request}[name]
-    return np.asarray(_picture(make, mesh)(params, stage.extra_for(extra, stage.options), jax.random.key(seed), batch))
+    return np.asarray(_picture(make, mesh)(params, stage.extra_for(extra, stage.options, mesh), jax.random.key(seed), batch))
 
 
 @functools.lru_cache(16)
