@@ -257,8 +257,8 @@ def test_sample_and_evaluate(runs):
     assert np.abs((again + 1) * 127.5 - images.astype(float)).max() <= 1
     other = replace(run.config.sampling, steps=3)
     assert jgen.load(runs / "runs/ddpm/whole", sampling=other).stage.options == other
-    with pytest.raises(ValueError, match="sampler=plms: must be ddim, ddpm, heun"):
-        run.sample(sampler="plms")
+    with pytest.raises(ValueError, match="sampler=pc: must be ddim, ddpm, heun"):
+        run.sample(sampler="pc")
     with pytest.raises(ValueError, match="stps: no such sampling option"):
         run.sample(stps=3)
     tiny.run("-m", "experiments.ddpm", "evaluate", "--run", "runs/ddpm/whole", "--num", "64", cwd=runs)
