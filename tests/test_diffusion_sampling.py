@@ -73,7 +73,8 @@ def test_scores_run_under_samplers_of_denoisers(sampler):
     assert np.isfinite(images).all()
 
 
-@pytest.mark.parametrize("sampler", ["pc", pytest.param("ode", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["pc", "ode"])
 def test_scores_are_guided(sampler, weights):
     """Its own samplers know the class, and are guided within the levels asked for."""
     stage, params, extra = weights(score_sde, "score_sde")
@@ -147,6 +148,7 @@ def test_an_image_edited_from_little_noise_is_near(module):
         distance(0.001)
 
 
+@pytest.mark.slow
 def test_a_cascade_edits_its_smallest_image():
     images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
     batch, found = {"image": images, "label": np.arange(8)}, {}

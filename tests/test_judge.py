@@ -161,6 +161,7 @@ def test_a_cascade_s_classifier_guides_the_stage_whose_images_it_knows(run, monk
         judge(0, options, {"classifier": {}}, None)
 
 
+@pytest.mark.slow
 def test_a_run_is_guided_from_the_command_line_s_options(tmp_path, run):
     config = tiny.config(train__steps=2)
     train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "model", False)
