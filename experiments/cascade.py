@@ -13,7 +13,7 @@ much, so that they forgive the faults of the stage before; how much is put on wh
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,9 @@ from experiments._diffusion import (
 )
 from experiments._editing import begun, blocks_out, edit_levels, inpaint, redraw, rows, taken_out, told_of
 from experiments._judge import Judge, asked, borrow, guide, heard, settings
-from experiments._sampling import ADAPTIVE, OF_CHAIN, SamplerName, TimedSolver, check, for_sampler
+from experiments._low_res import augmented, shrink, told
+from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check
+from experiments._stages import check_each, check_stages, of_each, of_stage
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -114,12 +116,6 @@ PRESETS = {
 }
 
 
-def shrink(x: Any, side: int) -> Any:
-    """Images averaged down to a side that divides theirs."""
-    b, height, width, c = x.shape
-    return x.reshape(b, side, height // side, side, width // side, c).mean((2, 4))
-
-
 def widths(config: Config, side: int) -> int:
     """How many levels the network of images of a side has: as many of the widths as they halve evenly."""
     return next(n for n in range(len(config.channel_mult), 0, -1) if side % 2 ** (n - 1) == 0)
@@ -141,77 +137,8 @@ def network(config: Config, stage: int) -> Any:
     return SuperResUNet(**fields)
 
 
-def told(low: Any, level: Any) -> Any:
-    """A smaller image [B, h, w, C] with a channel that says how much noise [B] is on it."""
-    import jax.numpy as jnp
-
-    return jnp.concatenate([low, jnp.broadcast_to(level[:, None, None, None], (*low.shape[:3], 1))], -1)
-
-
-def soften(x: Any) -> Any:
-    """Images blurred by (1, 2, 1) / 4 along both axes."""
-    import jax.numpy as jnp
-
-    from jgen.nn.fir import filter2d, setup_filter
-
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    return filter2d(padded, setup_filter([1, 2, 1]))[:, 1:-1, 1:-1]
-
-
-def augmented(config: Config, key: Any, low: Any) -> Any:
-    """A smaller image as a super-resolution stage is trained on it (Ho et al. 2021): some blurred, all noised."""
-    import jax
-    import jax.numpy as jnp
-
-    keys = jax.random.split(key, 3)
-    level = jax.random.uniform(keys[0], low.shape[:1], maxval=config.most_augment)
-    chosen = jax.random.bernoulli(keys[1], config.blur, low.shape[:1])[:, None, None, None]
-    low = jnp.where(chosen, soften(low), low)
-    return told(low + level[:, None, None, None] * jax.random.normal(keys[2], low.shape), level)
-
-
 Draw = Callable[[int, Sampling, Any, Any], Any]
 """(stage, its options, keys, the smaller images with noise as it is told of them, None for the first stage) -> images."""
-
-
-def of_each(stage: int, own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Those settings of a stage that stages have of their own."""
-    return {name: values[stage] for name, values in own.items() if values}
-
-
-def of_stage(i: int, options: Sampling) -> Sampling:
-    """The options of stage i, without what its sampler does not heed."""
-    own = of_each(i, {"sampler": options.samplers, "steps": options.steps_each})
-    return for_sampler(replace(options, **own), OF_CHAIN)
-
-
-def check_each(options: Any, names: Sequence[str], stages: Sequence[str]) -> None:
-    """Raises UserError unless settings of each stage are as many as there are stages, or none."""
-    from jgen.errors import UserError
-
-    for name in names:
-        if (given := len(getattr(options, name))) not in (0, len(stages)):
-            raise UserError(f"{name}: {given} given, for the {len(stages)} stages {', '.join(stages)}")
-
-
-def check_stages(options: Sampling, own: Sampling, stages: Sequence[str], most: int) -> None:
-    """Raises UserError for samplers and steps of stages that can't be, or that leave others without effect. most: steps of the
-    chain."""
-    from jgen.errors import UserError
-
-    check_each(options, ("samplers", "steps_each"), stages)
-    for name, each in (("sampler", "samplers"), ("steps", "steps_each")):
-        value = getattr(options, name)
-        if getattr(options, each) and value not in (getattr(Sampling, name), getattr(own, name)):
-            raise UserError(f"{name}={value}: has no effect beside {each}={getattr(options, each)}")
-    samplers = options.samplers or (options.sampler,) * len(stages)
-    for stage, sampler, steps in zip(stages, samplers, options.steps_each):
-        if sampler in ADAPTIVE:
-            continue
-        if not 1 + (sampler == "ddpm") <= steps <= most:
-            raise UserError(f"steps_each: {steps} for {stage}; {sampler} takes from {1 + (sampler == 'ddpm')} to {most}")
-    if options.steps_each and set(samplers) <= set(ADAPTIVE):
-        raise UserError(f"steps_each={options.steps_each}: {', '.join(dict.fromkeys(samplers))} choose their own steps")
 
 
 class Cascade:
