@@ -149,9 +149,9 @@ def steered_predictor(options: Solver, predict: "Predict", by: Judge | None, lev
         sigma = level(t)
         return by(wide(jnp.sqrt(1 + sigma**2), x) * x, sigma)
 
-    steered = guidance.classifier(predict, of_chain, options.classifier_scale)
+    led = guidance.classifier(predict, of_chain, options.classifier_scale)
     freely = lambda x, t: predict(x, t)._replace(guide=jnp.zeros_like(x))  # noqa: E731
-    return within(options, steered, freely, level)
+    return within(options, led, freely, level)
 
 
 def steered(options: Solver, denoise: "Denoise", by: Judge | None) -> "Denoise":

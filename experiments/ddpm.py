@@ -153,6 +153,13 @@ def heeded(options: Sampling) -> Mapping[str, Sequence[str]]:
     return {name: takers for name, takers in OF_CHAIN.items() if name != "variance" or options.bound_steps == -1}
 
 
+def judging(
+    config: Config, own: classifier.Config | None, options: Sampling, params: "Params", extra: Any, label: Any
+) -> Judge | None:
+    """What judges the images, if the options ask for it; own: as of `sampler`."""
+    return guide(options, extra, label, config.data.shape, own and (own, params.get("classifier")))
+
+
 def sampler(config: Config, own: classifier.Config | None = None):
     """The experiment's `sample`. own: settings of the classifier that it trains as a stage, where it does."""
     import jax.numpy as jnp
@@ -160,7 +167,7 @@ def sampler(config: Config, own: classifier.Config | None = None):
     def sample(params, extra, keys, options: Sampling):
         check(options, config.sampling, heeded(options))
         label = asked(config, keys, options)
-        by = guide(options, extra, label, config.data.shape, own and (own, params.get("classifier")))
+        by = judging(config, own, options, params, extra, label)
         return jnp.clip(draw(config, options, raw(config, params), label, keys, config.data.shape, by=by), -1, 1)
 
     return sample
@@ -171,7 +178,7 @@ def editing(config: Config, own: classifier.Config | None = None) -> "dict[str, 
     options = config.sampling
 
     def denoiser_of(params, extra, label):
-        by = guide(options, extra, label, config.data.shape, own and (own, params.get("classifier")))
+        by = judging(config, own, options, params, extra, label)
         return denoising(config, options, raw(config, params), label, by=by)
 
     return edits(options, denoiser_of, partial(edit_levels, schedule(config)), told_of(config))
