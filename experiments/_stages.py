@@ -1,50 +1,105 @@
 """Settings that a cascade's stages have each of their own."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from experiments._sampling import ADAPTIVE, OF_CHAIN, for_sampler
 
 if TYPE_CHECKING:
-    from experiments.cascade import Sampling
+    from experiments.cascade import Config, Sampling
+
+Objective = Literal["simple", "hybrid"]
 
 
-def of_each(stage: int, own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Those settings of a stage that stages have of their own."""
-    return {name: values[stage] for name, values in own.items() if values}
+@dataclass(frozen=True)
+class StageKnobs:
+    """What one stage has otherwise than the whole; None is as the whole."""
+
+    steps: int | None = None
+    """Updates in all."""
+    batch_size: int | None = None
+    channels: int | None = None
+    channel_mult: tuple[int, ...] | None = None
+    num_res_blocks: int | None = None
+    attention: tuple[int, ...] | None = None
+    """Levels with attention, in pixels."""
+    num_heads: int | None = None
+    dropout: float | None = None
+    objective: Objective | None = None
+    diffusion_steps: int | None = None
+    most_augment: float | None = None
+    blur: float | None = None
 
 
-def of_stage(i: int, options: "Sampling") -> "Sampling":
-    """The options of stage i, without what its sampler does not heed."""
-    own = of_each(i, {"sampler": options.samplers, "steps": options.steps_each})
-    return for_sampler(replace(options, **own), OF_CHAIN)
+def filled(config: "Config") -> "Config":
+    """With settings for every stage, where none has any of its own."""
+    alike = set(config.stages) <= {StageKnobs()}
+    return replace(config, stages=(StageKnobs(),) * len(config.sizes)) if alike else config
 
 
-def check_each(options: Any, names: Sequence[str], stages: Sequence[str]) -> None:
-    """Raises UserError unless settings of each stage are as many as there are stages, or none."""
+def of_stage(config: "Config", i: int) -> "Config":
+    """The settings that hold for stage i."""
+    given = {name: value for name, value in asdict(config.stages[i]).items() if value is not None}
+    data = replace(config.data, batch_size=given.pop("batch_size", config.data.batch_size))
+    train = replace(config.train, steps=given.pop("steps", config.train.steps))
+    return replace(config, data=data, train=train, **given)
+
+
+def levels(config: "Config", side: int) -> list[int]:
+    """Sides of the levels of a network of images of a side: as many as it has widths and the side halves evenly."""
+    widths = range(len(config.channel_mult), 0, -1)
+    return [side >> i for i in range(next(n for n in widths if side % 2 ** (n - 1) == 0))]
+
+
+def check_knobs(config: "Config", players: Sequence[str]) -> None:
+    """Raises UserError for settings of stages that are not as many as there are, or that their networks can't have."""
     from jgen.errors import UserError
 
-    for name in names:
-        if (given := len(getattr(options, name))) not in (0, len(stages)):
-            raise UserError(f"{name}: {given} given, for the {len(stages)} stages {', '.join(stages)}")
+    if len(config.stages) != len(players):
+        raise UserError(f"stages: {len(config.stages)} given, for the {len(players)} stages {', '.join(players)}")
+    sides = [levels(of_stage(config, i), side) for i, side in enumerate(config.sizes)]
+    for i, own in enumerate(config.stages):
+        if own.channel_mult and len(own.channel_mult) > len(sides[i]):
+            raise UserError(
+                f"stages.{i}.channel_mult={own.channel_mult}: {sides[i][0]} halves evenly to {len(sides[i])} levels"
+            )
+    asked = {f"stages.{i}.attention": (own.attention or (), sides[i]) for i, own in enumerate(config.stages)}
+    for name, (attention, there) in {"attention": (config.attention, {*itertools.chain(*sides)}), **asked}.items():
+        if other := sorted(set(attention) - set(there)):
+            known = ", ".join(map(str, sorted(there)))
+            raise UserError(f"{name}={other[0]}: no level has so many pixels; there are {known}")
 
 
-def check_stages(options: "Sampling", own: "Sampling", stages: Sequence[str], most: int) -> None:
-    """Raises UserError for samplers and steps of stages that can't be, or that leave others without effect. most: steps of the
-    chain."""
+def sampling_of(config: "Config", i: int, options: "Sampling") -> "Sampling":
+    """The options that hold for stage i: without what its sampler does not heed, or its network did not learn."""
+    sampler = options.samplers[i] if options.samplers else options.sampler
+    steps = options.steps_each[i] if options.steps_each else options.steps
+    learned = options.variance != "learned_range" or of_stage(config, i).objective == "hybrid"
+    variance = options.variance if learned else "small"
+    return for_sampler(replace(options, sampler=sampler, steps=steps, variance=variance), OF_CHAIN)
+
+
+def check_sampling(config: "Config", options: "Sampling", players: Sequence[str]) -> None:
+    """Raises UserError for samplers and steps of stages that can't be, or that leave others without effect."""
     from jgen.errors import UserError
 
-    check_each(options, ("samplers", "steps_each"), stages)
     for name, each in (("sampler", "samplers"), ("steps", "steps_each")):
-        value = getattr(options, name)
-        if getattr(options, each) and value not in (getattr(type(options)(), name), getattr(own, name)):
-            raise UserError(f"{name}={value}: has no effect beside {each}={getattr(options, each)}")
-    samplers = options.samplers or (options.sampler,) * len(stages)
-    for stage, sampler, steps in zip(stages, samplers, options.steps_each):
+        value, values = getattr(options, name), getattr(options, each)
+        if len(values) not in (0, len(players)):
+            raise UserError(f"{each}: {len(values)} given, for the {len(players)} stages {', '.join(players)}")
+        if values and value not in (getattr(type(options)(), name), getattr(config.sampling, name)):
+            raise UserError(f"{name}={value}: has no effect beside {each}={values}")
+    configs = [of_stage(config, i) for i in range(len(players))]
+    if options.variance == "learned_range" and all(own.objective == "simple" for own in configs):
+        raise UserError("variance=learned_range: no stage learned its variance; train one with --objective hybrid")
+    samplers = options.samplers or (options.sampler,) * len(players)
+    for player, own, sampler, steps in zip(players, configs, samplers, options.steps_each):
         if sampler in ADAPTIVE:
             continue
-        if not 1 + (sampler == "ddpm") <= steps <= most:
-            raise UserError(f"steps_each: {steps} for {stage}; {sampler} takes from {1 + (sampler == 'ddpm')} to {most}")
+        least = 1 + (sampler == "ddpm")
+        if not least <= steps <= own.diffusion_steps:
+            raise UserError(f"steps_each: {steps} for {player}; {sampler} takes from {least} to {own.diffusion_steps}")
     if options.steps_each and set(samplers) <= set(ADAPTIVE):
         raise UserError(f"steps_each={options.steps_each}: {', '.join(dict.fromkeys(samplers))} choose their own steps")

@@ -4,12 +4,18 @@
     python -m experiments.cascade --preset glyphs            # 8 -> 16 -> 32: an hour or so on 2 CPU cores
     python -m experiments.cascade --preset fashion_mnist     # 7 -> 14 -> 28: at most 30 minutes on 2 CPU cores
     python -m experiments.cascade --preset imagenet256       # the paper's run, for accelerators
+    python -m experiments.cascade --stages.0.steps 1200 --stages.1.channels 16
     python -m experiments.cascade sample --augment 0.1 --samplers ddpm heun --steps-each 100 18
 
 The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are told how
 much, so that they forgive the faults of the stage before; how much is put on when sampling is --augment. Of held-out images,
 --picture inpainted puts what is known in at every stage, and --picture edited brings the smallest image to the noise level
---edit-from, from whose result the others follow. Target of the imagenet256 preset: FID 4.88 (paper, table 1).
+--edit-from, from whose result the others follow.
+
+Target of the imagenet256 preset: FID 4.88 (paper, table 1). Networks, objectives, chains and training are those of the paper's
+hyperparameters for the cascade 32 -> 64 -> 256, stage by stage; the noise on the 32-pixel image is 0.31, as much as step 751 of
+its chain has. Two things differ: the last stage is told a step of its chain where the paper's is told the noise itself, and its
+chain is a cosine, of which 100 steps are taken (the paper tunes that chain after training, and does not say which it is).
 """
 
 import itertools
@@ -27,6 +33,7 @@ from experiments._diffusion import (
     mean_loss,
     null_label,
     optimizer,
+    paper_steps,
     schedule,
     unet,
 )
@@ -34,7 +41,7 @@ from experiments._editing import begun, blocks_out, edit_levels, inpaint, redraw
 from experiments._judge import Judge, asked, borrow, guide, heard, settings
 from experiments._low_res import augmented, shrink, told
 from experiments._sampling import OF_CHAIN, SamplerName, TimedSolver, check
-from experiments._stages import check_each, check_stages, of_each, of_stage
+from experiments._stages import Objective, StageKnobs, check_knobs, check_sampling, filled, levels, of_stage, sampling_of
 from jgen.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -52,15 +59,13 @@ class Sampling(TimedSolver):
     steps_each: tuple[int, ...] = ()
     """In place of steps, those of each stage."""
     augment: float = 0.1
-    """Deviation of the noise that is put on the smaller image of a super-resolution stage."""
+    """Deviation of the noise that is put on the smaller image of a super-resolution stage; one that was trained with less has
+    the most of it."""
 
 
 @dataclass(frozen=True)
 class Config(ChainKnobs):
     train: TrainConfig = TrainConfig(steps=400, save_every=200, sample_every=200)
-    """Of every stage."""
-    base_steps: int = 0
-    """Steps of the first stage, whose small images cost little; 0 for as many as the others take."""
     sampling: Sampling = Sampling()
     sizes: tuple[int, ...] = (4, 8)
     """Sides of the images, stage by stage; the last is that of the set."""
@@ -70,14 +75,16 @@ class Config(ChainKnobs):
     """What the network predicts. In so short a training one of noise sends some images off into specks."""
     attention: tuple[int, ...] = ()
     """Levels with attention, in pixels, besides the narrowest, which always has it."""
-    channels_each: tuple[int, ...] = ()
-    """In place of channels, those of each stage, from the smallest images up."""
-    blocks_each: tuple[int, ...] = ()
-    """In place of num_res_blocks, those of each stage."""
+    num_heads: int = 0
+    """Heads of attention, in place of as many as head_channels makes."""
+    objective: Objective = "simple"
+    """hybrid learns the variance of the steps back too (see experiments.improved_ddpm)."""
     most_augment: float = 0.5
     """Greatest deviation of the noise on smaller images in training."""
     blur: float = 0.5
     """Share of smaller images that are blurred in training."""
+    stages: tuple[StageKnobs, ...] = (StageKnobs(), StageKnobs())
+    """What each stage has otherwise, from the smallest images up."""
 
 
 PRESETS = {
@@ -85,7 +92,7 @@ PRESETS = {
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=64, resolution=32, channels=3),
         train=TrainConfig(steps=1000, save_every=500, sample_every=500),
-        base_steps=6000,
+        stages=(StageKnobs(steps=6000), StageKnobs(), StageKnobs()),
         sizes=(8, 16, 32),
         learning_rate=1e-3,
     ),
@@ -93,44 +100,64 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1200, save_every=200, sample_every=400),
         sizes=(7, 14, 28),
+        stages=(StageKnobs(), StageKnobs(), StageKnobs()),
         learning_rate=1e-3,
     ),
     "imagenet256": Config(
-        data=DataConfig("imagenet2012", batch_size=1024, resolution=256, flip=True),
-        train=TrainConfig(steps=500_000, log_every=100, save_every=10_000, sample_every=10_000),
-        sampling=Sampling("ddpm", steps=1000),
+        data=DataConfig("imagenet2012", batch_size=2048, resolution=256, flip=True),
+        train=paper_steps(400_000),
+        sampling=Sampling("ddpm", variance="learned_range", steps_each=(4000, 4000, 100), augment=0.31),
         sizes=(32, 64, 256),
         channels=256,
-        channels_each=(256, 256, 128),
         channel_mult=(1, 2, 3, 4),
-        num_res_blocks=3,
         attention=(8, 16),
+        num_heads=4,
         prediction="eps",
+        objective="hybrid",
+        diffusion_steps=4000,
         dropout=0.1,
         conditional=True,
         learning_rate=1e-4,
         warmup=10_000,
         final_learning_rate=1.0,
         ema=0.9999,
+        most_augment=1.0,
+        blur=0.0,
+        stages=(
+            StageKnobs(num_res_blocks=6, steps=700_000),
+            StageKnobs(num_res_blocks=5),
+            StageKnobs(
+                steps=500_000,
+                batch_size=1024,
+                channels=128,
+                channel_mult=(1, 2, 4, 4, 8, 8),
+                num_res_blocks=3,
+                attention=(16,),
+                num_heads=1,
+                dropout=0.0,
+                objective="simple",
+                diffusion_steps=2000,
+                most_augment=0.0,
+                blur=0.5,
+            ),
+        ),
     ),
 }
-
-
-def widths(config: Config, side: int) -> int:
-    """How many levels the network of images of a side has: as many of the widths as they halve evenly."""
-    return next(n for n in range(len(config.channel_mult), 0, -1) if side % 2 ** (n - 1) == 0)
 
 
 def network(config: Config, stage: int) -> Any:
     """The base U-Net, or the super-resolution one, with as many of the widest levels as its images halve evenly."""
     from jgen.models.unet import SuperResUNet
 
-    side = config.sizes[stage]
-    levels = widths(config, side)
-    own = of_each(stage, {"channels": config.channels_each, "num_res_blocks": config.blocks_each})
-    factors = tuple(2**i for i in range(levels) if side >> i in config.attention)
-    shaped = replace(config, channel_mult=config.channel_mult[-levels:], attention=factors, **own)
-    plain = unet(shaped, config.data.shape[-1], config.train.dtype, config.train.remat)
+    own, side = of_stage(config, stage), config.sizes[stage]
+    sides = levels(own, side)
+    factors = tuple(side // level for level in sides if level in own.attention)
+    shaped = replace(own, channel_mult=own.channel_mult[-len(sides) :], attention=factors)
+    more: dict[str, Any] = {}
+    if own.num_heads:
+        shaped, more = replace(shaped, head_channels=0), {"num_heads": own.num_heads}
+    outputs = (1 + (own.objective == "hybrid")) * own.data.shape[-1]
+    plain = unet(shaped, outputs, own.train.dtype, own.train.remat, **more)
     if stage == 0:
         return plain
     fields = {name: getattr(plain, name) for name in plain.__dataclass_fields__ if name not in ("parent", "name")}
@@ -145,15 +172,11 @@ class Cascade:
     """The networks of all stages, each a player of its own, and what is done with them."""
 
     def __init__(self, config: Config):
-        from jgen.errors import UserError
-
-        self.config, self.chain = config, schedule(config)
+        self.config = filled(config)
         self.players = ["base", *(f"super_{side}" for side in config.sizes[1:])]
-        check_each(config, ("channels_each", "blocks_each"), self.players)
-        sides = sorted({side >> i for side in config.sizes for i in range(widths(config, side))})
-        if other := sorted(set(config.attention) - set(sides)):
-            raise UserError(f"attention={other[0]}: no level has so many pixels; there are {', '.join(map(str, sides))}")
-        self.nets = [network(config, i) for i in range(len(config.sizes))]
+        check_knobs(self.config, self.players)
+        self.own = [of_stage(self.config, i) for i in range(len(config.sizes))]
+        self.nets = [network(self.config, i) for i in range(len(config.sizes))]
 
     def apply(self, i: int, low: Any) -> Any:
         """(params, x, t, label) -> what the network of stage i predicts, given what the smaller image is to it."""
@@ -180,19 +203,20 @@ class Cascade:
         return made, {}
 
     def objective(self, i: int, train: bool) -> Any:
-        """The simple loss of stage i."""
+        """The simple loss of stage i, or the hybrid one."""
         import jax
 
-        from jgen.objectives import diffusion
+        from jgen.objectives import diffusion, vlb
 
-        config, sizes = self.config, self.config.sizes
+        config, sizes = self.own[i], self.config.sizes
+        kind = vlb.hybrid if config.objective == "hybrid" else diffusion.simple
         how: dict[str, Any] = dict(conditional=config.conditional, drop_label=config.drop_label, null_label=null_label(config))
         how |= dict(player=self.players[i], train=train)
 
         def loss(params, extra, key, batch):
             x = shrink(batch["image"], sizes[i])
             low = augmented(config, jax.random.fold_in(key, 7), shrink(batch["image"], sizes[i - 1])) if i else None
-            own = diffusion.simple(self.apply(i, low), self.chain, config.prediction, **how)
+            own = kind(self.apply(i, low), schedule(config), config.prediction, **how)
             return own(params, extra, key, {**batch, "image": x})
 
         return loss
@@ -208,17 +232,19 @@ class Cascade:
         from jgen import samplers
         from jgen.errors import UserError
 
-        if not 0 <= options.augment <= self.config.most_augment:
-            raise UserError(f"augment={options.augment}: must be from 0 to the {self.config.most_augment} it was trained with")
-        check_stages(options, self.config.sampling, self.players, len(self.chain))
+        most = max(own.most_augment for own in self.own[1:] or self.own)
+        if not 0 <= options.augment <= most:
+            raise UserError(f"augment={options.augment}: must be from 0 to the {most} it was trained with")
+        check_sampling(self.config, options, self.players)
         check(options, self.config.sampling, OF_CHAIN, options.samplers)
         low = images = None
         for i in range(last + 1):
             stage_keys, noise_keys = (jax.vmap(lambda k, n=n: jax.random.fold_in(k, n))(keys) for n in (1000 + i, 2000 + i))
             if images is not None:
-                noised = images + options.augment * samplers.noise(noise_keys, images.shape[1:])
-                low = told(noised, jnp.full(len(keys), options.augment))
-            images = jnp.clip(draw(i, of_stage(i, options), stage_keys, low), -1, 1)
+                level = min(options.augment, self.own[i].most_augment)
+                noised = images + level * samplers.noise(noise_keys, images.shape[1:])
+                low = told(noised, jnp.full(len(keys), level))
+            images = jnp.clip(draw(i, sampling_of(self.config, i, options), stage_keys, low), -1, 1)
         return images
 
     def network(self, i: int, params: Any, low: Any) -> ddpm.Raw:
@@ -238,7 +264,7 @@ class Cascade:
         def draw(i, options, keys, low):
             shape = (self.config.sizes[i],) * 2 + self.config.data.shape[-1:]
             by = self.judge(i, options, extra, label)
-            return ddpm.draw(self.config, options, self.network(i, params, low), label, keys, shape, by=by)
+            return ddpm.draw(self.own[i], options, self.network(i, params, low), label, keys, shape, by=by)
 
         return draw
 
@@ -258,7 +284,7 @@ class Cascade:
 
         def denoiser(i, options, params, extra, low, label):
             by = self.judge(i, options, extra, label)
-            return ddpm.denoising(config, options, self.network(i, params, low), label, by=by)
+            return ddpm.denoising(self.own[i], options, self.network(i, params, low), label, by=by)
 
         def inpainted(params, extra, key, batch):
             many, keys = begun(options, key, batch)
@@ -268,7 +294,7 @@ class Cascade:
             def draw(i, options, keys, low):
                 known, hidden = shrink(images, sizes[i]), jnp.asarray(blocks_out(out, sizes[i], sizes[i]))
                 denoise = denoiser(i, options, params, extra, low, label)
-                return inpaint(options, denoise, keys, known, hidden, edit_levels(self.chain, options))
+                return inpaint(options, denoise, keys, known, hidden, edit_levels(schedule(self.own[i]), options))
 
             found, out = self.through(last, keys, options, draw), blocks_out(out, sizes[last], sizes[last])
             images = shrink(images, sizes[last])
@@ -283,7 +309,7 @@ class Cascade:
                 if i > 0:
                     return anew(i, options, keys, low)
                 denoise, small = denoiser(i, options, params, extra, low, label), shrink(images, sizes[0])
-                found, noised, level = redraw(options, denoise, keys, small, edit_levels(self.chain, options))
+                found, noised, level = redraw(options, denoise, keys, small, edit_levels(schedule(self.own[0]), options))
                 given.append(noised / (1 + level))
                 return found
 
@@ -298,15 +324,14 @@ class Cascade:
         from jgen.train import Phase
         from jgen.train.rates import ramped
 
-        config, player = self.config, self.players[i]
-        train = replace(config.train, steps=config.base_steps or config.train.steps) if i == 0 else config.train
+        config, player = self.own[i], self.players[i]
         return Stage(
             name=player,
             data=config.data,
-            train=train,
+            train=config.train,
             init=lambda key: self.init(i, key),
             phases=[Phase(player, self.objective(i, train=True))],
-            optimizers={player: optimizer(config, train.steps)},
+            optimizers={player: optimizer(config, config.train.steps)},
             ema={player: ramped(config.ema)},
             supports=frozenset(("dtype", "remat")),
             sample=lambda params, extra, keys, options: self.sample(i, params, extra, keys, options),

@@ -159,7 +159,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         hint = hints[0] if hints and value is not None else None
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(hint, value, path)  # pyright: ignore[reportArgumentType]
-    return tuple(_value(None, v, path) for v in value) if isinstance(value, list) else value
+    of_items = next(iter(typing.get_args(hint)), None) if typing.get_origin(hint) is tuple else None
+    return tuple(_value(of_items, v, path) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], ignore: Any = NOT_COMPARED, path: str = "") -> list[str]:
@@ -167,18 +168,26 @@ def differences(old: dict[str, Any], new: dict[str, Any], ignore: Any = NOT_COMP
 
     >>> differences({"train": {"steps": 5, "scan": 1}}, {"train": {"steps": 6, "scan": 2}})
     ['train.steps: 5 -> 6']
+    >>> differences({"stages": [{"steps": 5}, {"steps": 1}]}, {"stages": [{"steps": 5}, {"steps": 6}]})
+    ['stages.1.steps: 1 -> 6']
     """
     rows = []
     for name in sorted(set(old) | set(new)):
         skip = ignore.get(name, set()) if isinstance(ignore, dict) else set()
         if skip is None or (isinstance(ignore, set) and name in ignore):
             continue
-        a, b = old.get(name), new.get(name)
+        a, b = _by_name(old.get(name)), _by_name(new.get(name))
         if isinstance(a, dict) and isinstance(b, dict):
             rows += differences(a, b, skip, f"{path}{name}.")
         elif _plain(a) != _plain(b):
             rows.append(f"{path}{name}: {a} -> {b}")
     return rows
+
+
+def _by_name(value: Any) -> Any:
+    """Settings in a row as settings named 0, 1, ..."""
+    row = isinstance(value, (list, tuple)) and value and all(isinstance(v, dict) for v in value)
+    return {str(i): v for i, v in enumerate(value)} if row else value
 
 
 def _plain(value: Any) -> Any:

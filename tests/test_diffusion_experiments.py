@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from experiments import cascade, ddpm, guided, latent_diffusion
+from experiments import _low_res, cascade, ddpm, guided, latent_diffusion
 from experiments._agreement import agreement
 from experiments._diffusion import optimizer, schedule
 from experiments._first_stage import first_stage, reconstructor
@@ -127,9 +128,14 @@ def test_a_cascade_must_fit_its_set():
         stages(cascade, "cascade", "--sizes", "3", "8")
     with pytest.raises(ValueError, match=r"attention=5: no level has so many pixels; there are 4, 8"):
         stages(cascade, "cascade", "--attention", "4", "5")
-    with pytest.raises(ValueError, match=r"channels_each: 1 given, for the 2 stages base, super_8"):
-        stages(cascade, "cascade", "--channels-each", "8")
-    base, last = stages(cascade, "cascade", "--base-steps", "9", "--channels-each", "8", "16")
+    with pytest.raises(ValueError, match=r"stages: 2 given, for the 3 stages base, super_4, super_8"):
+        stages(cascade, "cascade", "--sizes", "2", "4", "8", "--attention", "4", "--stages.0.steps", "9")
+    with pytest.raises(ValueError, match=r"stages.1.attention=2: no level has so many pixels; there are 8"):
+        stages(cascade, "cascade", "--stages.1.attention", "2")
+    with pytest.raises(ValueError, match=r"stages.0.channel_mult=\(1, 1, 1, 1\): 4 halves evenly to 3 levels"):
+        stages(cascade, "cascade", "--stages.0.channel-mult", "1", "1", "1", "1")
+    assert len(stages(cascade, "cascade", "--sizes", "2", "4", "8")) == 3
+    base, last = stages(cascade, "cascade", "--stages.0.steps", "9", "--stages.0.channels", "8", "--stages.1.channels", "16")
     widths = jax.eval_shape(last.init, jax.random.key(0))[0]
     assert [widths[name]["out_2"]["kernel"].shape[2] for name in ("base", "super_8")] == [8, 16]
     assert shape_of(last, samplers=("ddpm", "heun"), steps_each=(4, 3)) == (3, 8, 8, 1)
@@ -142,6 +148,35 @@ def test_a_cascade_must_fit_its_set():
         shape_of(last, augment=2.0)
     with pytest.raises(ValueError, match=r"guidance=2.0: this model is not class-conditional"):
         shape_of(last, guidance=2.0)
+
+
+def test_stages_of_a_cascade_differ_as_they_are_told():
+    """One that learns its variance, along a longer chain and with heads of its own, before one that does not."""
+    own = ["--stages.0.objective", "hybrid", "--stages.0.diffusion-steps", "50", "--stages.0.batch-size", "16"]
+    own += ["--stages.0.num-heads", "2", "--stages.1.most-augment", "0", "--stages.1.channel-mult", "1", "2"]
+    base, last = stages(cascade, "cascade", *own)
+    assert (base.data.batch_size, last.data.batch_size) == (16, 8)
+    weights = jax.eval_shape(last.init, jax.random.key(0))[0]
+    assert [weights[name]["out_2"]["kernel"].shape[-1] for name in ("base", "super_8")] == [2, 1]
+    batch = {"image": jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)}
+    made = jax.eval_shape(base.init, jax.random.key(0))
+    assert "vb" in jax.eval_shape(base.phases[0].loss, *made, jax.random.key(0), batch)[1][1]
+    assert shape_of(last, sampler="ddpm", variance="learned_range", steps_each=(50, 40), augment=0.0) == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match="steps_each: 50 for super_8; ddpm takes from 2 to 40"):
+        shape_of(last, sampler="ddpm", steps_each=(50, 50), augment=0.0)
+    with pytest.raises(ValueError, match=r"augment=0.1: must be from 0 to the 0\.0 it was trained with"):
+        shape_of(last, augment=0.1)
+    _, plain = stages(cascade, "cascade")
+    with pytest.raises(ValueError, match="variance=learned_range: no stage learned its variance"):
+        shape_of(plain, sampler="ddpm", variance="learned_range")
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.6])
+def test_small_images_are_blurred_by_a_gaussian(sigma):
+    """As SciPy's, cut off after one pixel."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
+    expected = gaussian_filter(x, (0, sigma, sigma, 0), mode="nearest", truncate=1 / sigma)
+    np.testing.assert_allclose(_low_res.soften(jnp.asarray(x), jnp.full(2, sigma)), expected, atol=1e-6)
 
 
 @pytest.mark.slow

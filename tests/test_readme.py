@@ -48,7 +48,7 @@ def test_readme_names_the_presets_that_exist():
     for experiment in tiny.EXPERIMENTS:
         for name, config in tiny.module(experiment).PRESETS.items():
             prior = f" + {config.prior_steps:,}" if hasattr(config, "prior_steps") else ""
-            before = getattr(config, "first_steps", 0) or getattr(config, "base_steps", 0)
+            before = getattr(config, "first_steps", 0) or getattr(next(iter(getattr(config, "stages", ())), None), "steps", 0)
             first = f"{before:,} + " if before else ""
             assert rows[experiment, name] == f"{first}{config.train.steps:,}{prior} x {config.data.batch_size}"
 
