@@ -14,8 +14,8 @@ much, so that they forgive the faults of the stage before; how much is put on wh
 
 Target of the imagenet256 preset: FID 4.88 (paper, table 1). Networks, objectives, chains and training are those of the paper's
 hyperparameters for the cascade 32 -> 64 -> 256, stage by stage; the noise on the 32-pixel image is 0.31, as much as step 751 of
-its chain has. Two things differ: the last stage is told a step of its chain where the paper's is told the noise itself, and its
-chain is a cosine, of which 100 steps are taken (the paper tunes that chain after training, and does not say which it is).
+its chain has, one of the best the paper found. Two things differ: the last stage is told a step of its chain where the paper's
+is told the noise itself, and that chain is a cosine, of which 100 steps are taken (the paper tunes it after training).
 """
 
 import itertools
