@@ -113,6 +113,18 @@ def classes(config: Knobs) -> int:
     return classes_of(config.data, config.conditional) + (config.drop_label > 0)
 
 
+def check_network(config: Knobs) -> None:
+    """Raises UserError for sizes that no U-Net has."""
+    from jgen.config import check_at_least
+    from jgen.errors import UserError
+
+    check_at_least(1, channels=config.channels, num_res_blocks=config.num_res_blocks)
+    if not config.channel_mult or min(config.channel_mult) < 1:
+        raise UserError(f"channel_mult={config.channel_mult}: must have a number of 1 or more for each level")
+    if not 0 <= config.dropout < 1:
+        raise UserError(f"dropout={config.dropout}: must be a share, from 0 to below 1")
+
+
 def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> "UNet":
     """ADM's U-Net of so many output channels, unconditional unless `config.conditional`."""
     import jax.numpy as jnp
@@ -120,6 +132,7 @@ def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> 
     from jgen.models.unet import UNet
     from jgen.nn.norm import groups_of
 
+    check_network(config)
     return UNet(
         channels=config.channels,
         out_channels=channels,
@@ -143,6 +156,7 @@ def song_knobs(config: Knobs, attention: Sequence[int]) -> dict[str, Any]:
     """Arguments that the networks of `jgen.models.edm` share; attention: sides in pixels."""
     import jax.numpy as jnp
 
+    check_network(config)
     return dict(
         out_channels=config.data.shape[-1],
         channels=config.channels,
@@ -202,5 +216,7 @@ def both(first: Any, second: Any) -> Any:
 def schedule(config: Any) -> "Schedule":
     """The noise schedule that a config's `schedule` and `diffusion_steps` name."""
     from jgen import schedules
+    from jgen.config import check_at_least
 
+    check_at_least(2, diffusion_steps=config.diffusion_steps)
     return schedules.named(config.schedule, config.diffusion_steps)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from experiments._diffusion import check_network
 from experiments._sampling import ADAPTIVE, OF_CHAIN, for_sampler
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class StageKnobs:
 
 
 def filled(config: "Config") -> "Config":
-    """With settings for every stage, where none has any of its own."""
-    alike = set(config.stages) <= {StageKnobs()}
-    return replace(config, stages=(StageKnobs(),) * len(config.sizes)) if alike else config
+    """With settings for every stage, and no more of those that say nothing."""
+    said = [i for i, own in enumerate(config.stages) if own != StageKnobs()]
+    count = max(len(config.sizes), max(said, default=0) + 1)
+    return replace(config, stages=(config.stages + (StageKnobs(),) * count)[:count])
 
 
 def of_stage(config: "Config", i: int) -> "Config":
@@ -54,18 +56,28 @@ def levels(config: "Config", side: int) -> list[int]:
 
 
 def check_knobs(config: "Config", players: Sequence[str]) -> None:
-    """Raises UserError for settings of stages that are not as many as there are, or that their networks can't have."""
-    from jgen.errors import UserError
+    """Raises UserError for settings of stages that are not there, or that their networks can't have."""
+    from jgen.errors import UserError, in_stage
 
-    if len(config.stages) != len(players):
-        raise UserError(f"stages: {len(config.stages)} given, for the {len(players)} stages {', '.join(players)}")
-    sides = [levels(of_stage(config, i), side) for i, side in enumerate(config.sizes)]
-    for i, own in enumerate(config.stages):
-        if own.channel_mult and len(own.channel_mult) > len(sides[i]):
-            raise UserError(
-                f"stages.{i}.channel_mult={own.channel_mult}: {sides[i][0]} halves evenly to {len(sides[i])} levels"
-            )
-    asked = {f"stages.{i}.attention": (own.attention or (), sides[i]) for i, own in enumerate(config.stages)}
+    if len(config.stages) > len(players):
+        raise UserError(f"stages.{len(config.stages) - 1}: there are {len(players)} stages, 0 and up: {', '.join(players)}")
+    for name in ("blur", "most_augment"):
+        if (value := getattr(config.stages[0], name)) is not None:
+            raise UserError(f"stages.0.{name}={value}: the first stage has no smaller image")
+    own = [of_stage(config, i) for i in range(len(players))]
+    for each, player in zip(own, players):
+        with in_stage(player):
+            check_network(each)
+            if not 0 <= each.blur <= 1:
+                raise UserError(f"blur={each.blur}: must be a share, from 0 to 1")
+            if not each.most_augment >= 0:
+                raise UserError(f"most_augment={each.most_augment}: must be 0 or above")
+    sides = [levels(each, side) for each, side in zip(own, config.sizes)]
+    for i, given in enumerate(config.stages):
+        if given.channel_mult and len(given.channel_mult) > len(sides[i]):
+            most = f"{sides[i][0]} halves evenly to {len(sides[i])} levels"
+            raise UserError(f"stages.{i}.channel_mult={given.channel_mult}: {most}")
+    asked = {f"stages.{i}.attention": (given.attention or (), sides[i]) for i, given in enumerate(config.stages)}
     for name, (attention, there) in {"attention": (config.attention, {*itertools.chain(*sides)}), **asked}.items():
         if other := sorted(set(attention) - set(there)):
             known = ", ".join(map(str, sorted(there)))
@@ -91,15 +103,20 @@ def check_sampling(config: "Config", options: "Sampling", players: Sequence[str]
             raise UserError(f"{each}: {len(values)} given, for the {len(players)} stages {', '.join(players)}")
         if values and value not in (getattr(type(options)(), name), getattr(config.sampling, name)):
             raise UserError(f"{name}={value}: has no effect beside {each}={values}")
-    configs = [of_stage(config, i) for i in range(len(players))]
-    if options.variance == "learned_range" and all(own.objective == "simple" for own in configs):
-        raise UserError("variance=learned_range: no stage learned its variance; train one with --objective hybrid")
+    own = [of_stage(config, i) for i in range(len(players))]
     samplers = options.samplers or (options.sampler,) * len(players)
-    for player, own, sampler, steps in zip(players, configs, samplers, options.steps_each):
+    if options.variance == "learned_range":
+        learned = [sampler for each, sampler in zip(own, samplers) if each.objective == "hybrid"]
+        if not learned:
+            raise UserError("variance=learned_range: no stage learned its variance; train one with --objective hybrid")
+        if "ddpm" not in learned and config.sampling.variance != "learned_range":
+            raise UserError(f"variance=learned_range: where it was learned, {' and '.join({*learned})} samples, not ddpm")
+    name = "steps_each" if options.steps_each else "steps"
+    for player, each, sampler, steps in zip(players, own, samplers, options.steps_each or (options.steps,) * len(players)):
         if sampler in ADAPTIVE:
             continue
         least = 1 + (sampler == "ddpm")
-        if not least <= steps <= own.diffusion_steps:
-            raise UserError(f"steps_each: {steps} for {player}; {sampler} takes from {least} to {own.diffusion_steps}")
+        if not least <= steps <= each.diffusion_steps:
+            raise UserError(f"{name}: {steps} for {player}; {sampler} takes from {least} to {each.diffusion_steps}")
     if options.steps_each and set(samplers) <= set(ADAPTIVE):
         raise UserError(f"steps_each={options.steps_each}: {', '.join(dict.fromkeys(samplers))} choose their own steps")

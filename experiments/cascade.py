@@ -83,8 +83,8 @@ class Config(ChainKnobs):
     """Greatest deviation of the noise on smaller images in training."""
     blur: float = 0.5
     """Share of smaller images that are blurred in training."""
-    stages: tuple[StageKnobs, ...] = (StageKnobs(), StageKnobs())
-    """What each stage has otherwise, from the smallest images up."""
+    stages: tuple[StageKnobs, ...] = (StageKnobs(),) * 3
+    """What each stage has otherwise, from the smallest images up; more than there are say nothing."""
 
 
 PRESETS = {
@@ -100,7 +100,6 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1200, save_every=200, sample_every=400),
         sizes=(7, 14, 28),
-        stages=(StageKnobs(), StageKnobs(), StageKnobs()),
         learning_rate=1e-3,
     ),
     "imagenet256": Config(
@@ -194,12 +193,15 @@ class Cascade:
         import jax
         import jax.numpy as jnp
 
+        from jgen.errors import in_stage
+
         sizes, channels = self.config.sizes, self.config.data.shape[-1]
         made, label = {}, jnp.zeros((1,), jnp.int32) if classes(self.config) else None
         for j in range(i + 1):
             x, t = jnp.zeros((1, sizes[j], sizes[j], channels)), jnp.zeros((1,))
             low = {"low_res": jnp.zeros((1, sizes[j - 1], sizes[j - 1], channels + 1))} if j else {}
-            made[self.players[j]] = self.nets[j].init(jax.random.fold_in(key, j), x, t, label, **low)["params"]
+            with in_stage(self.players[j]):
+                made[self.players[j]] = self.nets[j].init(jax.random.fold_in(key, j), x, t, label, **low)["params"]
         return made, {}
 
     def objective(self, i: int, train: bool) -> Any:
@@ -236,7 +238,8 @@ class Cascade:
         if not 0 <= options.augment <= most:
             raise UserError(f"augment={options.augment}: must be from 0 to the {most} it was trained with")
         check_sampling(self.config, options, self.players)
-        check(options, self.config.sampling, OF_CHAIN, options.samplers)
+        steps = max(options.steps_each, default=options.steps)
+        check(replace(options, steps=steps), self.config.sampling, OF_CHAIN, options.samplers)
         low = images = None
         for i in range(last + 1):
             stage_keys, noise_keys = (jax.vmap(lambda k, n=n: jax.random.fold_in(k, n))(keys) for n in (1000 + i, 2000 + i))

@@ -160,7 +160,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(hint, value, path)  # pyright: ignore[reportArgumentType]
     of_items = next(iter(typing.get_args(hint)), None) if typing.get_origin(hint) is tuple else None
-    return tuple(_value(of_items, v, path) for v in value) if isinstance(value, (list, tuple)) else value
+    return tuple(_value(of_items, v, f"{path}{i}.") for i, v in enumerate(value)) if isinstance(value, (list, tuple)) else value
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], ignore: Any = NOT_COMPARED, path: str = "") -> list[str]:

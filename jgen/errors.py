@@ -1,8 +1,20 @@
 """The one error that is the user's to mend; the command line shows it as one line and exits with 2."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """Bad input: the message names the argument, what came, and what would be right, in one line."""
+
+
+@contextlib.contextmanager
+def in_stage(name: str) -> Iterator[None]:
+    """A UserError from within says in which stage of an experiment it is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}, in stage {name}") from error
 
 
 def nearest(name: str, known: list[str], most: int = 3) -> str:

@@ -21,6 +21,7 @@ from jgen.experiment import Experiment, Run, Stage, draw, drawn, load
 from jgen.files import replacing, versions
 from jgen.metrics.record import Record
 from jgen.train import pictures
+from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.loop import Fitted, check, fit, stage_picture
 from jgen.train.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train.summary import dry_run as show_cost
@@ -43,6 +44,7 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry
     stages, earlier = _begin(experiment, config, mesh)
     if earlier is not None:  # before anything is written, since what does not fit is refused
         jax.eval_shape(stages[0].create, jax.random.key(0), earlier)
+    _check_folder(experiment, stages, folder)
     if main:
         write_config(folder, module, preset, config)
     for stage in stages:
@@ -82,6 +84,19 @@ def write_config(folder: Path, module: str, preset: str, config: Any) -> None:
     content = {"module": module, "preset": preset, "config": to_dict(config), "versions": found}
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2))
+
+
+def _check_folder(experiment: Experiment, stages: Sequence[Stage], folder: Path) -> None:
+    """Raises UserError where what stages have trained in a folder is not what these settings would have made of it."""
+    unfinished = ""
+    for stage in stages:
+        place = experiment.folder(folder, stage) / "checkpoints"
+        if steps := steps_in(place):
+            check_fits(place, jax.eval_shape(stage.create, jax.random.key(0)))
+        if steps and unfinished:
+            raise UserError(f"run={folder}: {stage.name} was begun from {unfinished}; start another run for more of them")
+        if steps and steps[-1] < stage.train.steps:
+            unfinished = f"{stage.name} as it was after {steps[-1]} of what are now {stage.train.steps} steps"
 
 
 def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage], Any]:

@@ -23,6 +23,8 @@ from jgen.metrics.record import Record
 from jgen.objectives import diffusion, vlb
 from jgen.samplers import clip, image_keys
 from jgen.samplers.common import shorten
+from jgen.train.loop import check
+from jgen.train.sharding import make_mesh
 from jgen.train.summary import batch_shapes
 from tests import tiny
 from tests.tiny import configured, shape_of, stages
@@ -128,13 +130,26 @@ def test_a_cascade_must_fit_its_set():
         stages(cascade, "cascade", "--sizes", "3", "8")
     with pytest.raises(ValueError, match=r"attention=5: no level has so many pixels; there are 4, 8"):
         stages(cascade, "cascade", "--attention", "4", "5")
-    with pytest.raises(ValueError, match=r"stages: 2 given, for the 3 stages base, super_4, super_8"):
-        stages(cascade, "cascade", "--sizes", "2", "4", "8", "--attention", "4", "--stages.0.steps", "9")
+    with pytest.raises(ValueError, match=r"stages.2: there are 2 stages, 0 and up: base, super_8"):
+        stages(cascade, "cascade", "--stages.2.steps", "9")
     with pytest.raises(ValueError, match=r"stages.1.attention=2: no level has so many pixels; there are 8"):
         stages(cascade, "cascade", "--stages.1.attention", "2")
     with pytest.raises(ValueError, match=r"stages.0.channel_mult=\(1, 1, 1, 1\): 4 halves evenly to 3 levels"):
         stages(cascade, "cascade", "--stages.0.channel-mult", "1", "1", "1", "1")
-    assert len(stages(cascade, "cascade", "--sizes", "2", "4", "8")) == 3
+    three = stages(cascade, "cascade", "--sizes", "2", "4", "8", "--stages.2.steps", "9")
+    assert [stage.train.steps for stage in three] == [4, 4, 9]
+    for flags, message in {
+        ("--stages.0.channel-mult",): r"channel_mult=\(\): must have a number of 1 or more for each level, in stage base",
+        ("--stages.1.channels", "0"): "channels=0: must be at least 1, in stage super_8",
+        ("--stages.1.dropout", "1.5"): "dropout=1.5: must be a share, from 0 to below 1, in stage super_8",
+        ("--stages.1.blur", "2"): "blur=2.0: must be a share, from 0 to 1, in stage super_8",
+        ("--stages.0.blur", "0.5"): "stages.0.blur=0.5: the first stage has no smaller image",
+        ("--stages.0.diffusion-steps", "1"): "steps: 2 for base; dpm takes from 1 to 1",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            check(stages(cascade, "cascade", *flags)[-1], make_mesh())
+    with pytest.raises(ValueError, match="num_heads=3: do not divide 8 channels, in stage super_8"):
+        jax.eval_shape(stages(cascade, "cascade", "--stages.1.num-heads", "3")[1].init, jax.random.key(0))
     base, last = stages(cascade, "cascade", "--stages.0.steps", "9", "--stages.0.channels", "8", "--stages.1.channels", "16")
     widths = jax.eval_shape(last.init, jax.random.key(0))[0]
     assert [widths[name]["out_2"]["kernel"].shape[2] for name in ("base", "super_8")] == [8, 16]
@@ -162,6 +177,8 @@ def test_stages_of_a_cascade_differ_as_they_are_told():
     made = jax.eval_shape(base.init, jax.random.key(0))
     assert "vb" in jax.eval_shape(base.phases[0].loss, *made, jax.random.key(0), batch)[1][1]
     assert shape_of(last, sampler="ddpm", variance="learned_range", steps_each=(50, 40), augment=0.0) == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match="variance=learned_range: where it was learned, dpm samples, not ddpm"):
+        shape_of(last, samplers=("dpm", "ddpm"), variance="learned_range", augment=0.0)
     with pytest.raises(ValueError, match="steps_each: 50 for super_8; ddpm takes from 2 to 40"):
         shape_of(last, sampler="ddpm", steps_each=(50, 50), augment=0.0)
     with pytest.raises(ValueError, match=r"augment=0.1: must be from 0 to the 0\.0 it was trained with"):

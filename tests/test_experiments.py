@@ -12,7 +12,7 @@ import tyro
 
 from jgen.config import differences, from_dict, to_dict
 from jgen.data import Pipeline, open_source
-from jgen.experiment import Experiment, Stage, count, load
+from jgen.experiment import Experiment, Stage, count, load, restore
 from jgen.runs import _begin, train
 from jgen.train import Phase
 from jgen.train.checkpoint import Checkpoints
@@ -168,6 +168,32 @@ def test_stages_follow_on_each_begun_from_what_the_last_one_made(tmp_path):
     assert (tmp_path / "first" / "checkpoints").is_dir()
     with pytest.raises(ValueError, match="of different names"):
         Experiment([experiment.stages[0]] * 2)
+
+
+def test_accepted_changes_that_do_not_fit_leave_a_run_as_it_was(tmp_path):
+    """Another network than the checkpoints', another optimizer, or more steps of a stage that a later one was begun from."""
+    from experiments import cascade
+
+    def trained(*flags):
+        train("experiments.cascade", "digits", cascade.build, tiny.configured(cascade, "cascade", *flags), run, False)
+
+    run = tmp_path / "run"
+    trained()
+    kept = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "lock"}
+    for flags, message in {
+        ("--stages.1.channels", "16"): r"super_8/checkpoints/4: params/super_8/.* is \(.*\), but \(.*\) by these settings",
+        ("--stages.0.objective", "hybrid"): "base/checkpoints/4: params/base/out_2/bias",
+        ("--stages.0.steps", "6"): "super_8 was begun from base as it was after 4 of what are now 6 steps",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            trained(*flags)
+        assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    stage = cascade.build(tiny.configured(cascade, "cascade")).stages[0]
+    other = replace(stage, optimizers={"base": optax.sgd(0.1)})
+    with pytest.raises(ValueError, match="base/checkpoints/4: holds the state of another optimizer"):
+        restore(other, run / "base" / "checkpoints", MESH)
+    trained("--train.steps", "6", "--stages.0.steps", "4")
+    assert load(run, MESH).step == 6
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ The one module that knows Orbax (its v0 CheckpointManager). Beside the state goe
 the devices, so that a file that was truncated or altered is recognised whatever its format lets through.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ class Checkpoints:
         """(step, state) of the newest good checkpoint, laid out by `shardings`; None where there is none.
 
         A damaged one is named through `warn` and removed, and the one before is tried. Raises UserError where there
-        are checkpoints but none can be read.
+        are checkpoints but none can be read, and for those of another network, which stay as they are.
         """
+        check_fits(self.folder, shapes)
         steps = self.steps()
         for step in reversed(steps):
             try:
@@ -89,6 +91,36 @@ class Checkpoints:
         if not bool(jnp.array_equal(self._digest(content["state"]), content["digest"])):
             raise ValueError("its arrays do not match their digest")
         return content["state"]
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in a folder, oldest first; it is only looked at, and need not be there."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def check_fits(folder: Path, shapes: PyTree) -> None:
+    """Raises UserError where the newest checkpoint is of another network or optimizer than the state of these shapes."""
+    if not (steps := steps_in(folder)):
+        return
+    place = folder / str(steps[-1])
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            kept = reader.metadata((place / "run").absolute()).item_metadata.tree["state"]
+    except Exception:  # damaged: what reads it will say so
+        return
+    stored, wanted = _shapes(kept), _shapes(shapes)
+    for name in sorted(n for n in {*stored, *wanted} if n.startswith("params/")):
+        before, now = (found.get(name, "not there") for found in (stored, wanted))
+        if before != now:
+            raise UserError(f"{place}: {name} is {before}, but {now} by these settings; start another run for them")
+    # Tuples of optimizers have other names there.
+    if Counter(stored.values()) != Counter(wanted.values()):
+        raise UserError(f"{place}: holds the state of another optimizer; start another run for these settings")
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def digest(tree: PyTree) -> Array:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jgen import memory
 from jgen.config import DataConfig, check_at_least
 from jgen.data import Pipeline, Source, open_source
-from jgen.errors import UserError
+from jgen.errors import UserError, in_stage
 from jgen.experiment import Picture, Stage, check_sampling, draw
 from jgen.train import pictures
 from jgen.train.checkpoint import Checkpoints
@@ -82,7 +82,8 @@ def check(stage: Stage, mesh: Mesh) -> None:
     check_at_least(1, train__log_every=t.log_every, train__save_every=t.save_every)
     check_at_least(1, train__scan=t.scan, train__accumulate=t.accumulate, train__max_bad_steps=t.max_bad_steps)
     check_at_least(0, train__sample_every=t.sample_every, train__keep_best=t.keep_best, train__seed=t.seed)
-    check_batch(stage.data.batch_size, mesh, t.accumulate)
+    with in_stage(stage.name):
+        check_batch(stage.data.batch_size, mesh, t.accumulate)
     for name, plain in (("dtype", "float32"), ("remat", False)):
         if getattr(t, name) != plain and name not in stage.supports:
             raise UserError(f"train.{name}={getattr(t, name)}: {stage.name} takes only {plain}")
