@@ -170,6 +170,7 @@ def test_stages_follow_on_each_begun_from_what_the_last_one_made(tmp_path):
         Experiment([experiment.stages[0]] * 2)
 
 
+@pytest.mark.slow
 def test_accepted_changes_that_do_not_fit_leave_a_run_as_it_was(tmp_path):
     """Another network than the checkpoints', another optimizer, or more steps of a stage that a later one was begun from."""
     from experiments import cascade

@@ -20,7 +20,7 @@ from jgen.data import ArraySource, Pipeline
 from jgen.experiment import draw, restore
 from jgen.nn import winograd
 from jgen.train import loop
-from jgen.train.checkpoint import Checkpoints, digest
+from jgen.train.checkpoint import Checkpoints, check_fits, digest
 from jgen.train.log import read
 from jgen.train.loop import fit
 from jgen.train.sharding import make_mesh
@@ -200,6 +200,26 @@ def test_samples_depend_on_seed_and_index_alone(whole):
 def finished(folder):
     step, state = restore(jgen.load(folder).stage, folder / "checkpoints", MESH)
     return step, state, read(folder / "metrics.jsonl")
+
+
+def test_checkpoints_of_another_network_or_optimizer_are_refused_and_kept(tmp_path):
+    def state(width, memory):
+        return {"params": {"net": {"w": jnp.ones(width)}}, "opt": (jnp.zeros(memory),)}
+
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state(2, 3))
+        checkpoints.wait()
+        shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), state(2, 3))
+        for other, message in (
+            (state(4, 3), r"2: params/net/w is \(2,\), but \(4,\) by these settings; start another run"),
+            (state(2, 5), "2: holds the state of another optimizer"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                checkpoints.restore(other, shardings)
+        assert checkpoints.steps() == [1, 2]
+        assert checkpoints.restore(state(2, 3), shardings)[0] == 2
+    check_fits(tmp_path / "none", state(2, 3))  # nothing to compare with
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jgen.errors import UserError
@@ -104,8 +105,8 @@ def check_fits(folder: Path, shapes: PyTree) -> None:
         return
     place = folder / str(steps[-1])
     try:
-        with ocp.StandardCheckpointer() as reader:
-            kept = reader.metadata((place / "run").absolute()).item_metadata.tree["state"]
+        reader = ocp.StandardCheckpointHandler()
+        kept = reader.metadata(epath.Path(place.absolute()) / "run").tree["state"]
     except Exception:  # damaged: what reads it will say so
         return
     stored, wanted = _shapes(kept), _shapes(shapes)
