@@ -207,17 +207,20 @@ def test_checkpoints_of_another_network_or_optimizer_are_refused_and_kept(tmp_pa
         return {"params": {"net": {"w": jnp.ones(width)}}, "opt": (jnp.zeros(memory),)}
 
     with Checkpoints(tmp_path) as checkpoints:
-        for step in (1, 2):
+        for step in (2, 3):
             checkpoints.save(step, state(2, 3))
         checkpoints.wait()
         shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), state(2, 3))
         for other, message in (
-            (state(4, 3), r"2: params/net/w is \(2,\), but \(4,\) by these settings; start another run"),
-            (state(2, 5), "2: holds the state of another optimizer"),
+            (state(4, 3), r"3: params/net/w is \(2,\), but \(4,\) by these settings; start another run"),
+            (state(2, 5), "3: holds the state of another optimizer"),
         ):
             with pytest.raises(ValueError, match=message):
                 checkpoints.restore(other, shardings)
-        assert checkpoints.steps() == [1, 2]
+        (tmp_path / "3" / "run" / "_METADATA").write_text("{")  # a damaged one says nothing; the one before does
+        with pytest.raises(ValueError, match=r"2: params/net/w is \(2,\), but \(4,\)"):
+            checkpoints.restore(state(4, 3), shardings)
+        assert checkpoints.steps() == [2, 3]
         assert checkpoints.restore(state(2, 3), shardings)[0] == 2
     check_fits(tmp_path / "none", state(2, 3))  # nothing to compare with
 

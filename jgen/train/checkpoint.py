@@ -18,6 +18,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from jgen.errors import UserError
 from jgen.types import Array, PyTree
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 class Checkpoints:
     """The checkpoints in a folder. Use as a context manager: leaving it waits for the last one to be written."""
@@ -100,16 +102,20 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def check_fits(folder: Path, shapes: PyTree) -> None:
-    """Raises UserError where the newest checkpoint is of another network or optimizer than the state of these shapes."""
-    if not (steps := steps_in(folder)):
-        return
-    place = folder / str(steps[-1])
-    try:
-        reader = ocp.StandardCheckpointHandler()
-        kept = reader.metadata(epath.Path(place.absolute()) / "run").tree["state"]
-    except Exception:  # damaged: what reads it will say so
-        return
-    stored, wanted = _shapes(kept), _shapes(shapes)
+    """Raises UserError where the checkpoints are of another network or optimizer than the state of these shapes.
+
+    The newest one whose shapes can be read tells; none is opened for its arrays.
+    """
+    for step in reversed(steps_in(folder)):
+        place = folder / str(step)
+        try:
+            kept = ocp.StandardCheckpointHandler().metadata(epath.Path(place.absolute()) / "run").tree["state"]
+        except Exception:  # whatever the reader meets in a damaged one, which the restoring of it names
+            continue
+        return _check_shapes(place, _shapes(kept), _shapes(shapes))
+
+
+def _check_shapes(place: Path, stored: Shapes, wanted: Shapes) -> None:
     for name in sorted(n for n in {*stored, *wanted} if n.startswith("params/")):
         before, now = (found.get(name, "not there") for found in (stored, wanted))
         if before != now:
@@ -119,7 +125,7 @@ def check_fits(folder: Path, shapes: PyTree) -> None:
         raise UserError(f"{place}: holds the state of another optimizer; start another run for these settings")
 
 
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: PyTree) -> Shapes:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
