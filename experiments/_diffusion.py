@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jgen.config import DataConfig, MeshConfig, TrainConfig
+from jgen.config import DataConfig, MeshConfig, TrainConfig, check_at_least, check_share
 
 if TYPE_CHECKING:
     from jgen.models.edm import SongUNet
@@ -94,14 +94,6 @@ def null_label(config: Knobs) -> int:
     return config.data.num_classes
 
 
-def check_drop_label(config: Knobs) -> None:
-    """Raises UserError unless it is a share below 1."""
-    from jgen.errors import UserError
-
-    if not 0 <= config.drop_label < 1:
-        raise UserError(f"drop_label={config.drop_label}: must be a share, from 0 to below 1")
-
-
 def classes(config: Knobs) -> int:
     """Labels the network knows: the classes, and with drop_label one for none. 0 for an unconditional one."""
     from jgen.data import classes_of
@@ -109,20 +101,18 @@ def classes(config: Knobs) -> int:
 
     if config.drop_label and not config.conditional:
         raise UserError(f"drop_label={config.drop_label}: only a conditional model has labels to leave out")
-    check_drop_label(config)
+    check_share(below=True, drop_label=config.drop_label)
     return classes_of(config.data, config.conditional) + (config.drop_label > 0)
 
 
 def check_network(config: Knobs) -> None:
     """Raises UserError for sizes that no U-Net has."""
-    from jgen.config import check_at_least
     from jgen.errors import UserError
 
     check_at_least(1, channels=config.channels, num_res_blocks=config.num_res_blocks)
     if not config.channel_mult or min(config.channel_mult) < 1:
         raise UserError(f"channel_mult={config.channel_mult}: must have a number of 1 or more for each level")
-    if not 0 <= config.dropout < 1:
-        raise UserError(f"dropout={config.dropout}: must be a share, from 0 to below 1")
+    check_share(below=True, dropout=config.dropout)
 
 
 def unet(config: Knobs, channels: int, dtype: str, remat: bool, **more: Any) -> "UNet":
@@ -216,7 +206,6 @@ def both(first: Any, second: Any) -> Any:
 def schedule(config: Any) -> "Schedule":
     """The noise schedule that a config's `schedule` and `diffusion_steps` name."""
     from jgen import schedules
-    from jgen.config import check_at_least
 
     check_at_least(2, diffusion_steps=config.diffusion_steps)
     return schedules.named(config.schedule, config.diffusion_steps)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from experiments._diffusion import check_network
 from experiments._sampling import ADAPTIVE, OF_CHAIN, for_sampler
+from jgen.config import check_share
 
 if TYPE_CHECKING:
     from experiments.cascade import Config, Sampling
@@ -68,8 +69,7 @@ def check_knobs(config: "Config", players: Sequence[str]) -> None:
     for each, player in zip(own, players):
         with in_stage(player):
             check_network(each)
-            if not 0 <= each.blur <= 1:
-                raise UserError(f"blur={each.blur}: must be a share, from 0 to 1")
+            check_share(blur=each.blur)
             if not each.most_augment >= 0:
                 raise UserError(f"most_augment={each.most_augment}: must be 0 or above")
     sides = [levels(each, side) for each, side in zip(own, config.sizes)]

@@ -12,10 +12,9 @@ from experiments import _style_pictures
 from experiments._gan import cropped, entanglement, modes, pad
 from experiments._style import Knobs, Labelled, Sampling, Shared
 from jgen import samplers
-from jgen.config import check_at_least
+from jgen.config import check_at_least, check_share
 from jgen.data import classes_of
 from jgen.edit import noise as kinds
-from jgen.errors import UserError
 from jgen.experiment import Stage
 from jgen.models.gan import progan
 from jgen.models.gan.stylegan2 import repeat, truncate
@@ -229,8 +228,7 @@ def growing(config: Any, parts: Family, losses: Losses = style_losses, styles: b
     levels = int(parts.side).bit_length() - 3
     check_at_least(1, first_steps=config.first_steps)
     check_at_least(0, last_steps=config.last_steps)
-    if not 0 <= config.fade <= 1:
-        raise UserError(f"fade={config.fade}: must be a share, from 0 to 1")
+    check_share(fade=config.fade)
     steps = [config.first_steps, *[config.train.steps] * levels]
     steps[-1] = config.last_steps or steps[-1]
     stages = []

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments._diffusion import ChainKnobs, ChainName, Prediction, check_drop_label
+from experiments._diffusion import ChainKnobs, ChainName, Prediction
 from experiments._first_stage import autoencoder_stage, first_stage
 from experiments._prior import Prior
 from experiments._sampling import SamplerName, TimedSolver
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import DataConfig, TrainConfig, check_share
 
 if TYPE_CHECKING:
     from jgen.experiment import Experiment
@@ -160,7 +160,7 @@ def build(config: Config) -> "Experiment":
     config = replace(config, data=resolve(config.data))
     if config.conditional:
         raise UserError("conditional=True: say --condition class, or text")
-    check_drop_label(config)
+    check_share(below=True, drop_label=config.drop_label)
     net = first_stage(config)
     first = autoencoder_stage(config, net)
     return Experiment([first, Prior(config, net, first).stage()])

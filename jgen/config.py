@@ -201,6 +201,13 @@ def check_at_least(least: int, **values: int) -> None:
             raise UserError(f"{name.replace('__', '.')}={value}: must be at least {least}")
 
 
+def check_share(below: bool = False, **values: float) -> None:
+    """Raises UserError for the first of the named values that is not from 0 to 1, nor with `below` from 0 to below 1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1 or (below and value == 1):
+            raise UserError(f"{name}={value}: must be a share, from 0 to {'below ' * below}1")
+
+
 def check_choices(options: Any) -> None:
     """Raises UserError for a field of a dataclass that is none of the choices its Literal type names."""
     if options is None:
