@@ -20,7 +20,7 @@ def dpm() -> list[Row]:
     from benchmarks.unet import SIZE, ours, theirs
     from jgen import samplers, schedules, sigmas
     from jgen.objectives import edm
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.sharding import batch_sharding, make_mesh
 
     _, net, params = ours(64, 32)
     chain = schedules.linear()
@@ -52,16 +52,17 @@ def guidance() -> list[Row]:
 
     from experiments import ddpm
     from jgen import samplers
-    from jgen.config import DataConfig
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.config import DataConfig, LabelConfig, UNetConfig, changed
+    from jgen.sharding import batch_sharding, make_mesh
 
     data = DataConfig("digits", batch_size=64, shape=(28, 28, 1), num_classes=10)
-    (stage,) = ddpm.build(ddpm.Config(data=data, conditional=True, drop_label=0.1, channel_mult=(1, 2, 2))).stages
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    config = ddpm.Config(data=data, labels=LabelConfig(True, 0.1), network=UNetConfig(channel_mult=(1, 2, 2)))
+    (stage,) = ddpm.build(config).stages
+    params, extra = jax.jit(stage.init)(jax.random.key(0), {})
     keys = jax.device_put(samplers.image_keys(0, 64), batch_sharding(make_mesh()))
     sides: dict[str, Any] = {}
     for name, scale in (("plain", 1.0), ("guided", 2.0)):
-        options = ddpm.Sampling("ddim", steps=5, guidance=scale)
+        options = changed(stage.options, {"sampler": "ddim", "steps": 5, "guidance": scale})
         run = jax.jit(lambda params, keys, options=options: stage.sample(params, extra, keys, options))
         sides[name] = lambda run=run: jax.block_until_ready(run(params, keys))
     times = alternate(sides, 9)

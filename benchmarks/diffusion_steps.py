@@ -62,10 +62,11 @@ def our_dit() -> Any:
     from benchmarks.steps import our_step
     from jgen import schedules
     from jgen.objectives import diffusion
+    from jgen.objectives.conditioning import by_label
 
     net = dit()
     loss = diffusion.simple(
-        lambda p, x, t, label, **kw: net.apply({"params": p}, x, t, label), schedules.linear(), conditional=True
+        lambda p, x, t, c, **kw: net.apply({"params": p}, x, t, c.label), schedules.linear(), conditioning=by_label(0)
     )
     return our_step(net, loss, batch(), jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1), jnp.zeros(1, jnp.int32))[0]
 
@@ -119,7 +120,7 @@ def our_edm(name: str) -> Any:
     from jgen.objectives import edm as form
 
     net = edm(name)
-    loss = form.denoising(lambda p, x, noise, label, **kw: net.apply({"params": p}, x, noise), form.edm(), form.edm_levels())
+    loss = form.denoising(lambda p, x, noise, _, **kw: net.apply({"params": p}, x, noise), form.edm(), form.edm_levels())
     return our_step(net, loss, batch(), jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1))[0]
 
 
@@ -173,23 +174,23 @@ def our_text_unet() -> Any:
     from benchmarks.steps import our_step
     from jgen import schedules
     from jgen.objectives import diffusion
+    from jgen.objectives.conditioning import by_caption
 
     net, data = text_unet(), batch()
 
-    def apply(p: Any, x: Any, t: Any, told: Any, **_: Any) -> Any:
-        return net.apply({"params": p}, x, t, context=told)
+    def apply(p: Any, x: Any, t: Any, condition: Any, **_: Any) -> Any:
+        return net.apply({"params": p}, x, t, context=condition.caption)
 
-    loss = diffusion.simple(apply, schedules.linear(), conditional=True)
-    told = {**data, "label": data["caption"]}
+    loss = diffusion.simple(apply, schedules.linear(), conditioning=by_caption())
     context = jnp.zeros((1, TOKENS, WIDTH))
 
-    class Told:
+    class WithContext:
         """The network as `our_step` initialises one, its context by name."""
 
         def init(self, key: Any, x: Any, t: Any) -> Any:
             return net.init(key, x, t, context=context)
 
-    return our_step(Told(), loss, told, jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1))[0]
+    return our_step(WithContext(), loss, data, jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1))[0]
 
 
 def their_text_unet(channels_last: bool) -> Any:

@@ -1,6 +1,5 @@
 """The foundation: training steps, samplers, start-up and data, against PyTorch peers and against themselves."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ def limit() -> list[Row]:
     import jax.numpy as jnp
 
     from jgen.nn.conv import plain
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.sharding import batch_sharding, make_mesh
 
     rows, mesh = [], make_mesh()
     a, b = jax.device_put(jnp.ones((2048, 1024)), batch_sharding(mesh)), jnp.ones((1024, 1024))
@@ -59,7 +58,7 @@ def conv() -> list[Row]:
     import jax
 
     from jgen.nn.conv import conv3x3, plain
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.sharding import batch_sharding, make_mesh
 
     rows, mesh = [], make_mesh()
     for size, width in ((32, 64), (16, 128), (8, 256)):
@@ -93,7 +92,7 @@ def ddim() -> list[Row]:
     from benchmarks.unet import SIZE, ours, theirs
     from jgen import samplers, schedules
     from jgen.objectives import diffusion
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.sharding import batch_sharding, make_mesh
 
     _, net, params = ours(64, 32)
     chain, mesh = schedules.linear(), make_mesh()
@@ -122,12 +121,12 @@ def _small() -> tuple:
     import jax
 
     from experiments import ddpm
+    from jgen.sharding import make_mesh
     from jgen.train.loop import compile_stage
-    from jgen.train.sharding import make_mesh
 
     (stage,), mesh = ddpm.build(ddpm.Config()).stages, make_mesh()
     compiled = compile_stage(stage, mesh)
-    return stage, compiled, compiled.create(jax.random.key(0), None), mesh
+    return stage, compiled, compiled.create(jax.random.key(0), {}, None), mesh
 
 
 def scan_sampler() -> list[Row]:
@@ -135,21 +134,19 @@ def scan_sampler() -> list[Row]:
     import jax
     import jax.numpy as jnp
 
-    from experiments import ddpm
     from jgen import samplers
     from jgen.samplers.common import shorten
 
     stage, _, state, _ = _small()
-    config = stage_config(stage)
-    chain, keys = shorten(ddpm.schedule(config), 50), samplers.image_keys(0, 64)
+    model = model_of(stage)
+    assert model.chain is not None
+    chain, keys = shorten(model.chain, 50), samplers.image_keys(0, 64)
     x0 = samplers.noise(keys, stage.data.shape)
-    whole = jax.jit(
-        lambda params, x: samplers.ddim(ddpm.predictor(config, params), ddpm.schedule(config), x, keys, timesteps=50)
-    )
+    whole = jax.jit(lambda params, x: samplers.ddim(predictor(model, params, stage), model.chain, x, keys, timesteps=50))
 
     @jax.jit
     def single(params, x, t, a, prev):
-        prediction = ddpm.predictor(config, params)(x, jnp.broadcast_to(t, x.shape[:1]))
+        prediction = predictor(model, params, stage)(x, jnp.broadcast_to(t, x.shape[:1]))
         return samplers.ddim_step(x, prediction.x0, a, prev, jnp.zeros_like(x))
 
     tables = [jnp.asarray(v, jnp.float32) for v in (chain.alpha_bar, chain.alpha_bar_prev)]
@@ -174,11 +171,21 @@ def scan_sampler() -> list[Row]:
     ]
 
 
-def stage_config(stage):
-    """The default experiment's config with the facts of its data."""
+def model_of(stage):
+    """The default experiment's model."""
     from experiments import ddpm
+    from jgen.recipes.diffusion.chain import chain_recipe
 
-    return dataclasses.replace(ddpm.Config(), data=stage.data)
+    c = ddpm.Config()
+    return chain_recipe(c.network, c.chain, c.labels, stage.data, c.train, False).model
+
+
+def predictor(model, params, stage):
+    """Its predictor by some weights."""
+    from jgen.recipes.diffusion.guidance import Request
+    from jgen.recipes.diffusion.sampling import guided_predictor
+
+    return guided_predictor(model, params, Request(), stage.options)
 
 
 def data_wait() -> list[Row]:
@@ -248,10 +255,10 @@ start(MeshConfig(), 64)
 from experiments import ddpm
 from jgen.data import Pipeline, open_source
 from jgen.train.loop import compile_stage
-from jgen.train.sharding import make_mesh
+from jgen.sharding import make_mesh
 (stage,), mesh = ddpm.build(ddpm.Config()).stages, make_mesh()
 compiled = compile_stage(stage, mesh)
-state = compiled.create(jax.random.key(0), None)
+state = compiled.create(jax.random.key(0), {}, None)
 batch = next(Pipeline(open_source(stage.data), stage.data, 0, mesh).batches())
 jax.block_until_ready(compiled.step(state, jax.random.key(0), batch))
 print(time.time() - began)
@@ -274,20 +281,19 @@ def sampler_memory() -> list[Row]:
     """Peak memory of sampling 1000 steps over that of 10, as XLA plans it."""
     import jax
 
-    from experiments import ddpm
     from jgen import samplers
+    from jgen.config import changed
 
     stage, _, state, _ = _small()
-    config, keys = stage_config(stage), samplers.image_keys(0, 64)
+    keys = samplers.image_keys(0, 64)
     sizes = {}
     for steps in (10, 1000):
-        options = dataclasses.replace(stage.options, steps=steps)
+        options = changed(stage.options, {"steps": steps})
         program = jax.jit(lambda p, k, o=options: stage.sample(p, {}, k, o)).lower(state.params, keys).compile()
         memory = program.memory_analysis()
         sizes[steps] = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     value = sizes[1000] / sizes[10]
     detail = ", ".join(f"{k} steps {v / 2**20:.2f} MiB" for k, v in sizes.items())
-    assert isinstance(config, ddpm.Config)
     return [Row("sampler_memory", value, "x", "1.00", value < 1.005, detail)]
 
 

@@ -25,25 +25,24 @@ def our_step() -> Run:
     import jax.numpy as jnp
     import optax
 
-    from jgen.edit.noise import planes
+    from jgen.config import DataConfig
     from jgen.models.gan.stylegan2 import noise_planes
-    from jgen.objectives import stylegan
+    from jgen.objectives import gan
+    from jgen.objectives.adversarial import discriminator_loss, generator_loss
+    from jgen.recipes.gan.networks import style_networks
+    from jgen.recipes.gan.style import StyleModel
+    from jgen.sharding import batch_sharding, jit_step, make_mesh, replicated
     from jgen.train import Phase, init_state, make_step
-    from jgen.train.sharding import batch_sharding, jit_step, make_mesh, replicated
 
     mesh, (g, d) = make_mesh(), ours()
-    nets = stylegan.Nets(
-        map=lambda p, z, c: g.apply({"params": p}, z, c, method="map"),
-        synthesize=lambda p, ws, noise: g.apply({"params": p}, ws, noise, method="synthesize"),
-        discriminate=lambda p, x, c: d.apply({"params": p}, x, c),
-        noise=lambda keys: planes(keys, noise_planes(SIDE)), z_dim=Z, num_ws=g.num_ws, mixing=0.0,
-    )  # fmt: skip
+    networks = style_networks(g, d, noise_planes(SIDE))
+    form = StyleModel(networks, DataConfig(shape=(SIDE, SIDE, 3)), classes=0).gan({})
     params = {
         "g": g.init(jax.random.key(0), jnp.zeros((1, Z)))["params"],
         "d": d.init(jax.random.key(1), jnp.zeros((1, SIDE, SIDE, 3)))["params"],
     }
     optimizers = {"g": optax.adam(2e-3, 0.0, 0.99), "d": optax.adam(2e-3, 0.0, 0.99)}
-    phases = [Phase("g", stylegan.generator_loss(nets)), Phase("d", stylegan.discriminator_loss(nets))]
+    phases = [Phase("g", generator_loss(form, gan.non_saturating)), Phase("d", discriminator_loss(form, gan.non_saturating))]
     state = jax.device_put(init_state(params, {"w_avg": jnp.zeros(Z)}, optimizers), replicated(mesh))
     step = jit_step(make_step(phases, optimizers))
     images = jax.random.normal(jax.random.key(2), (BATCH, SIDE, SIDE, 3))
@@ -88,7 +87,7 @@ def our_generator() -> Run:
 
     from jgen.edit.noise import planes
     from jgen.models.gan.stylegan2 import noise_planes
-    from jgen.train.sharding import batch_sharding, make_mesh, replicated
+    from jgen.sharding import batch_sharding, make_mesh, replicated
 
     mesh, (g, _) = make_mesh(), ours()
     params = jax.device_put(g.init(jax.random.key(0), jnp.zeros((1, Z)))["params"], replicated(mesh))

@@ -61,7 +61,7 @@ def _decode(size: int, batch: int):
     from jgen.models.pixelcnn import GatedPixelCNN
     from jgen.objectives.likelihood import categorical
     from jgen.samplers import autoregressive, decoder, image_keys
-    from jgen.train.sharding import batch_sharding, jit_once, make_mesh
+    from jgen.sharding import batch_sharding, jit_once, make_mesh
 
     net, law = GatedPixelCNN(256, CHANNELS, LAYERS, HIDDEN), categorical(256)
     variables = jit_once(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -116,8 +116,8 @@ def vae_step() -> list[Row]:
     from jgen.models.vae import VAE as Network
     from jgen.objectives import likelihood
     from jgen.objectives.vae import vae
+    from jgen.sharding import jit_step
     from jgen.train import Phase, init_state, make_step, scan_steps
-    from jgen.train.sharding import jit_step
 
     class Encoder(BaseEncoder):
         def __init__(self):
@@ -181,7 +181,7 @@ def vector_quantize() -> list[Row]:
 
     from jgen.models.vqvae import quantize, straight_through
     from jgen.objectives import vqvae
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.sharding import batch_sharding, make_mesh
 
     z = np.random.default_rng(0).normal(size=(32, 1024, 64)).astype(np.float32)
     peer, given = VectorQuantize(dim=64, codebook_size=512, decay=0.99).train(), torch.from_numpy(z)

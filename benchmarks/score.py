@@ -18,9 +18,9 @@ def langevin() -> list[Row]:
     import torch
 
     from jgen import samplers
-    from jgen.arrays import wide
+    from jgen.arrays import expand_dims_like
     from jgen.samplers.langevin import geometric
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.sharding import batch_sharding, make_mesh
 
     class Net(nn.Module):
         @nn.compact
@@ -28,7 +28,7 @@ def langevin() -> list[Row]:
             h = x
             for _ in range(DEPTH):
                 h = nn.elu(nn.Conv(WIDTH, (3, 3))(h))
-            return nn.Conv(1, (3, 3))(h) / wide(sigma, x)
+            return nn.Conv(1, (3, 3))(h) / expand_dims_like(sigma, x)
 
     net, sigmas = Net(), geometric(1.0, 0.01, 10)
     params = net.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1)), jnp.ones(1))
@@ -69,10 +69,11 @@ def pc_memory() -> list[Row]:
     from experiments import score_sde
     from jgen import samplers, sde
     from jgen.data import resolve
+    from jgen.recipes.score.sde import network
     from jgen.samplers import pc
 
     config = replace(score_sde.Config(), data=resolve(score_sde.Config().data))
-    net = score_sde.network(config)
+    net = network(config.sde, config.network, config.labels, config.data, config.train)
     params = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))
     peaks = {}
     for steps in (40, 1000):

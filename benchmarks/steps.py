@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from jgen import memory
+from jgen.sharding import batch_sharding, jit_once, jit_step, make_mesh, replicated
 from jgen.train import Phase, init_state, make_step
-from jgen.train.sharding import batch_sharding, jit_once, jit_step, make_mesh, replicated
 
 Run = Callable[[], None]
 

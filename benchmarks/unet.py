@@ -23,7 +23,7 @@ def network(head: int) -> UNet:
 def ours(head: int, batch: int) -> tuple[Any, Any, Any]:
     """(train step as a blocking call, network, params) on all devices of this machine."""
     net = network(head)
-    loss = diffusion.simple(lambda p, x, t, label, **kw: net.apply({"params": p}, x, t, label, **kw), schedules.linear())
+    loss = diffusion.simple(lambda p, x, t, condition, **kw: net.apply({"params": p}, x, t, **kw), schedules.linear())
     images = np.random.default_rng(0).normal(size=(batch, SIZE, SIZE, 1)).astype(np.float32)
     run, params = our_step(net, loss, {"image": images}, jnp.zeros((1, SIZE, SIZE, 1)), jnp.zeros(1))
     return run, net, params

@@ -9,86 +9,62 @@ trained 200 million images with a 55.7 M parameter DDPM++: about two days on 8 V
 told, is --augment 0.12, which the preset has; --augment 0 ends its mirroring too.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jgen
-from experiments._continuous import Continuous
-from experiments._diffusion import FASHION_MNIST, Knobs, song_knobs, song_unet
-from experiments._sampling import Solver
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import DataConfig, DiffusionSampling, Flat, LabelConfig, LevelsConfig, MeshConfig, OptimizerConfig, TrainConfig
+from jgen.config.edm import EDMConfig
+from jgen.config.samplers import Heun
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
-    from jgen.models.edm import DhariwalUNet, SongUNet
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Config(Knobs):
-    sampling: Solver = Solver()
-    network: Literal["ddpmpp", "ncsnpp", "adm"] = "ddpmpp"
-    attention: tuple[int, ...] = (4,)
-    """Levels with attention, in pixels."""
-    sigma_data: float = 0.5
-    """Standard deviation of the pixels."""
-    mean: float = -1.2
-    """Of the logarithm of the levels that are trained on"""
-    deviation: float = 1.2
-    """and its standard deviation."""
-    sigma_min: float = 0.002
-    """Levels of sampling: from sigma_max down to this one."""
-    sigma_max: float = 80.0
-    augment: float = 0.0
-    """Probability of each of the paper's geometric augmentations, of which the network is told. Half of the images are
-    mirrored, unless it is 0."""
+class Config:
+    data: DataConfig = DataConfig("digits", batch_size=64)
+    train: TrainConfig = TrainConfig(steps=600, save_every=300, sample_every=300)
+    mesh: MeshConfig = MeshConfig()
+    sampling: DiffusionSampling = DiffusionSampling(Heun())
+    network: Flat[LevelsConfig] = LevelsConfig()
+    edm: Flat[EDMConfig] = EDMConfig()
+    labels: Flat[LabelConfig] = LabelConfig()
+    optimizer: Flat[OptimizerConfig] = OptimizerConfig()
 
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(**{**FASHION_MNIST, "attention": (7,)}),
+    "fashion_mnist": Config(
+        data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
+        network=LevelsConfig(channel_mult=(1, 2, 2)),
+        edm=EDMConfig(attention=(7,)),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=512),
         train=TrainConfig(steps=390_625, log_every=100, save_every=5_000, sample_every=10_000),
-        channels=128,
-        channel_mult=(2, 2, 2),
-        num_res_blocks=4,
-        attention=(16,),
-        dropout=0.13,
-        learning_rate=1e-3,
-        warmup=19_531,
-        final_learning_rate=1.0,
-        clip=0.0,
-        ema=0.99929,  # half-life of 500,000 images
-        augment=0.12,
+        network=LevelsConfig(channels=128, channel_mult=(2, 2, 2), num_res_blocks=4, dropout=0.13),
+        edm=EDMConfig(attention=(16,), augment=0.12),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            warmup=19_531,
+            final_learning_rate=1.0,
+            clip=0.0,
+            ema=0.99929,  # half-life of 500,000 images
+        ),
     ),
 }
 
 
-def network(config: Config) -> "SongUNet | DhariwalUNet":
-    from jgen.models.edm import DhariwalUNet
-    from jgen.objectives.edm_augment import TOLD
-
-    told = TOLD if config.augment else 0
-    if config.network == "adm":
-        return DhariwalUNet(**song_knobs(config, config.attention), augment=told)
-    return replace(song_unet(config, config.network, config.attention), augment=told)
-
-
 def build(config: Config) -> "Experiment":
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment
-    from jgen.objectives import edm, edm_augment
+    from jgen.recipes.common import resolved
+    from jgen.recipes.diffusion.continuous import edm_stage
+    from jgen.train.stage import Experiment
 
-    if not 0 <= config.augment <= 1:
-        raise UserError(f"augment={config.augment}: must be a probability, from 0 to 1")
-    config = replace(config, data=resolve(config.data))
-    form = edm.edm(config.sigma_data)
-    trained_on = edm.edm_levels(config.mean, config.deviation, config.sigma_data)
-    ends = (config.sigma_min, config.sigma_max)
-    augment = partial(edm_augment.augmented, p=config.augment) if config.augment else None
-    return Experiment([Continuous(config, network(config), form, trained_on, ends, augment=augment).stage("edm")])
+    c = resolved(config)
+    return Experiment([edm_stage(c.network, c.edm, c.labels, c.data, c.train, c.optimizer, c.sampling)])
 
 
 if __name__ == "__main__":

@@ -9,72 +9,66 @@ with its smaller network). The velocity network is a denoiser in other words (`j
 the continuous coordinates runs it; euler with --sampling.grid time is the plain Euler method along the path.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jgen
-from experiments._continuous import Continuous
-from experiments._diffusion import CIFAR10, FASHION_MNIST, Knobs, paper_steps, unet
-from experiments._sampling import SamplerName, TimedSolver
+from jgen.config import (
+    DataConfig,
+    DiffusionSampling,
+    Flat,
+    LabelConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+    UNetConfig,
+    paper_steps,
+)
+from jgen.config.samplers import RK45, DPMSolver
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from jgen.experiment import Experiment
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Sampling(TimedSolver):
-    sampler: SamplerName = "dpm"
-    steps: int = 25
-    grid: Literal["time", "log_snr", "karras", "uniform", "quadratic"] = "karras"
-    """How the noise levels sigma = t / (1 - t) are spaced: by the times t of the path, or of themselves."""
-
-
-@dataclass(frozen=True)
-class Config(Knobs):
-    sampling: Sampling = Sampling()
+class Config:
+    data: DataConfig = DataConfig("digits", batch_size=64)
+    train: TrainConfig = TrainConfig(steps=600, save_every=300, sample_every=300)
+    mesh: MeshConfig = MeshConfig()
+    sampling: DiffusionSampling = DiffusionSampling(DPMSolver(25))
+    network: Flat[UNetConfig] = UNetConfig()
+    labels: Flat[LabelConfig] = LabelConfig()
+    optimizer: Flat[OptimizerConfig] = OptimizerConfig()
     logit_normal: bool = True
-    """Train times drawn logit-normally, more of them in the middle; else uniformly."""
+    """Draw training times logit-normally, more of them in the middle; else uniformly."""
 
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(**FASHION_MNIST),
+    "fashion_mnist": Config(
+        data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
+        network=UNetConfig(channel_mult=(1, 2, 2), attention=(4,)),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    ),
     "cifar10": Config(
-        **CIFAR10,
+        data=DataConfig("cifar10", batch_size=128, flip=True),
         train=paper_steps(600_000),
-        sampling=Sampling("rk45", tolerance=1e-5),
-        num_res_blocks=4,
-        dropout=0.15,
+        sampling=DiffusionSampling(RK45(tolerance=1e-5)),
+        network=UNetConfig(channels=128, channel_mult=(1, 2, 2, 2), num_res_blocks=4, dropout=0.15),
+        optimizer=OptimizerConfig(learning_rate=2e-4, warmup=5000, final_learning_rate=1.0, ema=0.9999),
         logit_normal=False,
     ),
 }
 
-ENDS = (0.01, 200.0)
-"""Levels of sampling, t / (1 - t): almost the whole path."""
-
-
-def by_time(steps: int, sigma_max: float) -> "np.ndarray":
-    """Levels [steps + 1] evenly spaced in t, from that of sigma_max down to 0."""
-    import numpy as np
-
-    t = np.linspace(sigma_max / (1 + sigma_max), 0, steps + 1)
-    return t / (1 - t)
-
 
 def build(config: Config) -> "Experiment":
-    from jgen.data import resolve
-    from jgen.experiment import Experiment
-    from jgen.objectives import edm
+    from jgen.recipes.common import resolved
+    from jgen.recipes.diffusion.continuous import flow_stage
+    from jgen.train.stage import Experiment
 
-    config = replace(config, data=resolve(config.data))
-    net = unet(config, config.data.shape[-1], config.train.dtype, config.train.remat)
-    form = edm.flow()
-    # The U-Net's time embedding is made for 0..1000.
-    form = replace(form, noise=lambda sigma: 1000 * sigma / (1 + sigma))
-    trained_on = edm.flow_levels(logit_normal=config.logit_normal)
-    return Experiment([Continuous(config, net, form, trained_on, ENDS, by_time).stage("flow_matching", ("dtype", "remat"))])
+    c = resolved(config)
+    return Experiment([flow_stage(c.network, c.logit_normal, c.labels, c.data, c.train, c.optimizer, c.sampling)])
 
 
 if __name__ == "__main__":

@@ -10,81 +10,84 @@ bits/dim with the bound itself). `evaluate` gives the bound of held-out images i
 parts.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import jgen
-from experiments import ddpm
-from experiments._bound import bound
-from experiments._diffusion import CIFAR10, FASHION_MNIST, ChainName, paper_steps
-from experiments._sampling import SamplerName, Variance
-from jgen.config import DataConfig
+from jgen.config import (
+    Bound,
+    ChainConfig,
+    DataConfig,
+    DiffusionSampling,
+    Flat,
+    Inline,
+    LabelConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+    UNetConfig,
+    paper_steps,
+)
+from jgen.config.samplers import DDPM, Solver
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Sampling(ddpm.Sampling):
-    sampler: SamplerName = "ddpm"
-    variance: Variance = "learned_range"
-    """Of ancestral sampling and of the bound: the posterior's, beta, or as the network learned it."""
-    bound_steps: int = 0
-    """Of `evaluate`: the variational bound along so many steps of the chain; 0 for all."""
+class Sampling(DiffusionSampling):
+    solver: Inline[Solver] = DDPM()
+    bound: Inline[Bound] = Bound(0)
 
 
 @dataclass(frozen=True)
-class Config(ddpm.Config):
+class Config:
+    data: DataConfig = DataConfig("digits", batch_size=64)
+    train: TrainConfig = TrainConfig(steps=600, save_every=300, sample_every=300)
+    mesh: MeshConfig = MeshConfig()
     sampling: Sampling = Sampling()
-    schedule: ChainName = "cosine"
-    """How the noise grows along the chain."""
-    learn_variance: bool = True
-    """Always."""
+    network: Flat[UNetConfig] = UNetConfig()
+    labels: Flat[LabelConfig] = LabelConfig()
+    chain: Flat[ChainConfig] = ChainConfig("cosine")
+    optimizer: Flat[OptimizerConfig] = OptimizerConfig()
     objective: Literal["hybrid", "vlb"] = "hybrid"
     """hybrid: the simple loss, and 0.001 of the bound for the variance; vlb: the bound itself."""
 
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(**FASHION_MNIST),
+    "fashion_mnist": Config(
+        data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
+        network=UNetConfig(channel_mult=(1, 2, 2), attention=(4,)),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    ),
     "cifar10": Config(
-        **{**CIFAR10, "data": DataConfig("cifar10", batch_size=128), "learning_rate": 1e-4, "warmup": 0, "clip": 0.0},
+        data=DataConfig("cifar10", batch_size=128),
         train=paper_steps(500_000),
-        sampling=Sampling(steps=4000),
-        num_res_blocks=3,
-        attention=(2, 4),
-        scale_shift_norm=True,
-        dropout=0.3,
-        diffusion_steps=4000,
+        sampling=Sampling(DDPM(4000)),
+        network=UNetConfig(
+            channels=128,
+            channel_mult=(1, 2, 2, 2),
+            num_res_blocks=3,
+            attention=(2, 4),
+            scale_shift_norm=True,
+            dropout=0.3,
+        ),
+        chain=ChainConfig("cosine", diffusion_steps=4000),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup=0, final_learning_rate=1.0, clip=0.0, ema=0.9999),
     ),
 }
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment
-    from jgen.objectives import vlb
-    from jgen.objectives.importance import new_history
+    from jgen.recipes.common import resolved
+    from jgen.recipes.diffusion.chain import improved_stage
+    from jgen.train.stage import Experiment
 
-    config = replace(config, data=resolve(config.data))
-    if not config.learn_variance:
-        raise UserError("learn_variance=False: this experiment is about learned variances; see experiments.ddpm")
-    if config.min_snr:
-        raise UserError(f"min_snr={config.min_snr}: weighs the simple loss of ddpm, not the {config.objective} one")
-    if config.sampling.bound_steps == -1:
-        raise UserError("bound_steps=-1: this experiment's evaluation is the bound; must be at least 2, or 0 for all steps")
-    chain, learned = ddpm.schedule(config), config.objective == "vlb"
-
-    def objective(apply, **how):
-        if learned:
-            return vlb.vlb(apply, chain, config.prediction, **how, importance=how.get("train", True))
-        return vlb.hybrid(apply, chain, config.prediction, **how)
-
-    extra = {"importance": new_history(len(chain))} if learned else {}
-    evaluate = bound(config, config.sampling, partial(ddpm.raw, config))
-    return Experiment([ddpm.stage(config, "improved_ddpm", objective, lambda apply: evaluate, extra=extra)])
+    c = resolved(config)
+    own = (c.sampling, c.sampling.bound, c.objective == "vlb")
+    return Experiment([improved_stage(c.network, c.chain, c.labels, c.data, c.train, c.optimizer, *own)])
 
 
 if __name__ == "__main__":

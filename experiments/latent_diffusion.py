@@ -16,87 +16,31 @@ steps of 256 images. Its autoencoder is to have --perceptual 1, and LPIPS's file
 three, and jgen all.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jgen
-from experiments._diffusion import ChainKnobs, ChainName, Prediction
-from experiments._first_stage import autoencoder_stage, first_stage
-from experiments._prior import Prior
-from experiments._sampling import SamplerName, TimedSolver
-from jgen.config import DataConfig, TrainConfig, check_share
+from jgen.config import ChainConfig, DataConfig, Flat, Guidance, MeshConfig, OptimizerConfig, TrainConfig, UNetConfig
+from jgen.config.autoencoder import FirstStageConfig
+from jgen.config.latent import LatentSampling, PriorConfig
+from jgen.config.samplers import DDPM
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Sampling(TimedSolver):
-    sampler: SamplerName = "dpm"
-    steps: int = 25
-    prompt: str = ""
-    """Caption of all images, for a model of captions; empty takes those of held-out images."""
-
-
-@dataclass(frozen=True)
-class Config(ChainKnobs):
+class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
     train: TrainConfig = TrainConfig(steps=400, log_every=10, save_every=200, sample_every=200)
     """Of the autoencoder."""
-    prior_steps: int = 600
-    """Of the diffusion."""
-    sampling: Sampling = Sampling()
-    schedule: ChainName = "cosine"
-    """How the noise grows along the chain."""
-    prediction: Prediction = "v"
-    """What the network predicts."""
-    first: Literal["kl", "vq"] = "kl"
-    """Bottleneck of the autoencoder."""
-    first_channels: int = 16
-    """Width of the autoencoder's first level."""
-    first_mult: tuple[int, ...] = (1, 2)
-    """Width of its levels; each but the last halves the resolution."""
-    first_blocks: int = 1
-    first_attention: bool = True
-    """Of kl: attention on its last level, besides that in the middle."""
-    latent_channels: int = 4
-    kl_weight: float = 1e-3
-    codes: int = 256
-    """Of vq."""
-    pixel_loss: Literal["l1", "l2"] = "l1"
-    """Of reconstructions: absolute differences, as in the paper, or squared ones. The best guess of the former is the median,
-    which for small strokes on an even ground is the ground alone."""
-    adversarial: float = 0.0
-    """Weight of a patch discriminator's loss; 0 for none."""
-    adversarial_from: int = 250
-    """Step at which it begins to count."""
-    perceptual: float = 0.0
-    """Weight of a perceptual distance, 1 in the paper: LPIPS where its files are given, else one in the features of the small
-    classifier that jgen ships for the set."""
-    perceptual_trunk: str = ""
-    """LPIPS: torchvision's VGG16 or AlexNet weights, a .pth file."""
-    perceptual_heads: str = ""
-    """LPIPS: its linear heads, vgg.pth or alex.pth of the lpips package."""
-    scale: float = 0.0
-    """Latents are multiplied by it; 0 measures 1 / their deviation on the first images."""
-    prior: Literal["unet", "dit"] = "unet"
-    learn_variance: bool = False
-    """Of the prior: learn the variance of the steps back too, by the hybrid loss (see experiments.improved_ddpm)."""
-    condition: Literal["none", "class", "text"] = "none"
-    drop_label: float = 0.1
-    """Share of classes or captions left out in training, for classifier-free guidance."""
-    patch: int = 1
-    """Of DiT, in latents."""
-    depth: int = 4
-    """Blocks of DiT."""
-    width: int = 128
-    """Of DiT."""
-    text_width: int = 64
-    """Of the caption encoder: of words, or of the features that --data.captions minilm gives."""
-    attention: tuple[int, ...] = (1,)
-    channels: int = 32
-    channel_mult: tuple[int, ...] = (1, 2)
-    head_channels: int = 0
+    mesh: MeshConfig = MeshConfig()
+    sampling: LatentSampling = LatentSampling()
+    first: Flat[FirstStageConfig] = FirstStageConfig()
+    prior: Flat[PriorConfig] = PriorConfig()
+    network: Flat[UNetConfig] = UNetConfig(attention=(1,), head_channels=0)
+    chain: Flat[ChainConfig] = ChainConfig("cosine", prediction="v")
+    optimizer: Flat[OptimizerConfig] = OptimizerConfig()
 
 
 PRESETS = {
@@ -104,66 +48,52 @@ PRESETS = {
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1000, log_every=10, save_every=500, sample_every=500),
-        prior_steps=4000,
-        first_mult=(1, 2, 2),
-        channel_mult=(1,),
-        num_res_blocks=2,
-        channels=96,
-        learning_rate=1e-3,
+        first=FirstStageConfig(first_mult=(1, 2, 2)),
+        prior=PriorConfig(prior_steps=4000),
+        network=UNetConfig(96, (1,), num_res_blocks=2, attention=(1,), head_channels=0),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=64, resolution=32, channels=3),
         train=TrainConfig(steps=2000, log_every=10, save_every=500, sample_every=500),
-        prior_steps=4000,
-        first_mult=(1, 2, 2),
-        pixel_loss="l2",
-        condition="text",
-        channels=96,
-        channel_mult=(1, 2),
-        learning_rate=1e-3,
+        first=FirstStageConfig(first_mult=(1, 2, 2), pixel_loss="l2"),
+        prior=PriorConfig(prior_steps=4000, condition="text"),
+        network=UNetConfig(96, (1, 2), attention=(1,), head_channels=0),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
     "imagenet256": Config(
         data=DataConfig("imagenet2012", batch_size=256, resolution=256, flip=True),
         train=TrainConfig(steps=250_000, log_every=100, save_every=10_000, sample_every=10_000),
-        prior_steps=7_000_000,
-        sampling=Sampling("ddpm", steps=250, guidance=1.5, variance="learned_range"),
-        learn_variance=True,
-        schedule="linear",
-        prediction="eps",
-        first_channels=128,
-        first_mult=(1, 2, 4, 4),
-        first_blocks=2,
-        first_attention=False,
-        kl_weight=1e-6,
-        adversarial=0.5,
-        adversarial_from=50_001,
-        scale=0.18215,
-        prior="dit",
-        condition="class",
-        patch=2,
-        depth=28,
-        width=1152,
-        learning_rate=1e-4,
-        warmup=0,
-        final_learning_rate=1.0,
-        clip=0.0,
-        ema=0.9999,
+        sampling=LatentSampling(DDPM(250, variance="learned_range"), guide=Guidance(1.5)),
+        first=FirstStageConfig(
+            first_channels=128,
+            first_mult=(1, 2, 4, 4),
+            first_blocks=2,
+            first_attention=False,
+            kl_weight=1e-6,
+            adversarial=0.5,
+            adversarial_from=50_001,
+        ),
+        prior=PriorConfig(
+            7_000_000, scale=0.18215, prior="dit", learn_variance=True, condition="class", patch=2, depth=28, width=1152
+        ),
+        chain=ChainConfig("linear"),
+        optimizer=OptimizerConfig(1e-4, warmup=0, final_learning_rate=1.0, clip=0.0, ema=0.9999),
     ),
 }
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.data import resolve
-    from jgen.errors import UserError
-    from jgen.experiment import Experiment
+    from jgen.recipes.autoencoders.first_stage import autoencoder_stage, first_stage
+    from jgen.recipes.common import resolved
+    from jgen.recipes.diffusion.latent import LatentPrior, prior_stage
+    from jgen.train.stage import Experiment
 
-    config = replace(config, data=resolve(config.data))
-    if config.conditional:
-        raise UserError("conditional=True: say --condition class, or text")
-    check_share(below=True, drop_label=config.drop_label)
-    net = first_stage(config)
-    first = autoencoder_stage(config, net)
-    return Experiment([first, Prior(config, net, first).stage()])
+    c = resolved(config)
+    net = first_stage(c.first, c.data)
+    autoencoder = autoencoder_stage(c.first, net, c.data, c.train)
+    prior = LatentPrior(c.prior, c.network, c.chain, c.data, c.train, c.first, net)
+    return Experiment([autoencoder, prior_stage(prior, autoencoder, c.optimizer, c.sampling)])
 
 
 if __name__ == "__main__":

@@ -8,99 +8,57 @@ Every resolution is a stage in which its level fades in, both networks' and the 
 Score 8.80 (paper, table 3).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._style import FASHION_MNIST, PAPER, Growing, Labelled, Shared
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import AugmentConfig, DataConfig, Flat, GANConfig, GrowthConfig, LabelSampling, MeshConfig, TrainConfig
+from jgen.config.gan import CriticConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Config(Growing, Shared):
+class Config:
+    data: DataConfig = DataConfig("digits", batch_size=32)
     train: TrainConfig = TrainConfig(steps=3000, save_every=1500, sample_every=0)
-    sampling: Labelled = Labelled()
-    learning_rate: float = 2e-3
-    penalty_weight: float = 10.0
-    """Of the gradient penalty."""
-    drift: float = 1e-3
-    """Weight of the squares of D's logits of reals."""
+    mesh: MeshConfig = MeshConfig()
+    sampling: LabelSampling = LabelSampling()
+    gan: Flat[GANConfig] = GANConfig(learning_rate=2e-3)
+    augmentation: Flat[AugmentConfig] = AugmentConfig()
+    growth: Flat[GrowthConfig] = GrowthConfig()
+    critic: Flat[CriticConfig] = CriticConfig()
 
 
 PRESETS = {
     "digits": Config(),
-    "fashion_mnist": Config(**FASHION_MNIST, train=TrainConfig(steps=1000, save_every=1000, sample_every=1000, log_every=10)),
+    "fashion_mnist": Config(
+        data=DataConfig("fashion_mnist", batch_size=32),
+        train=TrainConfig(steps=1000, save_every=1000, sample_every=1000, log_every=10),
+        gan=GANConfig(channel_base=512, channel_max=64, learning_rate=2e-3, ema_kimg=5.0),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=18_750, save_every=10_000, sample_every=10_000, log_every=100),
-        first_steps=9_375,
-        **{**PAPER, "channel_base": 8192},
-        ema_kimg=20.0,
+        gan=GANConfig(512, 8192, 512, learning_rate=2e-3, ema_kimg=20.0),
+        growth=GrowthConfig(9_375),
     ),
 }
 
 
-def losses(config, at, adapt):
-    """WGAN-GP with drift, as `experiments._style_model.style_losses`."""
-    import jax
-    import optax
-
-    from jgen.objectives import gan, stylegan
-    from jgen.objectives.gan_penalties import gradient_penalty
-    from jgen.train import Phase
-
-    critic = gan.separate(lambda x: -x + config.drift * x**2, lambda x: x, lambda x: -x)
-
-    def penalty(see, real, fake, key):
-        return config.penalty_weight * gradient_penalty(see, real, fake, jax.random.uniform(key, real.shape[:1]))
-
-    adam = optax.adam(config.learning_rate, 0.0, 0.99)
-    d = at(lambda nets: stylegan.discriminator_loss(nets, critic, adapt, penalty))
-    return [Phase("g", at(lambda nets: stylegan.generator_loss(nets, critic))), Phase("d", d)], {"g": adam, "d": adam}
-
-
 def build(config: Config) -> "Experiment":
-    import jax
-    import jax.numpy as jnp
+    from jgen.recipes.common import resolved
+    from jgen.recipes.gan.growth import growing_stages
+    from jgen.recipes.gan.networks import progan_networks
+    from jgen.recipes.gan.stage import StyleRecipe
+    from jgen.recipes.gan.updates import critic_updates
+    from jgen.train.stage import Experiment
 
-    from experiments._gan import shape_of
-    from experiments._style_model import Family, growing
-    from jgen.data import resolve
-    from jgen.experiment import Experiment
-    from jgen.models.gan.progan import Discriminator, Generator
-
-    config = replace(config, data=resolve(config.data))
-    side, channels, classes = shape_of(config.data, config.conditional)
-    g = Generator(config.z_dim, classes, side, channels, config.channel_base, config.channel_max)
-    d = Discriminator(classes, side, channels, config.channel_base, config.channel_max)
-
-    def init(key, label):
-        keys = jax.random.split(key)
-        # A whole network in the middle of its fading has every weight.
-        made = g.init(keys[0], jnp.zeros((1, config.z_dim)), label, fade=0.5)["params"]
-        return {"g": made, "d": d.init(keys[1], jnp.zeros((1, side, side, channels)), label, fade=0.5)["params"]}
-
-    def join(z, c):
-        return z if c is None else jnp.concatenate([z, c], -1)
-
-    def synthesize(params, ws, noise, **grown):
-        z, c = ws[:, 0, : config.z_dim], ws[:, 0, config.z_dim :] if classes else None
-        return g.apply({"params": params}, z, c, **grown)
-
-    parts = Family(
-        init,
-        lambda params, z, c: join(z, c),  # there is no mapping: the latent and the label are what the network takes
-        synthesize,
-        lambda params, x, c, **grown: d.apply({"params": params}, x, c, **grown),
-        side,
-        1,
-        config.z_dim + classes,
-        {},
-    )
-    return Experiment(growing(config, parts, losses, styles=False))
+    c = resolved(config)
+    networks, updates = progan_networks(c.gan, c.data), critic_updates(c.critic, c.gan.learning_rate)
+    recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, styles=False)
+    return Experiment(growing_stages(recipe, c.growth, c.train))
 
 
 if __name__ == "__main__":

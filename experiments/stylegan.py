@@ -9,62 +9,73 @@ Target of the paper at 1024x1024 on FFHQ: FID 4.40, perceptual path length 234 i
 million images: a week on 8 V100.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jgen
-from experiments._style import FASHION_MNIST, PAPER_STYLES, Growing, Knobs
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import (
+    AugmentConfig,
+    DataConfig,
+    Flat,
+    GANConfig,
+    GrowthConfig,
+    MeshConfig,
+    StyleConfig,
+    StyleSampling,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Config(Growing, Knobs):
-    r1_every: int = 4
-    """Steps between R1 penalties."""
+class Config:
+    data: DataConfig = DataConfig("digits", batch_size=32)
+    train: TrainConfig = TrainConfig(steps=2800, save_every=1400, sample_every=0)
+    mesh: MeshConfig = MeshConfig()
+    sampling: StyleSampling = StyleSampling()
+    gan: Flat[GANConfig] = GANConfig()
+    augmentation: Flat[AugmentConfig] = AugmentConfig()
+    style: Flat[StyleConfig] = StyleConfig(r1_every=4)
+    growth: Flat[GrowthConfig] = GrowthConfig()
 
 
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        **FASHION_MNIST, train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10), r1_every=8
+        data=DataConfig("fashion_mnist", batch_size=32),
+        train=TrainConfig(steps=1500, save_every=1500, sample_every=1500, log_every=10),
+        gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
+        style=StyleConfig(r1_every=8),
     ),
     "glyphs": Config(
         data=DataConfig("glyphs", batch_size=32, resolution=16, channels=1),
         train=TrainConfig(steps=2000, save_every=2000, sample_every=0, log_every=10),
-        r1_gamma=4.0,
+        style=StyleConfig(r1_gamma=4.0, r1_every=4),
     ),
     "ffhq256": Config(
         data=DataConfig("folder:ffhq", batch_size=32, resolution=256, flip=True),
         train=TrainConfig(steps=37_500, save_every=10_000, sample_every=10_000, log_every=100),
-        first_steps=18_750,
-        last_steps=575_000,  # 25 million images in all
-        **PAPER_STYLES,
-        r1_gamma=10.0,
-        r1_every=1,
-        ema_kimg=10.0,
+        gan=GANConfig(512, 16384, 512, ema_kimg=10.0),
+        style=StyleConfig(512, 8, r1_gamma=10.0, r1_every=1),
+        growth=GrowthConfig(18_750, last_steps=575_000),  # 25 million images in all
     ),
 }
 
 
 def build(config: Config) -> "Experiment":
-    from experiments._gan import shape_of
-    from experiments._style_model import family, growing
-    from jgen.data import resolve
-    from jgen.experiment import Experiment
-    from jgen.models.gan.stylegan1 import Discriminator, Generator, noise_planes
+    from jgen.recipes.common import resolved
+    from jgen.recipes.gan.growth import growing_stages
+    from jgen.recipes.gan.networks import stylegan1_networks
+    from jgen.recipes.gan.stage import StyleRecipe
+    from jgen.recipes.gan.updates import style_updates
+    from jgen.train.stage import Experiment
 
-    config = replace(config, data=resolve(config.data))
-    side, channels, classes = shape_of(config.data, config.conditional)
-    shared = (config.channel_base, config.channel_max)
-    g = Generator(
-        config.z_dim, classes, config.w_dim, side, channels, config.mapping_layers, config.w_dim, config.mapping_lr_mul, *shared
-    )
-    d = Discriminator(classes, side, channels, *shared)
-    parts = family(g, d, config, noise_planes(side))
-    return Experiment(growing(config, parts))
+    c = resolved(config)
+    networks, updates = stylegan1_networks(c.gan, c.style, c.data), style_updates(c.style, c.gan.learning_rate)
+    recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing)
+    return Experiment(growing_stages(recipe, c.growth, c.train))
 
 
 if __name__ == "__main__":

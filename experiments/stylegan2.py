@@ -10,83 +10,67 @@ Target of the cifar10 preset: FID 2.42 class-conditional with tuning, 2.92 uncon
 images). Of ffhq256: FID 4.3 at 25 million images without ADA at 140,000 images (figure 7). One to two days on 8 V100.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jgen
-from experiments._style import FASHION_MNIST, PAPER_STYLES, Knobs
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import AugmentConfig, DataConfig, Flat, GANConfig, MeshConfig, StyleConfig, StyleSampling, TrainConfig
+from jgen.config.gan import ArchitectureConfig
 
 if TYPE_CHECKING:
-    from jgen.experiment import Experiment
+    from jgen.train.stage import Experiment
 
 
 @dataclass(frozen=True)
-class Config(Knobs):
-    path_weight: float = 2.0
-    """Weight of path length regularisation; 0 for none."""
-    generator: Literal["skip", "resnet", "orig"] = "skip"
-    """How RGB images are made on the way up."""
-    discriminator: Literal["resnet", "skip", "orig"] = "resnet"
-    group: int = 4
-    """Images over which D sees their standard deviation; it must divide the batch."""
+class Config:
+    data: DataConfig = DataConfig("digits", batch_size=32)
+    train: TrainConfig = TrainConfig(steps=2800, save_every=1400, sample_every=0)
+    mesh: MeshConfig = MeshConfig()
+    sampling: StyleSampling = StyleSampling()
+    gan: Flat[GANConfig] = GANConfig()
+    augmentation: Flat[AugmentConfig] = AugmentConfig()
+    style: Flat[StyleConfig] = StyleConfig(path_weight=2.0)
+    architecture: Flat[ArchitectureConfig] = ArchitectureConfig()
 
 
 PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
-        **FASHION_MNIST,
+        data=DataConfig("fashion_mnist", batch_size=32),
         train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
-        r1_every=16,
+        gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
+        style=StyleConfig(r1_every=16, path_weight=2.0),
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=1_562_500, save_every=10_000, sample_every=10_000, log_every=100),
-        **{**PAPER_STYLES, "mapping_layers": 2},
-        r1_gamma=0.01,
-        r1_every=16,
-        path_weight=0.0,
-        mixing=0.0,
-        ema_kimg=500.0,
-        augment="ada",
-        discriminator="orig",
-        group=32,
+        gan=GANConfig(512, 16384, 512, ema_kimg=500.0),
+        augmentation=AugmentConfig("ada"),
+        style=StyleConfig(512, 2, r1_gamma=0.01, r1_every=16, mixing=0.0),
+        architecture=ArchitectureConfig(discriminator="orig", group=32),
     ),
     "ffhq256": Config(
         data=DataConfig("folder:ffhq", batch_size=64, resolution=256, flip=True),
         train=TrainConfig(steps=390_625, save_every=10_000, sample_every=10_000, log_every=100),
-        **PAPER_STYLES,
-        r1_every=16,
-        ema_kimg=20.0,
-        ema_rampup=0.0,
-        group=8,
+        gan=GANConfig(512, 16384, 512, ema_kimg=20.0, ema_rampup=0.0),
+        style=StyleConfig(512, 8, r1_every=16, path_weight=2.0),
+        architecture=ArchitectureConfig(group=8),
     ),
 }
 
 
 def build(config: Config) -> "Experiment":
-    from experiments._gan import shape_of
-    from experiments._style_model import family, style_stage
-    from jgen.data import resolve
-    from jgen.experiment import Experiment
-    from jgen.models.gan.stylegan2 import Discriminator, Generator, noise_planes
+    from jgen.recipes.common import resolved
+    from jgen.recipes.gan.networks import stylegan2_networks
+    from jgen.recipes.gan.stage import StyleRecipe, style_stage
+    from jgen.recipes.gan.updates import style_updates
+    from jgen.train.stage import Experiment
 
-    config = replace(config, data=resolve(config.data))
-    side, channels, classes = shape_of(config.data, config.conditional)
-    shared = (config.channel_base, config.channel_max)
-    g = Generator(
-        config.z_dim,
-        classes,
-        config.w_dim,
-        side,
-        channels,
-        config.mapping_layers,
-        config.mapping_lr_mul,
-        *shared,
-        config.generator,
-    )
-    d = Discriminator(classes, side, channels, *shared, config.discriminator, group=config.group)
-    return Experiment([style_stage(config, "stylegan2", family(g, d, config, noise_planes(side)))])
+    c = resolved(config)
+    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data)
+    updates = style_updates(c.style, c.gan.learning_rate)
+    recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing)
+    return Experiment([style_stage(recipe, "stylegan2", c.train)])
 
 
 if __name__ == "__main__":

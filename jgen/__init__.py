@@ -9,20 +9,28 @@ Attributes load on first use, so that `--help` answers without importing jax.
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_LAZY = {
-    "main": "jgen.cli",
-    "load": "jgen.experiment",
-    "Experiment": "jgen.experiment",
-    "Stage": "jgen.experiment",
+_NAMES = {
+    "main": "jgen.app.cli",
+    "load": "jgen.app.load",
+    "Run": "jgen.app.load",
+    "Experiment": "jgen.train.stage",
+    "Stage": "jgen.train.stage",
 }
-_MODULES = ("convert", "data", "metrics", "models", "nn", "objectives", "samplers", "schedules", "sigmas", "train", "types")
+_MODULES = (
+    "config", "convert", "data", "edit", "metrics", "models", "nn", "objectives", "pictures", "recipes", "samplers",
+    "schedules", "sde", "sigmas", "train", "types",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"jgen.{name}")
     raise AttributeError(f"module 'jgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_NAMES, *_MODULES, "__version__"])

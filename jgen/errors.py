@@ -1,6 +1,7 @@
 """The one error that is the user's to mend; the command line shows it as one line and exits with 2."""
 
 import contextlib
+import difflib
 from collections.abc import Iterator
 
 
@@ -23,7 +24,5 @@ def nearest(name: str, known: list[str], most: int = 3) -> str:
     >>> nearest("fashion-mnist", ["digits", "fashion_mnist"])
     ' (did you mean fashion_mnist?)'
     """
-    import difflib
-
     close = difflib.get_close_matches(name, sorted(set(known)), n=most, cutoff=0.5)
     return f" (did you mean {', '.join(close)}?)" if close else ""

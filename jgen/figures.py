@@ -3,13 +3,12 @@
 import io
 from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 
-def new(width: float, height: float) -> Any:
+def new(width: float, height: float) -> Figure:
     """An empty `matplotlib.figure.Figure` of a size in inches."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import dot, wide
+from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
 from jgen.sigmas import vp_linear
 from jgen.types import Array, Denoise, Score
@@ -143,7 +143,7 @@ def _time(low: float, high: float, minus_log_mean: Array) -> Array:
 
 def perturb(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
     """x_t [B, ...] of x_0 and standard normal noise z at times t [B]."""
-    return wide(sde.mean(t), x0) * x0 + wide(sde.std(t), x0) * z
+    return expand_dims_like(sde.mean(t), x0) * x0 + expand_dims_like(sde.std(t), x0) * z
 
 
 def prior_log_density(sde: SDE, x: Array) -> Array:
@@ -154,17 +154,19 @@ def prior_log_density(sde: SDE, x: Array) -> Array:
 
 def reverse_drift(sde: SDE, score: Score, x: Array, t: Array, ode: bool = False) -> Array:
     """Drift of the process backwards in time (eq. 6), or of the probability-flow ODE (eq. 13), which has no noise."""
-    return wide(sde.rate(t), x) * x - wide((0.5 if ode else 1.0) * sde.diffusion(t) ** 2, x) * score(x, t)
+    return expand_dims_like(sde.rate(t), x) * x - expand_dims_like((0.5 if ode else 1.0) * sde.diffusion(t) ** 2, x) * score(
+        x, t
+    )
 
 
 def score_of(network: Callable[[Array, Array], Array], sde: SDE) -> Score:
     """The score of a network that is told 999 t and predicts the noise, as the authors' VP and sub-VP models."""
-    return lambda x, t: -network(x, 999 * t) / wide(sde.std(t), x)
+    return lambda x, t: -network(x, 999 * t) / expand_dims_like(sde.std(t), x)
 
 
 def score_of_level(network: Callable[[Array, Array], Array], sde: SDE) -> Score:
     """The score of a network that is told log sigma and predicts minus the noise, as the authors' VE models."""
-    return lambda x, t: network(x, jnp.log(sde.std(t))) / wide(sde.std(t), x)
+    return lambda x, t: network(x, jnp.log(sde.std(t))) / expand_dims_like(sde.std(t), x)
 
 
 def denoiser(sde: SDE, score: Score) -> Denoise:
@@ -172,7 +174,7 @@ def denoiser(sde: SDE, score: Score) -> Denoise:
 
     def denoise(x: Array, sigma: Array) -> Array:
         t = jnp.clip(sde.time(jnp.broadcast_to(sigma, x.shape[:1])), 0.0, 1.0)
-        mean = wide(sde.mean(t), x)
-        return x + wide(sigma, x) ** 2 * mean * score(mean * x, t)
+        mean = expand_dims_like(sde.mean(t), x)
+        return x + expand_dims_like(sigma, x) ** 2 * mean * score(mean * x, t)
 
     return denoise

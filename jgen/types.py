@@ -8,6 +8,7 @@ discrete (x_t, t, alpha-bar) and continuous (x, sigma). `jgen.objectives.edm.cha
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import flax.struct
 import jax
 
 Array = jax.Array
@@ -24,6 +25,28 @@ Extra = Mapping[str, PyTree]
 """State that no gradient moves: batch statistics, EMA codebooks, ADA's p, path-length mean, w_avg, fade-in alpha."""
 
 Metrics = Mapping[str, Array]
+
+
+class Condition(flax.struct.PyTreeNode):
+    """All that a network may be told besides the image and the noise level; every field is [B, ...], or None."""
+
+    label: Array | None = None
+    """int32 [B]."""
+    caption: Array | None = None
+    """uint8 [B, L] bytes, or float32 [B, L, D] features of a language model."""
+    low_res: Array | None = None
+    """[B, h, w, C + 1]: a smaller image, and a channel that says how much noise is on it."""
+    augment: Array | None = None
+    """float32 [B, A]: how the image was augmented."""
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What a discriminator says of images."""
+
+    logits: Array
+    """[B], or [B, H, W] of patches: how real."""
+    class_logits: Array | None = None
+    """[B, classes] of an auxiliary classifier."""
 
 
 class LossFn(Protocol):

@@ -14,18 +14,19 @@ def main(out, fsdp, *distributed):
 
     import numpy as np
 
-    from experiments._agreement import agreement
     from jgen.config import MeshConfig
     from jgen.data import Pipeline, open_source
-    from jgen.experiment import draw
+    from jgen.recipes.evaluation.agreement import agreement
+    from jgen.sharding import batch_sharding, make_mesh
+    from jgen.train.draw import draw
     from jgen.train.loop import compile_stage
-    from jgen.train.sharding import batch_sharding, make_mesh
+    from jgen.train.stage import first_batch
     from tests import tiny
 
     stage = tiny.stage(channels=32, data__flip=True, data__dequantize=True)
     mesh = make_mesh(MeshConfig(fsdp=int(fsdp)))
     compiled = compile_stage(stage, mesh)
-    state, key = compiled.create(jax.random.key(0), None), jax.random.key(0)
+    state, key = compiled.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), None), jax.random.key(0)
     batches, losses = Pipeline(open_source(stage.data), stage.data, 0, mesh).batches(), []
     noise = jax.jit(lambda: jax.random.normal(key, (stage.data.batch_size, 8, 8, 1)))()
     for _ in range(4):

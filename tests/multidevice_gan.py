@@ -9,14 +9,15 @@ def main(out):
 
     from experiments import stylegan2
     from jgen.data import Pipeline, open_source
-    from jgen.experiment import draw
+    from jgen.sharding import make_mesh
+    from jgen.train.draw import draw
     from jgen.train.loop import compile_stage
-    from jgen.train.sharding import make_mesh
+    from jgen.train.stage import first_batch
     from tests import tiny
 
     (stage,), mesh = stylegan2.build(tiny.parsed("stylegan2")).stages, make_mesh()
     compiled = compile_stage(stage, mesh)
-    state, key = compiled.create(jax.random.key(0), None), jax.random.key(0)
+    state, key = compiled.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), None), jax.random.key(0)
     batches, losses = Pipeline(open_source(stage.data), stage.data, 0, mesh).batches(), []
     for _ in range(5):
         state, metrics = compiled.step(state, key, next(batches))

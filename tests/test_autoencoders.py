@@ -1,7 +1,5 @@
 """Autoencoders against closed forms: the bound of a linear model is exact, codebooks follow their inputs."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ from jgen.errors import UserError
 from jgen.models.vae import MLP, VAE
 from jgen.models.vqvae import VQVAE, quantize, straight_through
 from jgen.objectives import likelihood, vae, vqvae
+from jgen.train.stage import state_shapes
 from tests import tiny
 
 W, C = 1.7, 0.3
@@ -182,33 +181,27 @@ def test_two_levels_have_two_grids_and_bad_codes_get_one_line():
 
 
 def test_a_prior_that_does_not_fit_its_autoencoder_is_refused():
-    import tyro
-
     from experiments import vqvae as experiment
 
-    config = tyro.cli(experiment.Config, args=tiny.FLAGS["vqvae"])
-    (first, _), (_, second) = (experiment.build(c).stages for c in (config, replace(config, codes=9)))
-    earlier = jax.eval_shape(first.init, jax.random.key(0))
+    (first, _), (_, second) = (tiny.stages(experiment, "vqvae", *flags) for flags in ((), ("--codes", "9")))
+    earlier = tiny.shapes_of(first)
     with pytest.raises(UserError, match="not those of the autoencoder"):
-        jax.eval_shape(lambda e: second.create(jax.random.key(0), e), earlier)
+        state_shapes(second, earlier)
 
 
 @pytest.mark.parametrize("flags", [["--levels", "2"], ["--conditional"], ["--no-ema"]])
 def test_variants_of_vqvae_build_and_sample(flags):
-    import tyro
-
     from experiments import vqvae as experiment
     from jgen.samplers import image_keys
 
-    config = tyro.cli(experiment.Config, args=[*tiny.FLAGS["vqvae"], *flags])
-    first, second = experiment.build(config).stages
+    first, second = tiny.stages(experiment, "vqvae", *flags)
     key, batch = jax.random.key(0), {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
     for stage in (first, second):
-        params, extra = jax.eval_shape(stage.init, key)
+        params, extra = tiny.shapes_of(stage)
         loss, (after, _) = jax.eval_shape(stage.phases[0].loss, params, extra, key, batch)
         assert loss.shape == ()
         assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, extra)
-    images = jax.eval_shape(lambda p, e: second.sample(p, e, image_keys(0, 3), experiment.Sampling()), params, extra)
+    images = jax.eval_shape(lambda p, e: second.sample(p, e, image_keys(0, 3), second.options), params, extra)
     assert images.shape == (3, 8, 8, 1)
 
 
@@ -216,9 +209,8 @@ def test_variants_of_vqvae_build_and_sample(flags):
 def test_kinds_of_autoencoders_have_a_finite_loss_and_gradient(kind):
     from experiments import vae as experiment
 
-    config = replace(experiment.Config(), kind=kind, widths=(8,), latents=3, data=replace(experiment.Config().data, limit=32))
-    (stage,) = experiment.build(config).stages
-    params, _ = jax.eval_shape(stage.init, jax.random.key(0))
+    (stage,) = tiny.stages(experiment, "vae", "--kind", kind)
+    params, _ = tiny.shapes_of(stage)
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda s: (0.1 * random.normal(size=s.shape)).astype(np.float32), params)
     batch = {"image": jnp.asarray(random.uniform(-1, 1, (4, 8, 8, 1)), jnp.float32)}

@@ -11,7 +11,7 @@ from jgen.models.pixelcnnpp import PixelCNNPP
 from jgen.objectives import likelihood
 from jgen.samplers import image_keys
 from jgen.samplers.autoregressive import autoregressive, decoder, raster
-from jgen.train.sharding import jit_once
+from jgen.sharding import jit_once
 
 SHAPE = (2, 8, 12, 2)
 NETS = {

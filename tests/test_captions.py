@@ -12,9 +12,9 @@ import tyro
 from safetensors.numpy import save_file
 
 from experiments import latent_diffusion
-from jgen.config import DataConfig
+from jgen.config import DataConfig, changed
 from jgen.convert.minilm import minilm as convert
-from jgen.data import captions, open_source
+from jgen.data import captions, minilm, open_source
 from jgen.data.glyphs import decode_caption
 from jgen.models.minilm import sentence
 from jgen.models.text import FeatureEncoder, WordEncoder, spelled
@@ -44,7 +44,7 @@ def test_a_sets_captions_are_features():
     text = decode_caption(plain[5]["caption"])
     np.testing.assert_array_equal(source[5]["caption"], captions.minilm()(text))
     np.testing.assert_array_equal(source[5]["image"], plain[5]["image"])
-    assert source[5]["caption"].shape == (captions.TOKENS, 384)
+    assert source[5]["caption"].shape == (minilm.TOKENS, 384)
     with pytest.raises(ValueError, match=r"caption of \d+ tokens: at most 24 are read"):
         captions.minilm()("red " * 30)
 
@@ -56,7 +56,7 @@ def test_a_model_of_captions_takes_features():
     flags = [*tiny.FLAGS["latent_diffusion"], *flags, "--condition", "text"]
     config = tyro.cli(latent_diffusion.Config, default=latent_diffusion.PRESETS["digits"], args=flags)
     stage = latent_diffusion.build(config).stages[1]
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    params, extra = tiny.fresh(stage)
 
     # The last layer begins at zero, so what captions change is seen once it does not.
     leaves, tree = jax.tree.flatten(params)
@@ -72,7 +72,7 @@ def test_a_model_of_captions_takes_features():
     red = given("a red A on blue", "a red B on blue")
     assert np.abs(red - given("a green A on blue", "a red B on blue")) > 1e-5
     np.testing.assert_allclose(red, given("a RED a on blue", "a red b on blue"), rtol=1e-6)  # it knows no capitals
-    options = latent_diffusion.Sampling(steps=2, guidance=2.0, prompt="a red A on blue")
+    options = changed(stage.options, {"steps": 2, "guidance": 2.0, "prompt": "a red A on blue"})
     assert jax.eval_shape(lambda p: stage.sample(p, extra, image_keys(0, 2), options), params).shape == image.shape
 
 
@@ -112,7 +112,7 @@ def test_files_of_another_bert_are_read(tmp_path):
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
 
-    found = captions.features_of(tmp_path)("red A")
+    found = minilm.features_of(tmp_path)("red A")
     np.testing.assert_allclose(found[:4], by_hand(weights, [0, 3, 4, 1]), atol=1e-5)
     assert not found[4:].any()
     with pytest.raises(ValueError, match="left over encoder.layer.1.other"):

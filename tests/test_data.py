@@ -16,7 +16,7 @@ from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, GREYS, Glyphs, colours_
 from jgen.data.idx import fashion_mnist_folder
 from jgen.data.pipeline import indices
 from jgen.metrics.scores import make_reference
-from jgen.train.sharding import batch_sharding, make_mesh
+from jgen.sharding import batch_sharding, make_mesh
 
 MESH = make_mesh()
 
@@ -340,7 +340,7 @@ def test_resolve_fills_in_shape_and_classes_once():
 
 
 def test_the_command_lists_and_shows(tmp_path, capsys):
-    from jgen.data.__main__ import main
+    from jgen.app.data_command import main
 
     main(["list", "--root", str(tmp_path)])
     assert "glyphs" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """The diffusion experiments' own parts: first stages, captions, cascades, weightings, curves."""
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,21 +10,25 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from experiments import _low_res, cascade, ddpm, guided, latent_diffusion
-from experiments._agreement import agreement
-from experiments._diffusion import optimizer, schedule
-from experiments._first_stage import first_stage, reconstructor
-from jgen.config import DataConfig
+from experiments import cascade, guided, latent_diffusion
+from jgen.config import DataConfig, OptimizerConfig, changed
+from jgen.config import check as check_ranges
 from jgen.data import open_source, resolve
 from jgen.metrics import by_steps, trade_off
 from jgen.metrics.lpips import open_lpips
 from jgen.metrics.record import Record
 from jgen.objectives import diffusion, vlb
+from jgen.recipes.autoencoders.first_stage import first_stage, reconstructor
+from jgen.recipes.common import adam
+from jgen.recipes.diffusion.chain import chain_recipe, simple_objective
+from jgen.recipes.diffusion.low_res import blurred
+from jgen.recipes.diffusion.model import noise_chain
+from jgen.recipes.evaluation.agreement import agreement
 from jgen.samplers import clip, image_keys
 from jgen.samplers.common import shorten
+from jgen.sharding import make_mesh
 from jgen.train.loop import check
-from jgen.train.sharding import make_mesh
-from jgen.train.summary import batch_shapes
+from jgen.train.stage import batch_shapes, state_shapes
 from tests import tiny
 from tests.tiny import configured, shape_of, stages
 
@@ -49,11 +52,11 @@ def test_latent_diffusion_of_captions():
         shape_of(second, prompt="a" * 60)
     dit = ["--prior", "dit", "--width", "16", "--depth", "1"]
     _, other = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text", *dit)
-    params, extra = jax.jit(other.init)(jax.random.key(0))
+    params, extra = tiny.fresh(other)
     params = jax.tree.map(lambda v: v + 0.02, params)
 
     def draw(prompt):
-        options = replace(other.options, prompt=prompt, steps=3)
+        options = changed(other.options, {"prompt": prompt, "steps": 3})
         return jax.jit(lambda p, e: other.sample(p, e, image_keys(0, 2), options))(params, extra)
 
     assert np.abs(draw("a red A on blue") - draw("a green B on black")).max() > 1e-4
@@ -70,8 +73,8 @@ def test_a_perceptual_term_is_lpips_where_its_files_are_given(tmp_path):
     flags = ["--perceptual-trunk", files[0], "--perceptual-heads", files[1]]
     config = configured(latent_diffusion, "latent_diffusion", *GLYPHS, "--adversarial", "0", "--perceptual", "2", *flags)
     stage = latent_diffusion.build(config).stages[0]
-    reconstruct = reconstructor(config, first_stage(replace(config, data=resolve(config.data))))
-    shapes, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    reconstruct = reconstructor(config.first, first_stage(config.first, resolve(config.data)))
+    shapes, extra = tiny.shapes_of(stage)
     random = np.random.default_rng(0)
     net = jax.tree.map(lambda s: 0.1 * random.normal(size=s.shape).astype(np.float32), shapes["net"])
     x = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3), minval=-1)
@@ -92,10 +95,10 @@ def test_a_perceptual_term_is_lpips_where_its_files_are_given(tmp_path):
 def test_a_first_stage_of_another_size_is_refused():
     first, second = stages(latent_diffusion, "latent_diffusion")
     other = stages(latent_diffusion, "latent_diffusion", "--latent-channels", "2")[0]
-    earlier = jax.eval_shape(other.init, jax.random.key(0))
+    earlier = tiny.shapes_of(other)
     with pytest.raises(ValueError, match="first=kl, latents of .*: not the autoencoder that the prior begins from"):
-        jax.eval_shape(second.create, jax.random.key(0), earlier)
-    state = jax.eval_shape(second.create, jax.random.key(0), jax.eval_shape(first.init, jax.random.key(0)))
+        state_shapes(second, earlier)
+    state = state_shapes(second, tiny.shapes_of(first))
     assert set(state.params) == {"net", "critic", "prior"}
 
 
@@ -105,13 +108,13 @@ def test_a_prior_learns_its_variance(prior):
     """As DiT does: its loss has the bound's part, and sampling heeds what was learned."""
     stage = stages(latent_diffusion, "latent_diffusion", "--prior", prior, "--condition", "class", "--learn-variance")[1]
     random = np.random.default_rng(0)
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    params, extra = tiny.fresh(stage)
     params = jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params)
     batch = {"image": random.uniform(-1, 1, (4, 8, 8, 1)).astype(np.float32), "label": np.arange(4)}
     assert jax.jit(stage.phases[0].loss)(params, extra, jax.random.key(1), batch)[1][1]["vb"] > 0
 
     def draw(variance):
-        options = replace(stage.options, sampler="ddpm", steps=5, variance=variance)
+        options = changed(stage.options, {"sampler": "ddpm", "steps": 5, "variance": variance})
         return np.asarray(jax.jit(lambda p, e: stage.sample(p, e, image_keys(0, 2), options))(params, extra))
 
     assert np.abs(draw("learned_range") - draw("small")).max() > 1e-4
@@ -139,19 +142,21 @@ def test_a_cascade_must_fit_its_set():
     three = stages(cascade, "cascade", "--sizes", "2", "4", "8", "--stages.2.steps", "9")
     assert [stage.train.steps for stage in three] == [4, 4, 9]
     for flags, message in {
-        ("--stages.0.channel-mult",): r"channel_mult=\(\): must have a number of 1 or more for each level, in stage base",
-        ("--stages.1.channels", "0"): "channels=0: must be at least 1, in stage super_8",
-        ("--stages.1.dropout", "1.5"): "dropout=1.5: must be a share, from 0 to below 1, in stage super_8",
-        ("--stages.1.blur", "2"): "blur=2.0: must be a share, from 0 to 1, in stage super_8",
+        ("--stages.0.channel-mult",): "channel_mult: must have a number of 1 or more for each level, in stage base",
+        ("--stages.1.channels", "0"): "stages.1.channels=0: must be at least 1",
+        ("--stages.1.dropout", "1.5"): "stages.1.dropout=1.5: must be from 0 to below 1",
+        ("--stages.1.blur", "2"): "stages.1.blur=2.0: must be from 0 to 1",
         ("--stages.0.blur", "0.5"): "stages.0.blur=0.5: the first stage has no smaller image",
-        ("--stages.0.diffusion-steps", "1"): "steps: 2 for base; dpm takes from 1 to 1",
+        ("--stages.0.diffusion-steps", "1"): "stages.0.diffusion_steps=1: must be at least 2",
+        ("--stages.0.diffusion-steps", "2", "--sampling.steps", "3"): "steps: 3 for base; dpm takes from 1 to 2",
+        ("--sampling.steps-each", "99", "2"): "steps_each: 99 for base; dpm takes from 1 to 40",
     }.items():
         with pytest.raises(ValueError, match=message):
             check(stages(cascade, "cascade", *flags)[-1], make_mesh())
     with pytest.raises(ValueError, match="num_heads=3: do not divide 8 channels, in stage super_8"):
-        jax.eval_shape(stages(cascade, "cascade", "--stages.1.num-heads", "3")[1].init, jax.random.key(0))
+        tiny.shapes_of(stages(cascade, "cascade", "--stages.1.num-heads", "3")[1])
     base, last = stages(cascade, "cascade", "--stages.0.steps", "9", "--stages.0.channels", "8", "--stages.1.channels", "16")
-    widths = jax.eval_shape(last.init, jax.random.key(0))[0]
+    widths = tiny.shapes_of(last)[0]
     assert [widths[name]["out_2"]["kernel"].shape[2] for name in ("base", "super_8")] == [8, 16]
     assert shape_of(last, samplers=("ddpm", "heun"), steps_each=(4, 3)) == (3, 8, 8, 1)
     with pytest.raises(ValueError, match="steps_each: 99 for base; ddim takes from 1 to 40"):
@@ -171,20 +176,20 @@ def test_stages_of_a_cascade_differ_as_they_are_told():
     own += ["--stages.0.num-heads", "2", "--stages.1.most-augment", "0", "--stages.1.channel-mult", "1", "2"]
     base, last = stages(cascade, "cascade", *own)
     assert (base.data.batch_size, last.data.batch_size) == (16, 8)
-    weights = jax.eval_shape(last.init, jax.random.key(0))[0]
+    weights = tiny.shapes_of(last)[0]
     assert [weights[name]["out_2"]["kernel"].shape[-1] for name in ("base", "super_8")] == [2, 1]
     batch = {"image": jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)}
-    made = jax.eval_shape(base.init, jax.random.key(0))
+    made = tiny.shapes_of(base)
     assert "vb" in jax.eval_shape(base.phases[0].loss, *made, jax.random.key(0), batch)[1][1]
     assert shape_of(last, sampler="ddpm", variance="learned_range", steps_each=(50, 40), augment=0.0) == (3, 8, 8, 1)
-    with pytest.raises(ValueError, match="variance=learned_range: where it was learned, dpm samples, not ddpm"):
-        shape_of(last, samplers=("dpm", "ddpm"), variance="learned_range", augment=0.0)
+    with pytest.raises(ValueError, match="variance=learned_range: no stage that ddpm samples learned its variance"):
+        shape_of(last, sampler="ddpm", samplers=("dpm", "ddpm"), variance="learned_range", augment=0.0)
     with pytest.raises(ValueError, match="steps_each: 50 for super_8; ddpm takes from 2 to 40"):
         shape_of(last, sampler="ddpm", steps_each=(50, 50), augment=0.0)
     with pytest.raises(ValueError, match=r"augment=0.1: must be from 0 to the 0\.0 it was trained with"):
         shape_of(last, augment=0.1)
     _, plain = stages(cascade, "cascade")
-    with pytest.raises(ValueError, match="variance=learned_range: no stage learned its variance"):
+    with pytest.raises(ValueError, match="variance=learned_range: no stage that ddpm samples learned its variance"):
         shape_of(plain, sampler="ddpm", variance="learned_range")
 
 
@@ -193,7 +198,7 @@ def test_small_images_are_blurred_by_a_gaussian(sigma):
     """As SciPy's, cut off after one pixel."""
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
     expected = gaussian_filter(x, (0, sigma, sigma, 0), mode="nearest", truncate=1 / sigma)
-    np.testing.assert_allclose(_low_res.soften(jnp.asarray(x), jnp.full(2, sigma)), expected, atol=1e-6)
+    np.testing.assert_allclose(blurred(jnp.asarray(x), jnp.full(2, sigma)), expected, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -201,12 +206,13 @@ def test_small_images_are_blurred_by_a_gaussian(sigma):
 def test_every_stage_of_a_cascade_is_guided(sampler):
     """Where all labels are the null label, guidance of any scale is none; where they are not, it is some."""
     _, last = stages(cascade, "cascade", "--conditional", "--drop-label", "0.1")
-    params, extra = jax.jit(last.init)(jax.random.key(0))
+    params, extra = tiny.fresh(last)
     params = jax.tree.map(lambda p: p + 0.05, params)  # the last layers begin at 0, and would hide the label
 
     @partial(jax.jit, static_argnums=1)
     def draw(params, scale):
-        return last.sample(params, extra, image_keys(0, 2), replace(last.options, sampler=sampler, guidance=scale, label=3))
+        options = changed(last.options, {"sampler": sampler, "guidance": scale, "label": 3})
+        return last.sample(params, extra, image_keys(0, 2), options)
 
     plain, guided = draw(params, 1.0), draw(params, 4.0)
     assert np.abs(plain - guided).max() > 1e-3
@@ -218,11 +224,11 @@ def test_every_stage_of_a_cascade_is_guided(sampler):
 
 def test_min_snr_changes_the_loss_and_nothing_else():
     config = tiny.config()
-    config = replace(config, data=resolve(config.data))
-    plain, weighed = (ddpm.simple_objective(replace(config, min_snr=g)) for g in (0.0, 5.0))
+    recipe = chain_recipe(config.network, config.chain, config.labels, resolve(config.data), config.train, False)
+    recipe = recipe._replace(apply=lambda params, x, t, condition, **_: 0.1 * x)
     batch = {"image": jax.random.normal(jax.random.key(0), (256, 8, 8, 1))}
-    apply = lambda params, x, t, label, **_: 0.1 * x  # noqa: E731
-    values = [f(apply)({"net": {}}, {}, jax.random.key(1), batch)[0] for f in (plain, weighed)]
+    losses = (simple_objective(recipe, gamma, False)(True) for gamma in (0.0, 5.0))
+    values = [loss({"net": {}}, {}, jax.random.key(1), batch)[0] for loss in losses]
     assert 0 < values[1] < values[0]
 
 
@@ -246,11 +252,11 @@ def test_the_trade_off_is_drawn_from_records(tmp_path):
 def test_gradients_are_clipped_where_asked_for():
     gradient = {"w": jnp.array([3.0, 4.0])}
     for norm, seen in ((1.0, 0.2), (0.0, 1.0)):
-        adam = optimizer(ddpm.Config(clip=norm), 10)
-        _, (_, (moments, *_)) = adam.update(gradient, adam.init(gradient), gradient)
+        tx = adam(OptimizerConfig(clip=norm), 10)
+        _, (_, (moments, *_)) = tx.update(gradient, tx.init(gradient), gradient)
         np.testing.assert_allclose(moments.mu["w"], 0.1 * seen * gradient["w"], rtol=1e-6)
-    with pytest.raises(ValueError, match="clip=-1.0: must be a norm above 0, or 0 for none"):
-        optimizer(ddpm.Config(clip=-1.0), 10)
+    with pytest.raises(ValueError, match=r"clip=-1.0: must be at least 0"):
+        check_ranges(OptimizerConfig(clip=-1.0))
 
 
 def test_a_score_over_steps_is_drawn_a_line_a_sampler(tmp_path):
@@ -294,7 +300,7 @@ def test_pixels_count_by_their_absolute_or_squared_difference():
     losses = []
     for kind in ("l1", "l2"):
         stage = stages(latent_diffusion, "latent_diffusion", "--adversarial", "0", "--kl-weight", "0", "--pixel-loss", kind)[0]
-        params, extra = jax.jit(stage.init)(jax.random.key(0))
+        params, extra = tiny.fresh(stage)
         params = jax.tree.map(jnp.zeros_like, params)  # gives back zeros
         x = random.choice([-0.5, 0.5], (2, 8, 8, 1)).astype(np.float32)
         losses.append(float(stage.validate(params, extra, jax.random.key(0), {"image": x})[0]))
@@ -335,7 +341,7 @@ def test_agreement_counts_images_that_show_what_was_asked_for():
 @pytest.mark.slow
 def test_a_model_of_captions_says_how_often_they_are_obeyed():
     _, second = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text")
-    params, extra = jax.jit(second.init)(jax.random.key(0))
+    params, extra = tiny.fresh(second)
     source = open_source(second.data)
     batch = {k: jnp.stack([jnp.asarray(source[i][k]) for i in range(4)]) for k in source[0]}
     batch["image"] = batch["image"] / 127.5 - 1
@@ -352,13 +358,13 @@ def test_the_bound_of_any_chain_s_model_is_evaluated_where_asked_for():
 
     def evaluated(**sampling):
         stage = tiny.stage(**{f"sampling__{k}": v for k, v in sampling.items()})
-        params, extra = jax.jit(stage.init)(jax.random.key(0))
+        params, extra = tiny.fresh(stage)
         return stage.evaluate(params, extra, jax.random.key(0), iter([{"image": x0}]), 1)
 
-    plain, whole, few = evaluated(), evaluated(bound_steps=0, variance="small"), evaluated(bound_steps=5)
+    plain, whole, few = evaluated(), evaluated(bound_steps=0, bound_variance="small"), evaluated(bound_steps=5)
     assert set(plain) < set(whole)
     assert all(whole[name] == pytest.approx(float(value), rel=1e-5) for name, value in plain.items())
-    full, key = schedule(tiny.config()), jax.random.fold_in(jax.random.key(0), 0)
+    full, key = noise_chain(tiny.config().chain), jax.random.fold_in(jax.random.key(0), 0)
     noise = lambda t: jax.random.normal(jax.random.fold_in(key, t), x0.shape)  # noqa: E731
     # The network's last layer begins at zero: it predicts no noise.
     still = clip(diffusion.predictor(lambda x, t: jnp.zeros_like(x), full))
@@ -371,17 +377,17 @@ def test_the_bound_of_any_chain_s_model_is_evaluated_where_asked_for():
         with pytest.raises(ValueError, match=f"bound_steps={steps}: must be from 2 to 40, 0 for all"):
             evaluated(bound_steps=steps)
     with pytest.raises(ValueError, match="variance=learned_range"):
-        evaluated(bound_steps=5, variance="learned_range")
+        evaluated(bound_steps=5, bound_variance="learned_range")
 
 
 def test_the_variance_of_the_bound_is_chosen_whatever_the_sampler():
     """And of a guided model the bound is that of the labels' model, beside the curve over the scales."""
-    shape_of(tiny.stage(), variance="small", bound_steps=5)
-    with pytest.raises(ValueError, match="variance=small: ddim takes none"):
+    shape_of(tiny.stage(), bound_variance="small", bound_steps=5)
+    with pytest.raises(ValueError, match="variance: no such sampling option"):
         shape_of(tiny.stage(), variance="small")
-    flags = ["--learn-variance", "--sampling.bound-steps", "4", "--sampling.variance", "learned_range"]
+    flags = ["--learn-variance", "--sampling.bound-steps", "4", "--sampling.bound-variance", "learned_range"]
     stage = stages(guided, "guided", *flags)[0]
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    params, extra = tiny.fresh(stage)
     batch = {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.arange(4)}
     found = stage.evaluate(params, extra, jax.random.key(0), iter([batch]), 1)
     assert np.isfinite(found["bits_per_dim_discrete_bound"])

@@ -42,7 +42,7 @@ def test_edm_s_augmentation_moves_a_spot_as_its_numbers_say(seed):
     x, y = centre(edm_augment.augment(jnp.asarray(image), amounts))
     # The filters around the resampling are lopsided, so what is turned is up to a seventh of a pixel off.
     np.testing.assert_allclose([x, y], [place.real, -place.imag], atol=0.15)
-    told = np.asarray(edm_augment.told(amounts))[0]
+    told = np.asarray(edm_augment.augment_labels(amounts))[0]
     turned = [np.cos(angle) - 1, np.sin(angle), stretch * np.cos(axis), stretch * np.sin(axis)]
     np.testing.assert_allclose(told, [mirror, over, scale, *turned, right, down], rtol=1e-4, atol=1e-5)
 
@@ -56,13 +56,13 @@ def test_edm_s_augmentation_is_on_as_often_as_asked():
     assert np.std(amounts.scale[amounts.scale != 0]) == pytest.approx(1, abs=0.05)
     assert np.abs(amounts.angle).max() == pytest.approx(np.pi, abs=0.01)
     still = edm_augment.draw(jax.random.key(0), 100, 0.0)
-    np.testing.assert_array_equal(edm_augment.told(still)[:, 1:], 0)
+    np.testing.assert_array_equal(edm_augment.augment_labels(still)[:, 1:], 0)
 
 
 def test_a_network_is_told_how_its_images_were_augmented():
     stage = tiny.stages(edm, "edm", "--augment", "0.5")[0]
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
-    assert params["net"]["map_augment"]["kernel"].shape[0] == edm_augment.TOLD
+    params, extra = tiny.fresh(stage)
+    assert params["net"]["map_augment"]["kernel"].shape[0] == edm_augment.LABELS
     batch = {"image": jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)), jnp.float32)}
     # The last layer begins at zero: what the network is told is seen once it does not.
     params = jax.tree.map(lambda v: v + 0.05, params)
@@ -70,5 +70,5 @@ def test_a_network_is_told_how_its_images_were_augmented():
     assert np.abs(step(params)["net"]["map_augment"]["kernel"]).max() > 0
     held_out = jax.jit(jax.grad(lambda p: stage.validate(p, extra, jax.random.key(1), batch)[0]))(params)
     assert np.abs(held_out["net"]["map_augment"]["kernel"]).max() == 0
-    with pytest.raises(ValueError, match="augment=1.5: must be a probability"):
+    with pytest.raises(ValueError, match="augment=1.5: must be from 0 to 1"):
         tiny.stages(edm, "edm", "--augment", "1.5")

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tyro
 
-from jgen.config import differences, from_dict, to_dict
+from jgen.app.load import load
+from jgen.app.runs import _begin, train
+from jgen.config import changed, differences, from_dict, to_dict
 from jgen.data import Pipeline, open_source
-from jgen.experiment import Experiment, Stage, count, load, restore
-from jgen.runs import _begin, train
+from jgen.sharding import make_mesh
 from jgen.train import Phase
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.loop import compile_stage, fit
-from jgen.train.sharding import make_mesh
+from jgen.train.stage import Experiment, Stage, count, first_batch, restore, state_shapes
 from tests import tiny
 
 MESH = make_mesh()
@@ -43,7 +43,7 @@ def test_every_preset_has_networks_that_fit_together(name):
         side = config.data.resolution or shape[0]
         data = replace(config.data, shape=(side, side, config.data.channels or shape[2]), num_classes=classes)
         stage = module.build(replace(config, data=data)).stages[-1]
-        assert count(jax.eval_shape(stage.create, jax.random.key(0)).params) > 1000
+        assert count(state_shapes(stage).params) > 1000
 
 
 LONGER = (
@@ -69,7 +69,11 @@ def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path
     for stage in module.build(config).stages:
         compiled, key = compile_stage(stage, MESH), jax.random.key(0)
         batches = Pipeline(open_source(stage.data), stage.data, 0, MESH).batches()
-        state, first, second = compiled.create(jax.random.key(1), None), next(batches), next(batches)
+        state, first, second = (
+            compiled.create(jax.random.key(1), first_batch(stage, open_source(stage.data)), None),
+            next(batches),
+            next(batches),
+        )
         state, metrics = compiled.step(state, key, first)
         assert all(np.isfinite(v) for v in jax.tree.leaves(metrics))
         with Checkpoints(tmp_path / stage.name) as checkpoints:
@@ -88,7 +92,7 @@ def test_what_an_experiment_evaluates_is_finite(name):
     for stage in module.build(config).stages:
         if stage.evaluate is None:
             continue
-        state = compile_stage(stage, MESH).create(jax.random.key(1), None)
+        state = compile_stage(stage, MESH).create(jax.random.key(1), first_batch(stage, open_source(stage.data)), None)
         batches = Pipeline(open_source(stage.data), stage.data, 0, MESH).batches()
         values = stage.evaluate(state.params, state.extra, jax.random.key(2), batches, 2)
         assert values
@@ -100,7 +104,7 @@ def test_every_preset_survives_json_and_names_its_paper_target_and_cost(name):
     module = tiny.module(name)
     for preset in module.PRESETS.values():
         assert from_dict(type(preset), to_dict(preset)) == preset
-        assert not differences(to_dict(preset), to_dict(preset))
+        assert not differences(preset, preset)
     for word in ("arXiv", "minutes", "Target"):
         assert word in module.__doc__
 
@@ -111,24 +115,27 @@ def test_the_cifar10_preset_is_the_paper_network():
     config = ddpm.PRESETS["cifar10"]
     config = replace(config, data=replace(config.data, shape=(32, 32, 3), num_classes=10))
     (stage,) = ddpm.build(config).stages
-    params = jax.eval_shape(stage.init, jax.random.key(0))[0]
+    params = tiny.shapes_of(stage)[0]
     millions = sum(np.prod(x.shape) for x in jax.tree.leaves(params)) / 1e6
     assert abs(millions - 35.7) < 0.1  # DDPM, appendix B
-    assert (config.train.steps, config.data.batch_size, config.learning_rate) == (800_000, 128, 2e-4)
+    assert (config.train.steps, config.data.batch_size, config.optimizer.learning_rate) == (800_000, 128, 2e-4)
 
 
 def test_a_conditional_model_is_sampled_by_class_and_an_unconditional_one_refuses_it():
-    from experiments import ddpm
     from jgen.samplers import image_keys
 
     for conditional in (True, False):
         stage = tiny.stage(conditional=conditional)
-        params = jax.eval_shape(stage.init, jax.random.key(0))[0]
-        shape = jax.eval_shape(lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(steps=2)), params)
+        params = tiny.shapes_of(stage)[0]
+        shape = jax.eval_shape(
+            lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), changed(stage.options, {"steps": 2})), params
+        )
         assert shape.shape == (3, 8, 8, 1)
         match = "label=12: must be from 0 to 9" if conditional else "label=12: this model is not class-conditional"
         with pytest.raises(ValueError, match=match):
-            jax.eval_shape(lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), ddpm.Sampling(label=12)), params)
+            jax.eval_shape(
+                lambda p, stage=stage: stage.sample(p, {}, image_keys(0, 3), changed(stage.options, {"label": 12})), params
+            )
 
 
 def two_stages(steps=3):
@@ -150,9 +157,9 @@ def two_stages(steps=3):
             sample=lambda params, extra, keys, options: jnp.full((*keys.shape, 8, 8, 1), sum(map(jnp.sum, params.values()))),
         )  # fmt: skip
 
-    first = stage("first", "a", lambda key: ({"a": jnp.ones(2)}, {}))
+    first = stage("first", "a", lambda key, batch: ({"a": jnp.ones(2)}, {}))
     second = stage(
-        "second", "b", lambda key: ({"a": jnp.zeros(2), "b": jnp.ones(3)}, {}),
+        "second", "b", lambda key, batch: ({"a": jnp.zeros(2), "b": jnp.ones(3)}, {}),
         begin=lambda params, extra, fresh, fresh_extra: ({**fresh, "a": params["a"]}, fresh_extra),
     )  # fmt: skip
     return Experiment([first, second])
@@ -203,18 +210,14 @@ def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
     from experiments import latent_diffusion
 
     def configured(*flags):
-        return tyro.cli(
-            latent_diffusion.Config,
-            default=latent_diffusion.PRESETS["digits"],
-            args=[*tiny.FLAGS["latent_diffusion"], "--adversarial", "0", *flags],
-        )
+        return tiny.parsed("latent_diffusion", "--adversarial", "0", *flags)
 
     config = configured()
     train("experiments.latent_diffusion", "digits", latent_diffusion.build, config, tmp_path / "one", False)
     other = ["--prior", "dit", "--width", "16", "--depth", "1", "--train.begin-from"]
     again = configured(*other, str(tmp_path / "one" / "autoencoder"))
     (stage,), earlier = _begin(latent_diffusion.build(again), again, MESH)
-    state = compile_stage(stage, MESH, earlier).create(jax.random.key(9), earlier)
+    state = compile_stage(stage, MESH, earlier).create(jax.random.key(9), first_batch(stage, open_source(stage.data)), earlier)
     first = load(tmp_path / "one", MESH, stage="autoencoder")
     assert (stage.name, first.stage.name) == ("diffusion", "autoencoder")
     jax.tree.map(np.testing.assert_array_equal, state.params["net"], first.params["net"])
@@ -236,14 +239,18 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
     train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "one", False)
     stages, earlier = _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="one")), MESH)
     assert [s.name for s in stages] == ["ddpm"]
-    state = compile_stage(stages[0], MESH, earlier).create(jax.random.key(9), earlier)
+    state = compile_stage(stages[0], MESH, earlier).create(
+        jax.random.key(9), first_batch(stages[0], open_source(stages[0].data)), earlier
+    )
     jax.tree.map(np.testing.assert_array_equal, state.params, earlier[0])
     assert int(state.step) == 0
     # Trained on, a stage keeps what an ordinary beginning would make anew, but for state that only the new settings ask for.
-    growing = replace(stages[0], begin=lambda *given: pytest.fail("begins anew"), init=lambda key: (state.params, {"new": 1.0}))
+    growing = replace(
+        stages[0], begin=lambda *given: pytest.fail("begins anew"), init=lambda key, batch: (state.params, {"new": 1.0})
+    )
     again = replace(ddpm.build(config), stages=[growing])
     (stage,), _ = _begin(again, replace(config, train=replace(config.train, begin_from="one")), MESH)
-    assert stage.create(jax.random.key(9), (earlier[0], {"old": 2.0})).extra == {"new": 1.0}
+    assert stage.create(jax.random.key(9), {}, (earlier[0], {"old": 2.0})).extra == {"new": 1.0}
     with pytest.raises(ValueError, match="no run there"):
         _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="none")), MESH)
 

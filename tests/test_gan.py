@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,15 @@ import numpy as np
 import optax
 import pytest
 
+from jgen.config import GrowthConfig, TrainConfig
 from jgen.edit import noise, styles
 from jgen.errors import UserError
 from jgen.models.gan import dcgan, stylegan2
 from jgen.nn import equalized, fir
 from jgen.objectives import stylegan
+from jgen.recipes.gan.convolutional import consistency
+from jgen.recipes.gan.growth import count_fade_steps, growth_at
+from jgen.recipes.gan.style import StyleModel
 from jgen.train import Phase, make_step
 from jgen.train.step import init_state
 from tests import tiny
@@ -35,9 +38,9 @@ def test_small_networks_of_every_size(size, levels):
     image = jax.eval_shape(lambda v: g.apply(v, jnp.zeros((2, 5)), jnp.zeros((2, 3))), made)
     assert image.shape == (2, size, size, 3)
     variables = jax.eval_shape(lambda: d.init(jax.random.key(0), jnp.zeros(image.shape), jnp.zeros((2, 3))))
-    verdict = jax.eval_shape(lambda v: d.apply(v, jnp.zeros(image.shape), jnp.zeros((2, 3))), variables)
-    assert verdict.logits.shape == (2,)
-    assert verdict.classes.shape == (2, 3)
+    output = jax.eval_shape(lambda v: d.apply(v, jnp.zeros(image.shape), jnp.zeros((2, 3))), variables)
+    assert output.logits.shape == (2,)
+    assert output.class_logits.shape == (2, 3)
 
 
 @pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
@@ -138,31 +141,26 @@ def test_minibatch_groups_that_do_not_divide_are_named():
         equalized.minibatch_std(jnp.zeros((6, 4, 4, 2)))
 
 
-@pytest.mark.parametrize("changes,message", [
-    (dict(loss="wasserstein", penalty="none"), "penalty=none: a Wasserstein critic"),
-    (dict(critic_steps=0), "critic_steps=0: must be at least 1"),
+@pytest.mark.parametrize("flags,message", [
+    (["--loss", "wasserstein", "--penalty", "none"], "penalty=none: a Wasserstein critic"),
+    (["--critic-steps", "0"], "critic_steps=0: must be at least 1"),
 ])  # fmt: skip
-def test_losses_that_can_not_go_together_are_named(changes, message):
-    from experiments import gan
-
+def test_losses_that_can_not_go_together_are_named(flags, message):
     with pytest.raises(UserError, match=message):
-        gan.build(replace(gan.Config(), **changes))
+        tiny.stages(tiny.module("gan"), "gan", *flags)
 
 
 def test_styles_are_mixed_among_the_rows_in_use():
-    nets = stylegan.Nets(None, None, None, lambda keys: {}, 2, num_ws=8, used_ws=4, mixing=0.5)
-    draw = jax.jit(jax.vmap(lambda key: stylegan.draw(nets, key, jnp.zeros((1, 1))).cutoff))
+    style = stylegan.Style(None, None, lambda keys: {}, 2, num_ws=8, used_ws=4, mixing=0.5)
+    draw = jax.jit(jax.vmap(lambda key: stylegan.draw(style, key, jnp.zeros((1, 1))).cutoff))
     assert set(np.unique(draw(jax.random.split(jax.random.key(0), 200)))) == {1, 2, 3, 8}
 
 
 @pytest.mark.parametrize("parts", [1, 4])
 def test_a_level_fades_in_as_fast_with_accumulated_gradients(parts):
-    from experiments import _style_model, progan
-
-    config = progan.Config()
-    config = replace(config, train=replace(config.train, steps=8, accumulate=parts))
-    model = _style_model.Model(config, None, _style_model.growth(config, skip=0, first=False))
-    loss = model.counted(lambda params, extra, key, batch: (0 * jnp.sum(params["g"]), (extra, {})))
+    train = TrainConfig(steps=8, accumulate=parts)
+    model = StyleModel(None, None, 0, growth=growth_at(GrowthConfig(), train, skip=0, first=False))
+    loss = count_fade_steps(lambda params, extra, key, batch: (0 * jnp.sum(params["g"]), (extra, {})))
     step = make_step([Phase("g", loss)], {"g": optax.sgd(1.0)}, accumulate=parts)
     state = init_state({"g": jnp.zeros(2)}, {"fade_step": jnp.zeros((), jnp.int32)}, {"g": optax.sgd(1.0)})
     for _ in range(2):
@@ -171,13 +169,10 @@ def test_a_level_fades_in_as_fast_with_accumulated_gradients(parts):
 
 
 def test_consistency_counts_what_moving_an_image_changes():
-    from experiments import gan
-
     real, fake = jax.random.normal(jax.random.key(1), (2, 8, 8, 8, 1))
 
     def value(weight, logits):
-        config = replace(gan.Config(), consistency=weight)
-        return gan.consistency(config)(logits, jax.random.key(0), real, fake)
+        return consistency(weight)(logits, jax.random.key(0), real, fake)
 
     corner = lambda x: x[:, 0, 0, 0]  # noqa: E731
     assert value(0.0, corner) == 0
@@ -185,21 +180,16 @@ def test_consistency_counts_what_moving_an_image_changes():
     assert 0 < 2 * value(5.0, corner) == pytest.approx(float(value(10.0, corner)))
 
 
-@pytest.mark.parametrize("name,changes,message", [
-    ("stylegan2", dict(channel_base=4), "channel_base=4, channel_max=32: must be at least 8"),
-    ("stylegan2", dict(mapping_layers=0), "mapping_layers=0: must be at least 1"),
-    ("stylegan", dict(fade=2.0), "fade=2.0: must be a share"),
-    ("progan", dict(first_steps=0), "first_steps=0: must be at least 1"),
-    ("stylegan2", dict(augment="ada", ada_kimg=0.0), "kimg=0.0: must be above 0"),
+@pytest.mark.parametrize("name,flags,message", [
+    ("stylegan2", ["--channel-base", "4", "--channel-max", "32"], "channel_base=4, channel_max=32: must be at least 8"),
+    ("stylegan2", ["--mapping-layers", "0"], "mapping_layers=0: must be at least 1"),
+    ("stylegan", ["--fade", "2"], "fade=2.0: must be from 0 to 1"),
+    ("progan", ["--first-steps", "0"], "first_steps=0: must be at least 1"),
+    ("stylegan2", ["--augment", "ada", "--ada-kimg", "0"], "ada_kimg=0.0: must be above 0"),
 ])  # fmt: skip
-def test_sizes_that_can_not_be_are_named(name, changes, message):
-    module = tiny.module(name)
-
-    def shapes():
-        return jax.eval_shape(module.build(replace(module.Config(), **changes)).stages[-1].init, jax.random.key(0))
-
+def test_sizes_that_can_not_be_are_named(name, flags, message):
     with pytest.raises(UserError, match=message):
-        shapes()
+        tiny.shapes_of(tiny.stages(tiny.module(name), name, *flags)[-1])
 
 
 @pytest.mark.slow
@@ -208,14 +198,9 @@ def test_sizes_that_can_not_be_are_named(name, changes, message):
     [("hinge", "none"), ("minimax", "dragan"), ("wasserstein", "clip"), ("wasserstein", "gp"), ("relativistic", "r1_r2")],
 )
 def test_every_loss_takes_a_step_with_its_penalty(loss, penalty):
-    from experiments import gan
-    from jgen.train import make_step
-
-    config = tiny.parsed("gan")
-    (stage,) = gan.build(
-        replace(config, loss=loss, penalty=penalty, penalty_weight=0.01, consistency=1.0, critic_steps=1)
-    ).stages
-    state = stage.create(jax.random.key(0))
+    flags = ["--loss", loss, "--penalty", penalty, "--penalty-weight", "0.01", "--consistency", "1", "--critic-steps", "1"]
+    (stage,) = tiny.stages(tiny.module("gan"), "gan", *flags)
+    state = stage.create(jax.random.key(0), {})
     batch = {"image": jax.random.normal(jax.random.key(1), (8, 8, 8, 1)), "label": jnp.arange(8)}
     after, metrics = jax.jit(make_step(stage.phases, stage.optimizers, stage.ema))(state, jax.random.key(2), batch)
     assert metrics["d/nonfinite"] == metrics["g/nonfinite"] == 0

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jgen import bits
 from jgen.errors import UserError
-from jgen.metrics import bits, frechet, image_quality, kernel, neighbours, paths
+from jgen.metrics import frechet, image_quality, kernel, neighbours, paths
 from jgen.metrics.class_score import inception_score
 from jgen.metrics.linear_separability import separability
-from jgen.train.sharding import make_mesh
+from jgen.sharding import make_mesh
 
 MESH = make_mesh()
 RANDOM = np.random.default_rng(0)

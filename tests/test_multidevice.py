@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jgen.arrays import spread
+from jgen.arrays import shard_like
 from tests import tiny
 
 
@@ -62,7 +62,7 @@ def test_devices_change_nothing(one, tmp_path, devices, fsdp):
 def test_devices_share_the_work_of_a_step(tmp_path):
     """A step's arithmetic, over all devices, is no more on four than on one: no device does another's share as well."""
     code = (
-        "from experiments import stylegan2; from jgen.config import MeshConfig; from jgen.train.sharding import make_mesh\n"
+        "from experiments import stylegan2; from jgen.config import MeshConfig; from jgen.sharding import make_mesh\n"
         "from jgen.train.loop import compile_stage; from jgen.train.summary import batch_shapes; from tests import tiny\n"
         "import jax\n"
         "(stage,) = stylegan2.build(tiny.parsed('stylegan2')).stages\n"
@@ -80,9 +80,9 @@ def test_devices_share_the_work_of_a_step(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_spread_draws_keep_their_values():
+def test_sharded_draws_keep_their_values():
     draws = {"z": np.arange(12.0, dtype=np.float32).reshape(4, 3), "cut": np.arange(3)}
-    for call in (spread, jax.jit(spread)):
+    for call in (shard_like, jax.jit(shard_like)):
         found = call(draws, np.full((8, 2, 2, 1), np.nan, np.float32))
         np.testing.assert_array_equal(found["z"], draws["z"])
         np.testing.assert_array_equal(found["cut"], draws["cut"])  # 3 rows do not divide 8

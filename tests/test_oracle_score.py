@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jgen import convert, sde
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.objectives import score as objectives
 from jgen.objectives.diffusion import simple_terms
 from jgen.samplers import image_keys, langevin, pc, predictor_corrector
@@ -194,7 +194,7 @@ def exact_score(o, process):
     m, s = image(o, "in/m"), image(o, "in/s")
 
     def score(x, t):
-        a, std = (wide(f(t), x) for f in (process.mean, process.std))
+        a, std = (expand_dims_like(f(t), x) for f in (process.mean, process.std))
         return -(x - a * m) / (a**2 * s**2 + std**2)
 
     return score
@@ -207,19 +207,19 @@ def test_coefficients_of_sdes(path):
     for name, make in processes(o.config).items():
         process = make()
         score, at = exact_score(o, process), f"out/{name}"
-        o.check(f"{at}/sde_drift", wide(process.rate(t), x) * x, image=True)
+        o.check(f"{at}/sde_drift", expand_dims_like(process.rate(t), x) * x, image=True)
         o.check(f"{at}/sde_diffusion", process.diffusion(t))
-        o.check(f"{at}/marginal_mean", wide(process.mean(t), x0) * x0, image=True)
+        o.check(f"{at}/marginal_mean", expand_dims_like(process.mean(t), x0) * x0, image=True)
         o.check(f"{at}/marginal_std", process.std(t))
         o.check(f"{at}/prior_logp", sde.prior_log_density(process, x))
-        o.check(f"{at}/discretize_f", wide(process.shift(t), x) * x, rtol=2e-5, image=True)
+        o.check(f"{at}/discretize_f", expand_dims_like(process.shift(t), x) * x, rtol=2e-5, image=True)
         o.check(f"{at}/discretize_G", process.spread(t))
         o.check(f"{at}/score", score(x, t), image=True)
         for i, ode in enumerate((False, True)):
             o.check(f"{at}/reverse_drift_pf{i}", sde.reverse_drift(process, score, x, t, ode), image=True)
-            f = wide(process.shift(t), x) * x
+            f = expand_dims_like(process.shift(t), x) * x
             share = 0.5 if ode else 1.0
-            reverse = f - share * wide(process.spread(t), x) ** 2 * score(x, t)
+            reverse = f - share * expand_dims_like(process.spread(t), x) ** 2 * score(x, t)
             o.check(f"{at}/reverse_discretize_f_pf{i}", reverse, rtol=2e-5, image=True)
         levels = process.std(t) / process.mean(t)
         assert np.allclose(process.time(levels), t, atol=2e-4), name
@@ -239,7 +239,7 @@ def test_losses_of_sdes(path):
                 terms = objectives.along(process, score, x0, t, z, likelihood=bool(weight), mean=bool(mean))
                 o.check(f"out/{name}/loss_lw{weight}_mean{mean}", jnp.mean(terms), rtol=3e-5)
     label = jnp.asarray(o["in/labels"])
-    toy = lambda x, number: -0.1 * x + m + 0.001 * wide(number.astype(jnp.float32), x)  # noqa: E731
+    toy = lambda x, number: -0.1 * x + m + 0.001 * expand_dims_like(number.astype(jnp.float32), x)  # noqa: E731
     sigmas = jnp.asarray(np.geomspace(o.config["sigma_max"], o.config["sigma_min"], o.config["N"]), jnp.float32)
     smld = jnp.mean(objectives.denoising(lambda x, s: toy(x, label), x0, sigmas[label], z, 2.0))
     o.check("out/smld_mean0", smld)
@@ -345,7 +345,7 @@ def test_networks_of_score_sde(path):
             given = x if o.config["data"]["centered"] else 2 * x - 1
             told = jnp.log(label) if o.config["model"].get("embedding_type") == "fourier" else label.astype(jnp.float32)
             y = net.apply({"params": params}, given, told)
-            y = y / wide(label, y) if o.config["model"]["scale_by_sigma"] else y
+            y = y / expand_dims_like(label, y) if o.config["model"]["scale_by_sigma"] else y
             return jnp.sum(y * eps), y
 
         return jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, x)

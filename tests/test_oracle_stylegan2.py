@@ -200,12 +200,12 @@ def test_losses_of_every_phase(path):
     weights = convert.load_weights(path)
     g, made = convert.stylegan2.generator(convert.part(weights, "G"), **o.config["G"])
     d, variables = convert.stylegan2.discriminator(convert.part(weights, "D"), **o.config["D"])
-    nets = stylegan.Nets(
+    style = stylegan.Style(
         map=lambda p, z, c: g.apply({"params": p}, z, c, method="map"),
         synthesize=lambda p, ws, noise: g.apply({"params": p}, ws, noise, method="synthesize"),
-        discriminate=lambda p, x, c: d.apply({"params": p}, x, c),
         noise=lambda key: {}, z_dim=g.z_dim, num_ws=g.num_ws,
     )  # fmt: skip
+    discriminate = lambda p, x, c: d.apply({"params": p}, x, c)  # noqa: E731
     config, gains, w_avg = o.config["loss"], o.config["gains"], made["w_avg"]
     params = {"g": made["params"], "d": variables["params"]}
     z, real = jnp.asarray(o["in/gen_z"]), nhwc(o, "in/real_img")
@@ -218,8 +218,8 @@ def test_losses_of_every_phase(path):
         return stylegan.Draws(z[:rows], jnp.asarray(o[f"in/{phase}/mix_z2"]), cutoff, noise)
 
     def g_main(own):
-        images, centre = stylegan.fakes(nets, own, draws("Gmain"), gen_c, w_avg)
-        logits = nets.discriminate(params["d"], images, gen_c)
+        images, centre = stylegan.fakes(style, own, draws("Gmain"), gen_c, w_avg)
+        logits = discriminate(params["d"], images, gen_c)
         return gan.non_saturating.g(logits, logits), (images, logits, centre)
 
     (loss, (images, logits, centre)), grads = jax.jit(jax.value_and_grad(g_main, has_aux=True))(params["g"])
@@ -232,20 +232,21 @@ def test_losses_of_every_phase(path):
     rows = len(z) // config["pl_batch_shrink"]
 
     def g_path(own):
-        extra = {"w_avg": w_avg, "pl_mean": jnp.asarray(o["in/pl_mean"])}
-        noise = nhwc(o, "in/Greg/pl_noise")
-        penalty, extra = stylegan.path_terms(nets, own, draws("Greg", rows), gen_c[:rows], noise, extra, config["pl_decay"])
-        return config["pl_weight"] * jnp.mean(penalty), (penalty, extra)
+        drawn, before = draws("Greg", rows), jnp.asarray(o["in/pl_mean"])
+        ws, centre = stylegan.styles(style, own, drawn, gen_c[:rows], w_avg)
+        synthesis = lambda ws: style.synthesize(own, ws, drawn.noise)  # noqa: E731
+        penalty, _, mean = gan_penalties.path_length(synthesis, ws, nhwc(o, "in/Greg/pl_noise"), before, config["pl_decay"])
+        return config["pl_weight"] * jnp.mean(penalty), (penalty, mean, centre)
 
-    (_, (penalty, extra)), grads = jax.jit(jax.value_and_grad(g_path, has_aux=True))(params["g"])
+    (_, (penalty, mean, centre)), grads = jax.jit(jax.value_and_grad(g_path, has_aux=True))(params["g"])
     o.check("out/Greg/pl_penalty", penalty.reshape(o["out/Greg/pl_penalty"].shape))
-    o.check("out/Greg/pl_mean_after", extra["pl_mean"])
-    o.check("out/Greg/w_avg_after", extra["w_avg"])
+    o.check("out/Greg/pl_mean_after", mean)
+    o.check("out/Greg/w_avg_after", centre)
     check_gradients(o, "Greg", grads, gains["Greg"])
 
     def d_main(own):
-        images, _ = stylegan.fakes(nets, params["g"], draws("Dmain"), gen_c, w_avg)
-        fake, true = nets.discriminate(own, images, gen_c), nets.discriminate(own, real, real_c)
+        images, _ = stylegan.fakes(style, params["g"], draws("Dmain"), gen_c, w_avg)
+        fake, true = discriminate(own, images, gen_c), discriminate(own, real, real_c)
         return gan.non_saturating.d(true, fake), (fake, true)
 
     (_, (fake, true)), grads = jax.jit(jax.value_and_grad(d_main, has_aux=True))(params["d"])
@@ -254,7 +255,7 @@ def test_losses_of_every_phase(path):
     check_gradients(o, "Dmain", grads, gains["Dmain"])
 
     def d_r1(own):
-        return gan_penalties.r1(lambda x: nets.discriminate(own, x, real_c), real, config["r1_gamma"])
+        return gan_penalties.r1(lambda x: discriminate(own, x, real_c), real, config["r1_gamma"])
 
     loss, grads = jax.jit(jax.value_and_grad(d_r1))(params["d"])
     assert abs(float(loss) / o["out/Dreg/loss_r1"].mean() - 1) < 1e-3

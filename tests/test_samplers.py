@@ -168,7 +168,7 @@ def test_guidance_makes_both_calls_at_once_or_on_a_cpu_with_many_images_in_turn(
     random = np.random.default_rng(0)
     x, t = jnp.asarray(random.normal(size=(images, 2, 2, 1)), jnp.float32), jnp.arange(images)
     label, null = jnp.asarray(random.integers(0, 5, images)), jnp.full(images, 5)
-    found = guidance.cfg_batched(predict, label, 5, 3.0)(x, t)
+    found = guidance.cfg_batched(predict, label, null, 3.0)(x, t)
     assert seen == [images if many else 2 * images]
     parts = guidance.cfg(lambda x, t: predict(x, t, label), lambda x, t: predict(x, t, null), 3.0)(x, t)
     np.testing.assert_allclose(found.x0, parts.x0, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jgen import samplers, sde
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.objectives import score as objectives
 from jgen.samplers import langevin, pc
@@ -81,7 +81,7 @@ def test_metropolis_adjustment_takes_the_bias_away():
 
 def noisy_score(x, sigma):
     """Of pixels N(0.3, 0.6^2) with noise of level sigma added."""
-    return -(x - 0.3) / wide(0.36 + sigma**2, x)
+    return -(x - 0.3) / expand_dims_like(0.36 + sigma**2, x)
 
 
 @pytest.mark.parametrize("kind", ["annealed", "consistent"])
@@ -102,7 +102,7 @@ def test_annealed_sampling_ends_with_the_moments_of_the_data(kind):
 
 def data_score(process, mean=0.3, deviation=0.6):
     def score(x, t):
-        a, std = (wide(f(t), x) for f in (process.mean, process.std))
+        a, std = (expand_dims_like(f(t), x) for f in (process.mean, process.std))
         return -(x - a * mean) / (a**2 * deviation**2 + std**2)
 
     return score
@@ -188,7 +188,7 @@ def test_the_step_at_which_a_score_fails_is_named():
     keys = samplers.image_keys(0, 2)
 
     def breaks(x, sigma):
-        return jnp.where(wide(sigma, x) < 0.5, jnp.nan, noisy_score(x, sigma))
+        return jnp.where(expand_dims_like(sigma, x) < 0.5, jnp.nan, noisy_score(x, sigma))
 
     def run(keys):
         x = samplers.noise(keys, (2, 2, 1))
@@ -203,7 +203,7 @@ def test_sampling_from_broken_weights_says_so(tmp_path):
     run = tmp_path / "run"
     tiny.run("-m", "experiments.ncsn", *tiny.FLAGS["ncsn"], "--run", run, cwd=tmp_path)
     code = (
-        "import jax, numpy as np, jgen; from jgen.experiment import draw\n"
+        "import jax, numpy as np, jgen; from jgen.train.draw import draw\n"
         f"run = jgen.load({str(run)!r}); bad = jax.tree.map(lambda x: x * np.nan, run.params)\n"
         "try: draw(run.stage, bad, run.extra, run.mesh, num=4)\n"
         "except jgen.errors.UserError as error: print(error)"
@@ -213,7 +213,7 @@ def test_sampling_from_broken_weights_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_the_mixture_shows_its_point(tmp_path):
-    from experiments import mixture
+    from jgen.recipes.score import mixture
 
     found = mixture.study(steps=600, num=2000)
     shares = found["share at (5, 5), 0.2 in the data"]

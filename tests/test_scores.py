@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 import jgen
+from jgen.app.runs import evaluate, train, write_images
 from jgen.config import DataConfig, Evaluation
 from jgen.convert import feature_nets
 from jgen.data import ArraySource, open_source, resolve
-from jgen.data.sources import BUILT_IN
+from jgen.data.source import BUILT_IN
 from jgen.errors import UserError
 from jgen.metrics import extract, record, scores
 from jgen.metrics.lpips import open_lpips
-from jgen.runs import evaluate, train, write_images
-from jgen.train.sharding import make_mesh
+from jgen.sharding import make_mesh
 from tests import tiny
 
 MESH = make_mesh()
@@ -231,26 +231,19 @@ def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeyp
 
 
 def test_a_noisy_classifier_learns_at_every_time_and_needs_them():
-    from dataclasses import replace
-
     from experiments import classifier
+    from jgen.recipes.classifier import network
 
-    config = replace(classifier.Config(), noisy=True, channels=(8,), shift=1, smoothing=0.1)
+    config = tiny.parsed("classifier", "--noisy", "--shift", "1", "--smoothing", "0.1")
     (stage,) = classifier.build(config).stages
-    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
+    params, extra = tiny.shapes_of(stage)
     batch = {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
     loss, _ = jax.eval_shape(stage.phases[0].loss, params, extra, jax.random.key(0), batch)
     assert loss.shape == ()
     with pytest.raises(UserError, match="needs their times"):
         jax.eval_shape(
-            lambda p: classifier.network(classifier_config(config)).apply({"params": p["net"]}, batch["image"]), params
+            lambda p: network(config.network, resolve(config.data)).apply({"params": p["net"]}, batch["image"]), params
         )
-
-
-def classifier_config(config):
-    from dataclasses import replace
-
-    return replace(config, data=resolve(config.data))
 
 
 def test_grey_images_of_any_size_go_through_a_published_network():

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from jgen.nn.barrier import settled
+from jgen.sharding import jit_step
 from jgen.train import Phase, init_state, make_step, scan_steps
-from jgen.train.sharding import jit_step
 from jgen.train.step import nonfinite_name
 
 KEY = jax.random.key(0)

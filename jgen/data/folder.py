@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from jgen.data.sources import Example
+from jgen.data.source import Example
 from jgen.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

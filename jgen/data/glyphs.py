@@ -8,10 +8,11 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jgen.data.sources import Example
+from jgen.data.source import Example
 from jgen.errors import UserError
 
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -181,6 +182,4 @@ def _canvas(resolution: int) -> int:
 
 @functools.lru_cache(4096)
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", size)

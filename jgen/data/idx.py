@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jgen.data.sources import ArraySource
+from jgen.data.source import ArraySource
 from jgen.errors import UserError
 
 FASHION_MNIST = (

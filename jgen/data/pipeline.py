@@ -13,12 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 
 from jgen.config import DataConfig
-from jgen.data.sources import ArraySource, Example, Source, check_labels, good_example
+from jgen.data.source import ArraySource, Example, Source, check_labels, good_example
 from jgen.errors import UserError
-from jgen.train.sharding import batch_sharding
+from jgen.sharding import batch_sharding
 from jgen.types import Array, Batch, Key
 
 AHEAD = 2
@@ -187,14 +188,12 @@ def _message(text: str) -> np.ndarray:
 
 def read_ahead(stream: Stream, config: DataConfig) -> Iterator[dict[str, np.ndarray]]:
     """Host batches of a stream, read by Grain: in threads, or in config.workers processes."""
-    import grain
+    import grain  # which takes a second, and sets in memory do without
 
     examples = grain.MapDataset.source(stream)  # pyright: ignore[reportArgumentType]
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * len(stream.rows))
     batches = examples.to_iter_dataset(options).batch(len(stream.rows))
     if config.workers:
-        from absl import flags
-
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which only an absl program has parsed
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))

@@ -8,12 +8,15 @@ from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
-from PIL import Image
+import tensorflow_datasets as tfds
+from PIL import Image, ImageOps
+from tensorflow_datasets.core import registered
+from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
 from jgen.data.folder import FolderSource
-from jgen.data.idx import FASHION_MNIST, idx_source
-from jgen.data.sources import Example, check_labels, unknown_set
-from jgen.errors import UserError
+from jgen.data.idx import FASHION_MNIST, fashion_mnist_folder, idx_source
+from jgen.data.source import BUILT_IN, Example, check_labels
+from jgen.errors import UserError, nearest
 
 
 def data_dir(root: str = "") -> Path:
@@ -23,9 +26,16 @@ def data_dir(root: str = "") -> Path:
 
 def known_sets() -> list[str]:
     """Every name that TFDS knows."""
-    import tensorflow_datasets as tfds
-
     return tfds.list_builders(with_community_datasets=False)
+
+
+def unknown_set(name: str) -> UserError:
+    """The error for a name that no source has, with the nearest that exist."""
+    known = [*BUILT_IN, *known_sets()]
+    return UserError(
+        f"data.name={name}: no such set{nearest(name, known)}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
+        "folder:FOLDER or a TFDS name (python -m jgen.data list)"
+    )
 
 
 def prepared_sets(root: str = "") -> list[str]:
@@ -40,8 +50,6 @@ class TfdsSource:
     endless = False
 
     def __init__(self, name: str, split: str, root: str, channels: int, resolution: int):
-        import tensorflow_datasets as tfds
-
         folder = data_dir(root)
         if not any((folder / name.split("/")[0].split(":")[0]).glob("**/dataset_info.json")):
             if name.split("/")[0].split(":")[0] not in known_sets():
@@ -94,8 +102,6 @@ def _how_to_prepare(name: str) -> str:
 def _fit(image: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
     if image.shape[2] != shape[2]:
         raise UserError(f"data.channels={shape[2]}: {name} has an image with {image.shape[2]}")
-    from PIL import ImageOps
-
     fitted = ImageOps.fit(Image.fromarray(image.squeeze()), (shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(fitted).reshape(shape)
 
@@ -113,10 +119,6 @@ def prepare(name: str, root: str = "", resolution: int = 64, channels: int = 3, 
     Afterwards stock TFDS opens it: tfds.data_source(name, data_dir=...). Returns the set's folder. Raises UserError
     where there is nothing to prepare it from.
     """
-    import tensorflow_datasets as tfds
-
-    from jgen.data.idx import fashion_mnist_folder
-
     kind, _, rest = name.partition(":")
     if kind == "folder" and rest:
         source = FolderSource(Path(rest), resolution, channels, skip_bad)
@@ -126,8 +128,6 @@ def prepare(name: str, root: str = "", resolution: int = 64, channels: int = 3, 
         return _write(_builder(Path(rest).name, sources, root))
     if name == "fashion_mnist" and (folder := fashion_mnist_folder(root)):
         sources = {split: idx_source(folder, split, name, FASHION_MNIST) for split in ("train", "test")}
-        from tensorflow_datasets.image_classification.mnist import FashionMNIST
-
         stock = _with_examples(FashionMNIST, sources)
         return _write(stock(data_dir=data_dir("" if folder == Path(root) else root), file_format="array_record"))
     if name.split("/")[0].split(":")[0] not in known_sets():
@@ -198,15 +198,11 @@ def _with_examples(kind: Any, sources: dict[str, Any]) -> Any:
 
 def _subclass(kind: Any, name: str, body: dict[str, Any]) -> Any:
     """A subclass that TFDS does not take for a second set of the same name."""
-    from tensorflow_datasets.core import registered
-
     with registered.skip_registration():
         return type(name, (kind,), body)
 
 
 def _builder(name: str, sources: dict[str, Any], root: str) -> Any:
-    import tensorflow_datasets as tfds
-
     first = next(iter(sources.values()))
     words = "".join(c if c.isalnum() else "_" for c in name).strip("_").lower() or "images"
 

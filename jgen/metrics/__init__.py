@@ -1,6 +1,6 @@
 """Scores: pure functions on features, the networks that make features, and records that carry their own provenance."""
 
-from jgen.metrics.bits import BitsPerDim, bits_per_dim
+from jgen.bits import BitsPerDim, bits_per_dim
 from jgen.metrics.class_score import inception_score
 from jgen.metrics.frechet import Moments, frechet_distance
 from jgen.metrics.image_quality import ms_ssim, psnr, ssim

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jgen import figures
+from jgen import figures, pictures
 from jgen.errors import UserError
 from jgen.metrics.record import Record, compare
-from jgen.train import pictures
 
 
 def lines(records: Sequence[Record]) -> dict[str, list[tuple[int, float]]]:

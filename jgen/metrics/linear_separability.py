@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.svm import LinearSVC
 
 from jgen.errors import UserError
 
@@ -44,8 +45,6 @@ def surest(logits: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
 
 def sides(points: np.ndarray, target: np.ndarray, **svm: Any) -> np.ndarray:
     """On which side of the best hyperplane each point [N, D] lies; the target itself where it has one class only."""
-    from sklearn.svm import LinearSVC
-
     if len(np.unique(target)) < 2:
         return target
     with warnings.catch_warnings():

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.types import Array
 
@@ -32,7 +32,7 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
 
 def lerp(a: Array, b: Array, t: Array) -> Array:
     """The point a share t [B] of the way along the line from a to b [B, ...]."""
-    return a + (b - a) * wide(t, a)
+    return a + (b - a) * expand_dims_like(t, a)
 
 
 def path_distances(

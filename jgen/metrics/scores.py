@@ -15,9 +15,9 @@ from jax.sharding import Mesh
 from PIL import Image
 from rich.console import Console
 
-from jgen.config import DataConfig, check_at_least
+from jgen.config import DataConfig
 from jgen.data.folder import SUFFIXES, UNREADABLE
-from jgen.data.sources import IN_MEMORY, ArraySource, Source, good_example
+from jgen.data.source import IN_MEMORY, ArraySource, Source, good_example
 from jgen.errors import UserError, nearest
 from jgen.files import cache_folder, replacing
 from jgen.metrics import frechet
@@ -26,8 +26,8 @@ from jgen.metrics.extract import DAMAGED, Extractor
 from jgen.metrics.kernel import kid
 from jgen.metrics.neighbours import manifold
 from jgen.metrics.record import Record
-from jgen.train.log import progress_bar
-from jgen.train.sharding import batch_sharding, replicated, rounded_up
+from jgen.progress import progress_bar
+from jgen.sharding import batch_sharding, replicated, rounded_up
 from jgen.types import Array
 
 METRICS = {
@@ -356,7 +356,8 @@ def of_images(
     if tuple(images.shape) != tuple(source.shape):
         shapes = ["x".join(map(str, s)) for s in (images.shape, source.shape)]
         raise UserError(f"{path}: its images are {shapes[0]}, those of {data.name} are {shapes[1]}")
-    check_at_least(1, batch=batch)
+    if batch < 1:
+        raise UserError(f"batch={batch}: must be at least 1")
     num = num or len(images)
     if num > len(images):
         raise UserError(f"num={num}: {path} holds {len(images)} images")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jgen import figures
+from jgen import figures, pictures
 from jgen.errors import UserError
 from jgen.metrics.record import Record
-from jgen.train import pictures
 
 NAME = re.compile(r"(?P<measure>.+) at (?P<knob>[^=]+)=(?P<value>[-+.\deE]+)")
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.types import Array
 
@@ -229,4 +229,4 @@ class NCSNv2(_RefineNet):
 
     @nn.compact
     def __call__(self, x: Array, sigma: Array) -> Array:
-        return self._net(x, None, 0, False) / wide(sigma, x)
+        return self._net(x, None, 0, False) / expand_dims_like(sigma, x)

@@ -94,7 +94,7 @@ def _along(x: Array, f: np.ndarray, axis: int, down: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _correlated(x: Array, taps: tuple[float, ...], axis: int, down: int) -> Array:
-    """The same of an x whose last pixel is the last one seen.
+    """The filter of an x whose last pixel is the last one seen.
 
     The gradient is the filter the other way round; left to itself it would pad and write out each shifted view.
     """

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.nn.warp import along, composed, reflected, rotation, scaling, shift, warp
 from jgen.types import Array, Key
@@ -192,7 +192,7 @@ def _amounts(draws: Draws, p: Array | float, config: ADA, on: Mapping[str, float
         amounts[name] = jnp.zeros((len(x), 2) if name in _PAIRS - {"cutout"} else len(x), x.dtype)
         if name in on:
             amount, gate = rule(draws[_value(name)]), draws[f"{name}_gate"] < _chance(name, on[name], p)
-            amounts[name] = jnp.where(wide(gate, amount), amount, 0).astype(x.dtype)
+            amounts[name] = jnp.where(expand_dims_like(gate, amount), amount, 0).astype(x.dtype)
     return amounts
 
 

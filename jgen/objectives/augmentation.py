@@ -20,7 +20,14 @@ class Augmentation(NamedTuple):
     adapt: Callable[[Extra, Array], Extra] = lambda extra, real: extra
     """(extra, D's logits of augmented reals [B]) -> extra."""
     state: Extra = MappingProxyType({})
-    """What extra holds for them at the start."""
+    """The entries of extra that it starts with."""
+
+
+NO_AUGMENTATION = Augmentation()
+"""Images as they are."""
+
+
+NO_AUGMENTATION = Augmentation()
 
 
 def adaptive(config: ada.ADA = ada.BGC, *, target: float = 0.6, kimg: float = 500.0, interval: int = 4) -> Augmentation:
@@ -52,7 +59,7 @@ def adaptive(config: ada.ADA = ada.BGC, *, target: float = 0.6, kimg: float = 50
 def named(name: Name, *, target: float = 0.6, kimg: float = 500.0) -> Augmentation:
     """None, DiffAugment's (colour, translation and cutout), or ADA's; target and kimg are those of `adaptive`."""
     if name == "none":
-        return Augmentation()
+        return NO_AUGMENTATION
     if name == "diffaug":
         return Augmentation(lambda key, images, extra: diffaug(key, images))
     if name != "ada":

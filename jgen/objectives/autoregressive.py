@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgen.metrics.bits import Dequantization, bits_per_dim
+from jgen.bits import Dequantization, bits_per_dim
 from jgen.objectives.likelihood import Likelihood
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params
 

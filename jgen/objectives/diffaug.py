@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.types import Array, Key
 
@@ -19,19 +19,19 @@ POLICIES = ("color", "translation", "cutout")
 
 def brightness(x: Array, u: Array) -> Array:
     """Adds u - 1/2, for uniform draws u [B] in 0..1."""
-    return x + wide(u - 0.5, x)
+    return x + expand_dims_like(u - 0.5, x)
 
 
 def saturation(x: Array, u: Array) -> Array:
     """Scales what sets a pixel's channels apart from their mean by 2 u, for uniform draws u [B] in 0..1."""
     mean = jnp.mean(x, -1, keepdims=True)
-    return mean + (x - mean) * wide(2 * u, x)
+    return mean + (x - mean) * expand_dims_like(2 * u, x)
 
 
 def contrast(x: Array, u: Array) -> Array:
     """Scales what sets the values of an image apart from their mean by u + 1/2, for uniform draws u [B] in 0..1."""
     mean = jnp.mean(x, (1, 2, 3), keepdims=True)
-    return mean + (x - mean) * wide(u + 0.5, x)
+    return mean + (x - mean) * expand_dims_like(u + 0.5, x)
 
 
 def _window(padded: Array, rows: Array, cols: Array, shape: tuple[int, ...]) -> Array:
@@ -67,7 +67,7 @@ def cutout(x: Array, rows: Array, cols: Array, ratio: float = 0.5) -> Array:
 
 def flip(x: Array, u: Array) -> Array:
     """Left and right exchanged where the uniform draw u [B] is below 1/2."""
-    return jnp.where(wide(u, x) < 0.5, x[:, :, ::-1], x)
+    return jnp.where(expand_dims_like(u, x) < 0.5, x[:, :, ::-1], x)
 
 
 def translation_reflect(x: Array, rows: Array, cols: Array, ratio: float = 0.125) -> Array:

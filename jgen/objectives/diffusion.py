@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import wide
 from jgen.errors import UserError
 from jgen.objectives import importance as times
+from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
 from jgen.schedules import Schedule, at
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, Predict, Prediction
 
@@ -23,7 +23,7 @@ Network = Callable[[Array, Array], Array]
 """(x_t [B, H, W, C], t [B]) -> raw output [B, H, W, C], or [B, H, W, 2C] where the variance is learned too."""
 
 Apply = Callable[..., Array]
-"""(params, x_t, t, label=None, *, rngs=None, train=False) -> raw output."""
+"""(params, x_t, t, condition, *, rngs=None, train=False) -> raw output."""
 
 
 def q_sample(schedule: Schedule, x0: Array, t: Array, noise: Array) -> Array:
@@ -108,12 +108,6 @@ def simple_terms(
     return jnp.mean(jnp.square(error), axis=tuple(range(1, x0.ndim)))
 
 
-def dropped(key: Key, label: Array, share: float, null: int) -> Array:
-    """Labels [B, ...] of which a share, drawn image by image, is `null`: how classifier-free guidance is trained."""
-    gone = wide(jax.random.bernoulli(key, share, label.shape[:1]), label)
-    return jnp.where(gone, jnp.asarray(null, label.dtype), label)
-
-
 Terms = Callable[[Network, Array, Array, Array], tuple[Array, Metrics]]
 """(network, x0, t [B], noise) -> (loss of every image [B], metrics)."""
 
@@ -124,17 +118,14 @@ def sampled(
     terms: Terms,
     *,
     player: str = "net",
-    conditional: bool = False,
+    conditioning: Conditioning = UNCONDITIONAL,
     train: bool = True,
-    drop_label: float = 0.0,
-    null_label: int = 0,
     importance: bool = False,
 ) -> LossFn:
     """The mean of `terms` as a training loss: t uniform over the chain, noise normal, both drawn from the key.
 
-    `apply` takes params[player]; with `conditional` it is given batch["label"], which in training becomes `null_label` with
-    probability `drop_label` (classifier-free guidance). train=False turns dropout off. importance: t is drawn, and its loss
-    weighed, by `jgen.objectives.importance`, whose state is extra["importance"].
+    `apply` takes params[player], and the condition that `conditioning` makes of the batch. train=False turns dropout off.
+    importance: t is drawn, and its loss weighed, by `jgen.objectives.importance`, whose state is extra["importance"].
     """
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
@@ -146,12 +137,10 @@ def sampled(
             t, weight = times.draw(extra["importance"], time_key, x0.shape[:1])
         else:
             t = jax.random.randint(time_key, x0.shape[:1], 0, len(schedule))
-        label = batch["label"] if conditional else None
-        if label is not None and drop_label and train:
-            label = dropped(label_key, label, drop_label, null_label)
+        condition = conditioning.of(label_key, batch, train)
 
         def network(x: Array, time: Array) -> Array:
-            return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train)
+            return apply(params[player], x, time, condition, rngs={"dropout": dropout_key}, train=train)
 
         values, metrics = terms(network, x0, t, noise)
         if importance and train:

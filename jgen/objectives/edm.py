@@ -9,15 +9,15 @@ sigma = t / (1 - t), and F is the velocity n - x_0.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
-from jgen.objectives.diffusion import PredictionType, dropped
+from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
+from jgen.objectives.diffusion import PredictionType
 from jgen.schedules import Schedule
 from jgen.types import Array, Batch, Denoise, Extra, Key, LossFn, Metrics, Params
 
@@ -47,7 +47,7 @@ def denoiser(network: Network, precondition: Precondition) -> Denoise:
 
     def denoise(x: Array, sigma: Array) -> Array:
         sigma = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
-        c = [wide(f(sigma), x) for f in (precondition.skip, precondition.out, precondition.scale)]
+        c = [expand_dims_like(f(sigma), x) for f in (precondition.skip, precondition.out, precondition.scale)]
         raw = network(c[2] * x, precondition.noise(sigma))[..., : x.shape[-1]]
         return c[0] * x + c[1] * raw.astype(jnp.float32)
 
@@ -195,7 +195,7 @@ def flow_levels(mean: float = 0.0, deviation: float = 1.0, logit_normal: bool = 
 
 def loss_terms(denoise: Denoise, x0: Array, sigma: Array, noise: Array, weight: Function) -> Array:
     """weight(sigma) (D(y + sigma n, sigma) - y)^2 per element [B, H, W, C], for the given draws."""
-    s = wide(sigma, x0)
+    s = expand_dims_like(sigma, x0)
     return weight(s) * jnp.square(denoise(x0 + s * noise, sigma) - x0)
 
 
@@ -205,33 +205,27 @@ def denoising(
     levels: Levels,
     *,
     player: str = "net",
-    conditional: bool = False,
+    conditioning: Conditioning = UNCONDITIONAL,
     train: bool = True,
-    drop_label: float = 0.0,
-    null_label: int = 0,
     augment: Callable[[Key, Array], tuple[Array, Array]] | None = None,
 ) -> LossFn:
     """The mean over pixels of `loss_terms`, with levels and noise drawn from the key.
 
-    apply(params[player], x, c_noise, label, rngs=, train=); with `conditional` it is given batch["label"], which in training
-    becomes `null_label` with probability `drop_label` (classifier-free guidance). augment(key, images) -> (images, what apply
-    is told of them as augment=), in training.
+    apply(params[player], x, c_noise, condition, rngs=, train=), with the condition that `conditioning` makes of the batch.
+    augment(key, images) -> (images, the condition's augment labels), in training.
     """
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
-        x0, more = batch["image"], {}
+        x0, labels = batch["image"], None
         if augment and train:
-            x0, told = augment(jax.random.fold_in(key, 7), x0)  # apart from the keys below
-            more = {"augment": told}
+            x0, labels = augment(jax.random.fold_in(key, 7), x0)  # apart from the keys below
         level_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
         draw = jax.random.normal if levels.normal else jax.random.uniform
         sigma = levels.sigma(draw(level_key, x0.shape[:1]))
-        label: Any = batch["label"] if conditional else None
-        if conditional and drop_label and train:
-            label = dropped(label_key, label, drop_label, null_label)
+        condition = conditioning.of(label_key, batch, train).replace(augment=labels)
 
         def network(x: Array, time: Array) -> Array:
-            return apply(params[player], x, time, label, rngs={"dropout": dropout_key}, train=train, **more)
+            return apply(params[player], x, time, condition, rngs={"dropout": dropout_key}, train=train)
 
         terms = loss_terms(denoiser(network, precondition), x0, sigma, jax.random.normal(noise_key, x0.shape), levels.weight)
         return jnp.mean(terms), (extra, {})

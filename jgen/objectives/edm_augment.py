@@ -1,8 +1,8 @@
-"""The augmentation of EDM's training images (Karras et al. 2022, arXiv:2206.00364, appendix F.2), of which the network is told.
+"""The augmentation of EDM's training images (Karras et al. 2022, arXiv:2206.00364, appendix F.2).
 
 Flips, then one resampling that scales, turns, stretches and shifts, each of them on in a share p of the images. The network
-takes the nine numbers of `told` beside the noise level and knows an image that was left alone by zeros, which is what it is
-given in sampling: so what it draws is not augmented.
+takes the nine numbers of `augment_labels` beside the noise level. Zeros stand for an image that was left alone, and are what it
+is given in sampling: so the images that it draws are not augmented.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.nn.warp import composed, rotation, scaling, shift, warp
 from jgen.types import Array, Key
 
-TOLD = 9
+LABELS = 9
 SCALE = 0.2
 """Of log2: the deviation of the scale, and of the stretch."""
 SHIFT = 0.125
@@ -63,8 +63,8 @@ def draw(key: Key, batch: int, p: float) -> Amounts:
     )
 
 
-def told(a: Amounts) -> Array:
-    """What the network is told: [B, 9], all zeros for an image that was left alone."""
+def augment_labels(a: Amounts) -> Array:
+    """The labels that the network takes: [B, 9], all zeros for an image that was left alone."""
     turned = [jnp.cos(a.angle) - 1, jnp.sin(a.angle)]
     stretched = [a.stretch * jnp.cos(a.axis), a.stretch * jnp.sin(a.axis)]
     return jnp.stack([a.mirror, a.upside_down, a.scale, *turned, *stretched, a.right, a.down], -1)
@@ -73,7 +73,7 @@ def told(a: Amounts) -> Array:
 def augment(images: Array, a: Amounts) -> Array:
     """[B, H, W, C] -> the same shape. All images are resampled, those left alone too, as the authors do."""
     for amount, axis in ((a.mirror, 2), (a.upside_down, 1)):
-        images = jnp.where(wide(amount, images) == 1, jnp.flip(images, axis), images)
+        images = jnp.where(expand_dims_like(amount, images) == 1, jnp.flip(images, axis), images)
     size = np.array(images.shape[2:0:-1])
 
     def inverse(a: Amounts) -> Array:
@@ -90,6 +90,6 @@ def augment(images: Array, a: Amounts) -> Array:
 
 
 def augmented(key: Key, images: Array, p: float) -> tuple[Array, Array]:
-    """(images, what the network is told of them), of fresh draws; p in 0..1."""
+    """(images, their augmentation labels), of fresh draws; p in 0..1."""
     amounts = draw(key, len(images), p)
-    return augment(images, amounts), told(amounts)
+    return augment(images, amounts), augment_labels(amounts)

@@ -16,7 +16,7 @@ from jax import lax
 from jgen.errors import UserError
 from jgen.types import Array
 
-Law = Callable[[Array], Array]
+LogitLoss = Callable[[Array], Array]
 """A loss of each logit, elementwise."""
 
 
@@ -29,7 +29,7 @@ class Adversarial(NamedTuple):
     """(fake logits, real logits) -> scalar; only relativistic losses look at the real ones."""
 
 
-def separate(real: Law, fake: Law, generator: Law) -> Adversarial:
+def separate(real: LogitLoss, fake: LogitLoss, generator: LogitLoss) -> Adversarial:
     """Losses that look at one logit at a time: D's of real and of fake ones, which are summed, and G's of fake ones."""
     return Adversarial(
         d=lambda real_logits, fake_logits: jnp.mean(real(real_logits)) + jnp.mean(fake(fake_logits)),
@@ -78,7 +78,7 @@ Raises UserError where the shapes of real and fake logits differ.
 """
 
 
-def relativistic_average_of(real: Law, fake: Law) -> Adversarial:
+def relativistic_average_of(real: LogitLoss, fake: LogitLoss) -> Adversarial:
     """Relativistic average losses: each logit is taken relative to the mean of the other side's, with gradient through it.
 
     real, fake: the loss of a relative logit that ought to be large, and small. Both players' are means of two halves.

@@ -38,7 +38,7 @@ def classes_margin(logits: Array, label: Array) -> Array:
 
 
 def classes_hinge(logits: Array, label: Array) -> Array:
-    """The same, but each other class counts while it is less than 1 below the label's."""
+    """The mean lead of the label's logit over the others, each of which counts while it is less than 1 below the label's."""
     lead, target = _lead(logits, label)
     return jnp.sum(jax.nn.relu(1 - lead) * (1 - target)) / jnp.sum(1 - target)
 
@@ -69,7 +69,7 @@ def adc_d(
 
 
 def adc_g(logits: Array, label: Array, criterion: Criterion = cross_entropy) -> Array:
-    """The same for G, of fake images' logits [B, 2K]: towards its class's real column, away from the fake one.
+    """ADC for G, of fake images' logits [B, 2K]: towards its class's real column, away from the fake one.
 
     criterion: `cross_entropy`, or `classes_margin` where D's is the hinge. Raises UserError for an odd number of columns.
     """

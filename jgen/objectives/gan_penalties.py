@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jgen.arrays import dot, wide
+from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
 from jgen.types import Array, PyTree
 
@@ -46,7 +46,7 @@ def gradient_penalty(discriminator: Discriminator, real: Array, fake: Array, alp
     alphas [B] are uniform in [0, 1). The paper mixes so; its authors' code takes real + alpha x (fake - real), which is
     to give 1 - alphas here.
     """
-    a = wide(alphas, real)
+    a = expand_dims_like(alphas, real)
     return _unit_slope(discriminator, a * real + (1 - a) * fake)
 
 
@@ -61,7 +61,7 @@ def dragan(discriminator: Discriminator, real: Array, alphas: Array, noise: Arra
     alphas [B] and noise [B, H, W, C] are uniform in [0, 1); std is the (n - 1) deviation of all the batch's pixels.
     """
     std = jnp.std(real, ddof=1)
-    return _unit_slope(discriminator, real + wide(alphas, real) * 0.5 * std * noise)
+    return _unit_slope(discriminator, real + expand_dims_like(alphas, real) * 0.5 * std * noise)
 
 
 def max_gp(discriminator: Discriminator, x: Array) -> Array:

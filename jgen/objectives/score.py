@@ -12,9 +12,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jgen.arrays import dot, wide
+from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
-from jgen.objectives.diffusion import dropped
+from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
 from jgen.sde import SDE, perturb
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, Score
 
@@ -47,7 +47,7 @@ def projections(key: Key, shape: tuple[int, ...], kind: Literal["rademacher", "s
         return v
     if kind != "sphere":
         raise UserError(f"kind={kind}: must be rademacher, sphere or gaussian")
-    return v * wide(jnp.sqrt(v[0].size / dot(v, v)), v)
+    return v * expand_dims_like(jnp.sqrt(v[0].size / dot(v, v)), v)
 
 
 def sliced(score: Field, x: Array, v: Array, *, reduced: bool = True) -> Array:
@@ -62,8 +62,8 @@ def denoising(score: Score, x: Array, sigma: Array, eps: Array, power: float = 0
 
     With many levels the papers take power 2.
     """
-    s = score(x + wide(sigma, x) * eps, sigma)
-    error = s + eps / wide(sigma, x)
+    s = score(x + expand_dims_like(sigma, x) * eps, sigma)
+    error = s + eps / expand_dims_like(sigma, x)
     return sigma**power * 0.5 * dot(error, error)
 
 
@@ -74,19 +74,19 @@ def along(sde: SDE, score: Score, x0: Array, t: Array, z: Array, *, likelihood: 
     of half the sum.
     """
     s = score(perturb(sde, x0, t, z), t)
-    error = s * wide(sde.std(t), x0) + z
+    error = s * expand_dims_like(sde.std(t), x0) + z
     weight = (sde.diffusion(t) / sde.std(t)) ** 2 if likelihood else jnp.ones_like(t)
     return weight * dot(error, error) * (1 / x0[0].size if mean else 0.5)
 
 
 Apply = Callable[..., Array]
-"""(params, x, sigma or t [B], label=None, *, rngs=None, train=False) -> score."""
+"""(params, x, sigma or t [B], condition, *, rngs=None, train=False) -> score."""
 
 
 def annealed(apply: Apply, sigmas: Array, *, power: float = 2.0, **how: Any) -> LossFn:
     """NCSN's loss: denoising score matching at a level drawn for each image from `sigmas` [L], weighed by sigma^power.
 
-    how, here and below: player ("net"), conditional (apply is given batch["label"]), train (dropout is on).
+    how, here and below: player ("net"), conditioning (what apply is told of the batch), train (dropout is on).
     """
 
     def terms(score: Score, x: Array, key: Key) -> Array:
@@ -101,7 +101,7 @@ def annealed_sliced(apply: Apply, sigmas: Array, **how: Any) -> LossFn:
     def terms(score: Score, x: Array, key: Key) -> Array:
         noise_key, slice_key = jax.random.split(key)
         sigma, eps = _level_and_noise(noise_key, x, sigmas)
-        noisy = x + wide(sigma, x) * eps
+        noisy = x + expand_dims_like(sigma, x) * eps
         return sigma**2 * sliced(lambda x: score(x, sigma), noisy, projections(slice_key, x.shape))
 
     return _trained(apply, terms, **how)
@@ -128,24 +128,17 @@ def _trained(
     terms: Callable[[Score, Array, Key], Array],
     *,
     player: str = "net",
-    conditional: bool = False,
-    drop_label: float = 0.0,
-    null_label: int = 0,
+    conditioning: Conditioning = UNCONDITIONAL,
     train: bool = True,
 ) -> LossFn:
-    """The training loss that is the mean of terms(score, images, key).
-
-    A label becomes `null_label` with probability `drop_label` in training (classifier-free guidance).
-    """
+    """The training loss that is the mean of terms(score, images, key)."""
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         terms_key, dropout_key = jax.random.split(key)
-        label = batch["label"] if conditional else None
-        if label is not None and drop_label and train:
-            label = dropped(jax.random.fold_in(key, 2), label, drop_label, null_label)
+        condition = conditioning.of(jax.random.fold_in(key, 2), batch, train)
 
         def score(x: Array, level: Array) -> Array:
-            return apply(params[player], x, level, label, rngs={"dropout": dropout_key}, train=train)
+            return apply(params[player], x, level, condition, rngs={"dropout": dropout_key}, train=train)
 
         return jnp.mean(terms(score, batch["image"], terms_key)), (extra, {})
 

@@ -22,7 +22,7 @@ from jgen.objectives.diffusion import (
     sampled,
     target,
 )
-from jgen.samplers.ancestral import Variance, reverse_log_variance, reverse_mean
+from jgen.reverse import Variance, reverse_log_variance, reverse_mean
 from jgen.schedules import Schedule
 from jgen.types import Array, LossFn, Metrics, Predict
 

@@ -81,7 +81,7 @@ def commitment(q: Quantized) -> Array:
 
 
 def codebook_loss(q: Quantized) -> Array:
-    """The same, whose gradient goes to the codes."""
+    """The codes, with a gradient that reaches them."""
     return jnp.mean(jnp.square(lax.stop_gradient(q.z) - q.vectors))
 
 

@@ -6,13 +6,14 @@ discrete coordinates take a predictor and a schedule, those of the continuous on
 levels (`jgen.sigmas`); guidance (`jgen.samplers.guidance`) transforms either.
 """
 
+from jgen.config.samplers import Churn
 from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive, rk45
 from jgen.samplers.ancestral import ancestral, ancestral_step
 from jgen.samplers.autoregressive import autoregressive, decoder
 from jgen.samplers.common import class_labels, clip, dynamic_threshold, image_keys, noise
 from jgen.samplers.ddim import ddim, ddim_invert, ddim_step
 from jgen.samplers.dpm import dpm_solver, dpmpp_2s_ancestral, dpmpp_multistep_sde, dpmpp_sde
-from jgen.samplers.euler_heun import Churn, dpm_2, dpm_2_ancestral, euler, euler_ancestral, heun, lms, plms
+from jgen.samplers.euler_heun import dpm_2, dpm_2_ancestral, euler, euler_ancestral, heun, lms, plms
 from jgen.samplers.generalized import ablation
 from jgen.samplers.guidance import cfg, cfg_batched
 from jgen.samplers.langevin import (

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.samplers.linear import Of
 from jgen.sigmas import Curve
@@ -63,20 +63,24 @@ def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) 
     def evaluate(point: Array, lam: Array) -> Array:
         sigma = jnp.exp(-lam)
         clean = denoise(point, sigma)
-        return clean if of == "data" else (point - clean) / wide(sigma, x)
+        return clean if of == "data" else (point - clean) / expand_dims_like(sigma, x)
 
     def step(length: Array, one: Array, two: Array | float = 0.0) -> Array:
         """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm.phis`."""
         phi_1 = jnp.expm1(s * length)
         phi_2 = phi_1 / length - s
         keep, factor = (jnp.exp(-length), 1.0) if of == "data" else (1.0, jnp.exp(-(lam + length)))
-        return wide(keep * jnp.ones_like(lam), x) * x - wide(factor * phi_1, x) * one - wide(s * factor * phi_2, x) * two
+        return (
+            expand_dims_like(keep * jnp.ones_like(lam), x) * x
+            - expand_dims_like(factor * phi_1, x) * one
+            - expand_dims_like(s * factor * phi_2, x) * two
+        )
 
     def second(length: Array, d: Array) -> Array:
         """The second-order step, whose derivative term is half of phi_1 rather than phi_2."""
         phi_1 = jnp.expm1(s * length)
         factor = 1.0 if of == "data" else jnp.exp(-(lam + length))
-        return step(length, m0) - 0.5 * wide(factor * phi_1, x) * d
+        return step(length, m0) - 0.5 * expand_dims_like(factor * phi_1, x) * d
 
     m0 = evaluate(x, lam)
     m1 = evaluate(step(ratios[0] * h, m0), lam + ratios[0] * h)
@@ -98,7 +102,7 @@ def _solve(
     _check(rtol, atol)
 
     def alpha(lam: Array) -> Array:
-        return wide(1 / jnp.sqrt(1 + jnp.exp(-2 * lam)), x) if scaled else jnp.ones((1,) * x.ndim)
+        return expand_dims_like(1 / jnp.sqrt(1 + jnp.exp(-2 * lam)), x) if scaled else jnp.ones((1,) * x.ndim)
 
     def attempt(state: _State) -> _State:
         active = (end - state.lam > 1e-5) & _alive(state)
@@ -118,8 +122,8 @@ def _solve(
         else:
             good, longer = active & (error <= 1), h * jnp.maximum(0.9 * error ** (-1 / order), LEAST)
         return _State(
-            jnp.where(wide(good, x), high, state.x),
-            jnp.where(wide(good, x), a * low, state.before),
+            jnp.where(expand_dims_like(good, x), high, state.x),
+            jnp.where(expand_dims_like(good, x), a * low, state.before),
             jnp.where(good, state.lam + h, state.lam),
             jnp.where(active, longer, state.h),
             state.attempts + 1,
@@ -131,7 +135,7 @@ def _solve(
     ones = jnp.ones(len(x), x.dtype)
     first = _State(x, alpha(start * ones) * x, start * ones, h * ones, jnp.zeros((), jnp.int32))
     last = lax.while_loop(going_on, attempt, first)
-    return jnp.where(wide(end - last.lam <= 1e-5, x), last.x, jnp.nan)
+    return jnp.where(expand_dims_like(end - last.lam <= 1e-5, x), last.x, jnp.nan)
 
 
 def dpm_adaptive(
@@ -179,7 +183,7 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
     table = jnp.asarray([[*row, *[0.0] * (size - len(row))] for row in DORMAND_PRINCE], x.dtype)
 
     def slope(angle: Array, y: Array) -> Array:
-        cos, sin = wide(jnp.cos(angle), y), wide(jnp.sin(angle), y)
+        cos, sin = expand_dims_like(jnp.cos(angle), y), expand_dims_like(jnp.sin(angle), y)
         clean = denoise(y / cos, jnp.tan(angle)).astype(y.dtype)
         return cos * (y - cos * clean) / sin - sin * clean
 
@@ -190,20 +194,20 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
 
         def stage(slopes: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
             i, weights = row
-            y = state.x - wide(h, x) * jnp.tensordot(weights, slopes, 1)
+            y = state.x - expand_dims_like(h, x) * jnp.tensordot(weights, slopes, 1)
             return slopes.at[i].set(slope(state.lam - weights.sum() * h, y)), y
 
         slopes = jnp.zeros((size, *x.shape), x.dtype).at[0].set(state.before)
         slopes, points = lax.scan(stage, slopes, (jnp.arange(1, size), table))
-        y, off = points[-1], wide(h, x) * jnp.tensordot(table[-1] - jnp.asarray(FOURTH, x.dtype), slopes, 1)
+        y, off = points[-1], expand_dims_like(h, x) * jnp.tensordot(table[-1] - jnp.asarray(FOURTH, x.dtype), slopes, 1)
         scale = atol + rtol * jnp.maximum(jnp.abs(state.x), jnp.abs(y))
         error = jnp.sqrt(_finite(jnp.mean(jnp.square(off / scale), axis=tuple(range(1, x.ndim)))))
         good = active & (error <= 1)
         # A step to the end ends there, whatever the rounding of the difference.
         reached = jnp.where(state.lam - h <= end * (1 + 1e-6), end, state.lam - h)
         return _State(
-            jnp.where(wide(good, x), y, state.x),
-            jnp.where(wide(good, x), slopes[-1], state.before),
+            jnp.where(expand_dims_like(good, x), y, state.x),
+            jnp.where(expand_dims_like(good, x), slopes[-1], state.before),
             jnp.where(good, reached, state.lam),
             jnp.where(active, h * jnp.clip(0.9 * jnp.maximum(error, 1e-10) ** -0.2, 0.2, 10.0), state.h),
             state.attempts + 1,
@@ -215,4 +219,4 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
     ones, y = jnp.ones(len(x), x.dtype), x * np.cos(start).astype(x.dtype)
     first = _State(y, slope(start * ones, y), start * ones, 0.05 * ones, jnp.zeros((), jnp.int32))
     last = lax.while_loop(going_on, attempt, first)
-    return jnp.where(wide(last.lam <= end, x), last.x / np.cos(end).astype(x.dtype), jnp.nan)
+    return jnp.where(expand_dims_like(last.lam <= end, x), last.x / np.cos(end).astype(x.dtype), jnp.nan)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import checkify
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
 from jgen.types import Array, Key, Predict, Prediction
@@ -50,7 +50,7 @@ def class_labels(keys: Key, label: int, classes: int) -> Array | None:
 
 
 def on_clean(function: F, change: Callable[[Array], Array]) -> F:
-    """The same predictor or denoiser with its clean images [B, H, W, C] changed."""
+    """A predictor or denoiser whose clean images [B, H, W, C] are changed."""
 
     def changed(x: Array, t: Array) -> Any:
         found = function(x, t)
@@ -60,7 +60,7 @@ def on_clean(function: F, change: Callable[[Array], Array]) -> F:
 
 
 def clip(function: F, low: float = -1.0, high: float = 1.0) -> F:
-    """The same predictor or denoiser with its clean images kept within the data's range."""
+    """A predictor or denoiser whose clean images are kept within the data's range."""
     return on_clean(function, lambda clean: jnp.clip(clean, low, high))
 
 
@@ -70,7 +70,7 @@ def dynamic_threshold(function: F, ratio: float = 0.995, least: float = 1.0) -> 
 
     def within(clean: Array) -> Array:
         size = jnp.quantile(jnp.abs(clean).reshape(len(clean), -1), ratio, axis=1)
-        size = wide(jnp.maximum(size, least), clean)
+        size = expand_dims_like(jnp.maximum(size, least), clean)
         return jnp.clip(clean, -size, size) / size
 
     return on_clean(function, within)

@@ -4,6 +4,7 @@ Exponential integrators in lambda = -log sigma, in the coordinates x / alpha, wh
 DPM-Solver interpolates the noise, DPM-Solver++ the clean image ("data"). h is a step's length in lambda.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -177,6 +178,10 @@ def dpm_solver(
         orders = orders or [*orders_of(len(sigmas) - 1 - zero, order), *[1] * zero]
         rows = singlestep_rows(sigmas, orders, of, form)
     return run(denoise, x, rows, keys, of=of, trace=trace)
+
+
+dpm_multistep = functools.partial(dpm_solver, method="multistep")
+dpm_singlestep = functools.partial(dpm_solver, method="singlestep")
 
 
 def dpmpp_2s_ancestral(

@@ -4,25 +4,16 @@ All take the level grid of `jgen.sigmas`, x = sigmas[0] * noise, and give images
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import Polynomial
 
+from jgen.config.samplers import Churn
 from jgen.errors import UserError
 from jgen.samplers.common import Trace
 from jgen.samplers.linear import Row, Step, levels, run
 from jgen.types import Array, Denoise, Key
-
-
-class Churn(NamedTuple):
-    """EDM's stochasticity (algorithm 2): at levels between s_min and s_max noise is added before a step."""
-
-    amount: float
-    """S_churn: over the whole of the sampling; a step adds at most (sqrt(2) - 1) of its level."""
-    s_min: float = 0.0
-    s_max: float = float("inf")
-    s_noise: float = 1.0
 
 
 def _pairs(sigmas: Any) -> Iterator[tuple[int, float, float]]:
@@ -122,7 +113,7 @@ def dpm_2_ancestral(denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: 
     return run(denoise, x, rows, keys, of="noise", trace=trace)
 
 
-def lms(denoise: Denoise, x: Array, sigmas: Any, *, order: int = 4, trace: Trace | None = None) -> Any:
+def lms(denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, order: int = 4, trace: Trace | None = None) -> Any:
     """Linear multistep (Adams-Bashforth on the given levels), one evaluation a step: integrates the polynomial through
     the last `order` slopes. The first steps use what there is."""
     if order < 1:
@@ -155,7 +146,7 @@ PLMS: Sequence[Sequence[float]] = (
 evaluation, which is not used again."""
 
 
-def plms(denoise: Denoise, x: Array, sigmas: Any, *, trace: Trace | None = None) -> Any:
+def plms(denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, trace: Trace | None = None) -> Any:
     """Pseudo linear multistep (Liu et al. 2022, arXiv:2202.09778) as in latent diffusion: Adams-Bashforth weights for even
     spacing on any levels; the first step is Heun's, with two evaluations. The last level may not be 0."""
     rows = []

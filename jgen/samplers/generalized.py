@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jgen.config.samplers import Churn
 from jgen.samplers.common import Trace
-from jgen.samplers.euler_heun import Churn, _churned
+from jgen.samplers.euler_heun import _churned
 from jgen.samplers.linear import Row, Step, levels, run
 from jgen.types import Array, Denoise, Key
 

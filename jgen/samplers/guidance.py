@@ -6,16 +6,17 @@ Inpainting by replacement: Lugmayr et al. 2022 (RePaint, arXiv:2201.09865) and S
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from jgen.arrays import wide
+from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.samplers.common import F
 from jgen.types import Array, Denoise, Predict, Prediction
 
+C = TypeVar("C")
 LogProbability = Callable[[Array, Array], Array]
 """(x_t [B, H, W, C], t or sigma [B]) -> log p(wanted | x_t) [B]."""
 
@@ -36,10 +37,10 @@ def classifier(predict: Predict, log_probability: LogProbability, scale: float =
 
 
 def classifier_denoiser(denoise: Denoise, log_probability: LogProbability, scale: float = 1.0) -> Denoise:
-    """The same in continuous coordinates: D + scale * sigma^2 * gradient at x."""
+    """Classifier guidance in continuous coordinates: D + scale * sigma^2 * gradient at x."""
 
     def guided(x: Array, sigma: Array) -> Array:
-        level = wide(jnp.square(sigma), x)
+        level = expand_dims_like(jnp.square(sigma), x)
         return denoise(x, sigma) + scale * level * log_gradient(log_probability, x, sigma)
 
     return guided
@@ -82,32 +83,33 @@ MANY = 16
 """Images a device, from which a CPU makes guidance's two calls in turn: the arrays of both at once would leave its cache."""
 
 
-def cfg_batched(call: Callable[[Array, Array, Array], Any], label: Array, null: int, scale: float) -> Any:
-    """The same with both calls as one of twice the batch: call(x [2B], t [2B], label [2B]) -> function of (x, t).
+def cfg_batched(call: Callable[[Array, Array, C], Any], condition: C, null: C, scale: float) -> Any:
+    """Classifier-free guidance with both calls as one of twice the batch: a function of (x, t).
 
+    call(x [2B], t [2B], condition [2B]): condition and null are trees of arrays [B, ...], such as labels or a `Condition`.
     CPUs make two calls in turn instead where there are many images, for less time and half the memory.
     """
 
     def guided(x: Array, t: Array) -> Any:
         in_turn = jax.default_backend() == "cpu" and len(x) >= MANY * jax.device_count()
-        labels = jnp.stack([label, jnp.full_like(label, null)])
-        conditional, unconditional = (_calls_in_turn if in_turn else _calls_at_once)(call, x, t, labels)
+        both = jax.tree.map(lambda own, none: jnp.stack([own, none]), condition, null)
+        conditional, unconditional = (_calls_in_turn if in_turn else _calls_at_once)(call, x, t, both)
         return _mixed(conditional, unconditional, scale)
 
     return guided
 
 
-def _calls_in_turn(call: Callable[[Array, Array, Array], Any], x: Array, t: Array, labels: Array) -> tuple[Any, ...]:
-    """call(x, t, label) for each of two labels [2, B]."""
-    found = jax.lax.map(lambda label: call(x, t, label), labels)
+def _calls_in_turn(call: Callable[[Array, Array, C], Any], x: Array, t: Array, both: C) -> tuple[Any, ...]:
+    """call(x, t, condition) for each of two conditions [2, B, ...]."""
+    found = jax.lax.map(lambda condition: call(x, t, condition), both)
     return tuple(jax.tree.map(lambda v, i=i: v[i], found) for i in range(2))
 
 
-def _calls_at_once(call: Callable[[Array, Array, Array], Any], x: Array, t: Array, labels: Array) -> tuple[Any, ...]:
-    """The same in one call."""
+def _calls_at_once(call: Callable[[Array, Array, C], Any], x: Array, t: Array, both: C) -> tuple[Any, ...]:
+    """One call for two conditions [2, B, ...]."""
     # An image's two calls are neighbours, so that both stay on the image's device.
-    labels = jnp.moveaxis(labels, 0, 1).reshape(-1, *labels.shape[2:])
-    found = call(jnp.repeat(x, 2, 0), jnp.repeat(t, 2, 0), labels)
+    beside = jax.tree.map(lambda v: jnp.moveaxis(v, 0, 1).reshape(-1, *v.shape[2:]), both)
+    found = call(jnp.repeat(x, 2, 0), jnp.repeat(t, 2, 0), beside)
     return tuple(jax.tree.map(lambda v, i=i: v.reshape(-1, 2, *v.shape[1:])[:, i], found) for i in range(2))
 
 
@@ -134,7 +136,7 @@ def interval(
         now = level(t)
         inside = (now >= low) & (now <= high)
         if by_image:
-            choose = lambda a, b: jnp.where(wide(inside, a), a, b)  # noqa: E731
+            choose = lambda a, b: jnp.where(expand_dims_like(inside, a), a, b)  # noqa: E731
             return jax.tree.map(choose, guided(x, t), plain(x, t))
         return jax.lax.cond(inside[0], guided, plain, x, t)
 

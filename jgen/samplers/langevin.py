@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jgen.arrays import dot, wide
+from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
 from jgen.samplers.common import Trace, check_finite, noise
 from jgen.types import Array, Key, Score
@@ -66,8 +66,8 @@ def metropolis_langevin(
         ratio = new_value - value + log_proposal(x, new, new_score) - log_proposal(new, x, score)
         u = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 1 << 30), i)))(keys)
         keep = jnp.log(u) < ratio
-        x = jnp.where(wide(keep, x), new, x)
-        score = jnp.where(wide(keep, x), new_score, score)
+        x = jnp.where(expand_dims_like(keep, x), new, x)
+        score = jnp.where(expand_dims_like(keep, x), new_score, score)
         carry = (x, jnp.where(keep, new_value, value), score, accepted + keep)
         return carry, None if trace is None else trace(x, score)
 
@@ -112,7 +112,7 @@ def annealed_langevin(
     x, traces = lax.scan(level, x, (jnp.arange(len(levels)), jnp.asarray(levels, x.dtype), jnp.asarray(sizes, x.dtype)))
     if denoise:
         last = jnp.full(x.shape[:1], levels[-1], x.dtype)
-        x = x + wide(last, x) ** 2 * score(x, last)
+        x = x + expand_dims_like(last, x) ** 2 * score(x, last)
     return x if trace is None else (x, traces)
 
 
@@ -143,7 +143,7 @@ def consistent_langevin(
     x, traces = lax.scan(body, x, rows)
     if denoise:
         last = jnp.full(x.shape[:1], after[-1], x.dtype)
-        x = x + wide(last, x) ** 2 * score(x, last)
+        x = x + expand_dims_like(last, x) ** 2 * score(x, last)
     return x if trace is None else (x, traces)
 
 

@@ -9,6 +9,7 @@ once, whether its solver calls it once or three times a step.
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -100,7 +101,6 @@ def _combine(coefficients: Array, values: Sequence[Array]) -> Array:
 
 
 def _at(traces: Any, ends: np.ndarray) -> Any:
-    import jax
 
     return jax.tree.map(lambda x: x[np.flatnonzero(ends)], traces)
 

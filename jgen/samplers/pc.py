@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from jgen.arrays import dot, wide
+from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
 from jgen.samplers.common import Trace, check_finite, noise
 from jgen.sde import SDE, reverse_drift
@@ -22,20 +22,20 @@ Update = Callable[[SDE, Score, Array, Array, Array], tuple[Array, Array]]
 def euler_maruyama(sde: SDE, score: Score, x: Array, t: Array, z: Array) -> tuple[Array, Array]:
     """A step of length 1 / N of the reverse SDE."""
     mean = x - reverse_drift(sde, score, x, t) / sde.steps
-    return mean + wide(sde.diffusion(t) / sde.steps**0.5, x) * z, mean
+    return mean + expand_dims_like(sde.diffusion(t) / sde.steps**0.5, x) * z, mean
 
 
 def euler_ode(sde: SDE, score: Score, x: Array, t: Array, z: Array) -> tuple[Array, Array]:
     """A step of length 1 / N of the probability-flow ODE, by its discretisation; z is not used."""
-    spread = wide(sde.spread(t), x)
-    x = x - (wide(sde.shift(t), x) * x - 0.5 * spread**2 * score(x, t))
+    spread = expand_dims_like(sde.spread(t), x)
+    x = x - (expand_dims_like(sde.shift(t), x) * x - 0.5 * spread**2 * score(x, t))
     return x, x
 
 
 def reverse_diffusion(sde: SDE, score: Score, x: Array, t: Array, z: Array) -> tuple[Array, Array]:
     """The reverse SDE discretised as its forward process is (eq. 46)."""
-    spread = wide(sde.spread(t), x)
-    mean = x - (wide(sde.shift(t), x) * x - spread**2 * score(x, t))
+    spread = expand_dims_like(sde.spread(t), x)
+    mean = x - (expand_dims_like(sde.shift(t), x) * x - spread**2 * score(x, t))
     return mean + spread * z, mean
 
 
@@ -43,8 +43,8 @@ def ancestral(sde: SDE, score: Score, x: Array, t: Array, z: Array) -> tuple[Arr
     """DDPM's step back, and its counterpart for VE (eq. 4, appendix F). Raises UserError for sub-VP, which has none."""
     if sde.ancestral_std is None:
         raise UserError("predictor=ancestral: the sub-VP process has none; take euler_maruyama or reverse_diffusion")
-    mean = (x + wide(sde.spread(t), x) ** 2 * score(x, t)) / (1 + wide(sde.shift(t), x))
-    return mean + wide(sde.ancestral_std(t), x) * z, mean
+    mean = (x + expand_dims_like(sde.spread(t), x) ** 2 * score(x, t)) / (1 + expand_dims_like(sde.shift(t), x))
+    return mean + expand_dims_like(sde.ancestral_std(t), x) * z, mean
 
 
 def langevin(
@@ -68,7 +68,7 @@ def annealed(sde: SDE, score: Score, x: Array, t: Array, z: Array, *, snr: float
 
 
 def _corrected(sde: SDE, x: Array, s: Array, t: Array, z: Array, root: Array) -> tuple[Array, Array]:
-    size = wide(2 * (1 + sde.shift(t)) ** 2 * root**2, x)
+    size = expand_dims_like(2 * (1 + sde.shift(t)) ** 2 * root**2, x)
     mean = x + size * s
     return mean + jnp.sqrt(2 * size) * z, mean
 

@@ -14,9 +14,9 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from jgen.arrays import dot, wide
+from jgen import bits
+from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
-from jgen.metrics import bits
 from jgen.sde import SDE, prior_log_density
 from jgen.types import Array, Score
 
@@ -108,7 +108,7 @@ def _velocity(sde: SDE, score: Callable[..., Array]) -> Callable[..., tuple[Arra
 
     def velocity(angle: Any, y: Array, *told: Array) -> tuple[Array, Array]:
         t = jnp.clip(sde.time(jnp.broadcast_to(jnp.tan(angle).astype(y.dtype), y.shape[:1])), 0.0, 1.0)
-        noise = -wide(sde.std(t), y) * score(wide(jnp.hypot(sde.mean(t), sde.std(t)), y) * y, t, *told)
+        noise = -expand_dims_like(sde.std(t), y) * score(expand_dims_like(jnp.hypot(sde.mean(t), sde.std(t)), y) * y, t, *told)
         return noise / jnp.cos(angle) - jnp.tan(angle) * y, noise / jnp.cos(angle)
 
     return velocity
@@ -144,7 +144,7 @@ def log_likelihood(
 def bits_per_dim(sde: SDE, score: Score, x: Array, probes: Array, **how: Any) -> tuple[Array, Array]:
     """(bits a dimension [B], latents) of 256-level images that were dequantised and mapped to [-1, 1]; how: as above.
 
-    They are `jgen.metrics.bits`' with uniform dequantisation, for every image.
+    They are `jgen.bits`' with uniform dequantisation, for every image.
     """
     value, z = log_likelihood(sde, score, x, probes, **how)
     return bits.bits_per_dim(-value, x.shape[1:], "uniform", scale=2).bits, z

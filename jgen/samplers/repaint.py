@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.samplers.ancestral import Variance, ancestral_step
+from jgen.reverse import Variance
+from jgen.samplers.ancestral import ancestral_step
 from jgen.samplers.common import check_finite, noise, shorten
 from jgen.schedules import Schedule
 from jgen.types import Array, Key, Predict

@@ -12,7 +12,7 @@ import numpy as np
 from jgen.errors import UserError
 from jgen.samplers.common import Trace
 from jgen.samplers.linear import Row, Step, levels, run
-from jgen.types import Array, Denoise
+from jgen.types import Array, Denoise, Key
 
 
 def _weights(places: np.ndarray, h: float) -> np.ndarray:
@@ -28,7 +28,9 @@ def _weights(places: np.ndarray, h: float) -> np.ndarray:
     return np.linalg.solve(np.vander(places, size, increasing=True).T, targets)
 
 
-def unipc(denoise: Denoise, x: Array, sigmas: Any, *, order: int = 2, trace: Trace | None = None) -> Any:
+def unipc(
+    denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, order: int = 2, trace: Trace | None = None
+) -> Any:
     """Images [B, H, W, C] from x = sigmas[0] * noise; one call a step. A last level of 0 is reached by a step of first
     order. Raises UserError for orders but 1, 2 and 3."""
     if order not in (1, 2, 3):

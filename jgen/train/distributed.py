@@ -3,6 +3,8 @@
 import logging
 import os
 
+import jax
+
 from jgen.config import MeshConfig
 from jgen.errors import UserError
 from jgen.files import cache_folder
@@ -18,8 +20,6 @@ def start(mesh: MeshConfig, batch_size: int = 0) -> None:
 
     Call it before anything touches a device. On a CPU a batch that the cores do not divide runs on one device.
     """
-    import jax
-
     # Orbax logs whole tracebacks of what it then raises; what is raised is told in one line instead.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

@@ -10,8 +10,10 @@ from typing import Any
 
 import rich.progress
 from rich.console import Console
+from tensorboardX import SummaryWriter
 
 from jgen.files import replacing
+from jgen.progress import progress_bar
 
 EVERY_SECONDS = 10.0
 """Between lines where there is no terminal to draw a bar on."""
@@ -38,13 +40,6 @@ def _parse(line: str) -> dict[str, Any] | None:
         return None
 
 
-def progress_bar(console: Console, shown: bool, *more: rich.progress.ProgressColumn) -> rich.progress.Progress:
-    """A bar with counts, time left and what `more` shows; drawn on a terminal only."""
-    columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn())
-    end = rich.progress.TimeRemainingColumn()
-    return rich.progress.Progress(*columns, *more, end, console=console, disable=not (shown and console.is_terminal))
-
-
 class Log:
     """Records of a run; only process 0 of several writes. Use as a context manager."""
 
@@ -55,8 +50,6 @@ class Log:
         self.first, self.spoke, self.seconds = step, time.monotonic(), 0.0
         if not active:
             return
-        from tensorboardX import SummaryWriter
-
         rewind(folder / "metrics.jsonl", step)
         self.file = open(folder / "metrics.jsonl", "a", buffering=1)
         self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

@@ -13,17 +13,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jgen import memory
-from jgen.config import DataConfig, check_at_least
+from jgen import memory, pictures
+from jgen.config import DataConfig, ranges
 from jgen.data import Pipeline, Source, open_source
 from jgen.errors import UserError, in_stage
-from jgen.experiment import Picture, Stage, check_sampling, draw
-from jgen.train import pictures
+from jgen.sharding import batch_sharding, check_batch, jit_once, jit_step, replicated, rounded_down, state_shardings
 from jgen.train.checkpoint import Checkpoints
+from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
-from jgen.train.sharding import batch_sharding, check_batch, jit_once, jit_step, replicated, rounded_down, state_shardings
+from jgen.train.stage import Picture, Stage, first_batch, state_shapes
 from jgen.train.step import TrainState, make_step, nonfinite_name, scan_steps
 from jgen.types import Extra, Metrics, Params
 
@@ -57,7 +58,7 @@ class Compiled:
 
 def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None = None) -> Compiled:
     """The stage's jitted initialisation and step, sharded over the mesh. Nothing is compiled until it is called."""
-    shapes = jax.eval_shape(stage.create, jax.random.key(0), earlier)
+    shapes = state_shapes(stage, earlier)
     shardings = state_shardings(mesh, shapes)
     step = make_step(stage.phases, stage.optimizers, stage.ema, accumulate=stage.train.accumulate)
     step = scan_steps(step) if stage.train.scan > 1 else step
@@ -79,9 +80,7 @@ def check(stage: Stage, mesh: Mesh) -> None:
     t = stage.train
     if t.steps < 1:  # which may be another option's of a stage with steps of its own
         raise UserError(f"train.steps={t.steps}: must be at least 1, in stage {stage.name}")
-    check_at_least(1, train__log_every=t.log_every, train__save_every=t.save_every)
-    check_at_least(1, train__scan=t.scan, train__accumulate=t.accumulate, train__max_bad_steps=t.max_bad_steps)
-    check_at_least(0, train__sample_every=t.sample_every, train__keep_best=t.keep_best, train__seed=t.seed)
+    ranges.check(t, "train.")
     with in_stage(stage.name):
         check_batch(stage.data.batch_size, mesh, t.accumulate)
     for name, plain in (("dtype", "float32"), ("remat", False)):
@@ -132,8 +131,6 @@ class Stop:
         """Whether to stop after this step; all processes of a run answer alike."""
         if jax.process_count() == 1:
             return self.asked
-        from jax.experimental import multihost_utils
-
         return bool(multihost_utils.reached_preemption_sync_point(step)) or self.asked
 
 
@@ -160,7 +157,10 @@ def fit(
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep_last, config.keep_best))
         found = checkpoints.restore(compiled.shapes, compiled.shardings)
         key = jax.random.key(config.seed)
-        step, state = found or (0, compiled.create(jax.random.fold_in(key, 2**31), earlier))
+        step, state = found or (
+            0,
+            compiled.create(jax.random.fold_in(key, 2**31), first_batch(stage, pipeline.source), earlier),
+        )
         log = stack.enter_context(Log(folder, step, config.steps, stage.data.batch_size, main))
         if found:
             log.say(f"{folder}: goes on from step {step} of {config.steps}")
@@ -251,7 +251,7 @@ class Watch:
         return ""
 
     def _shapes(self, player: str) -> Any:
-        return jax.eval_shape(self.stage.create, jax.random.key(0)).params[player]
+        return state_shapes(self.stage).params[player]
 
 
 def _held_out_source(stage: Stage, most: int, mesh: Mesh) -> tuple[Source, DataConfig]:

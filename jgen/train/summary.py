@@ -4,14 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from jgen.experiment import Stage, count
 from jgen.nn import winograd
 from jgen.train.loop import check, compile_stage
+from jgen.train.stage import Stage, batch_shapes, count
 
 
 def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None) -> dict[str, float]:
@@ -53,12 +52,3 @@ def flops(stage: Stage, mesh: Mesh) -> float:
     with winograd.off():
         step = compiled.step.lower(compiled.shapes, jax.random.key(0), batch_shapes(stage))
     return (step.cost_analysis() or {}).get("flops", float("nan"))
-
-
-def batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
-    """The batch of a stage as shapes: images, labels where the set has them, and what else the stage reads."""
-    lead = (stage.train.scan, stage.data.batch_size) if stage.train.scan > 1 else (stage.data.batch_size,)
-    shapes = {"image": jax.ShapeDtypeStruct((*lead, *stage.data.shape), jnp.float32)}
-    if stage.data.num_classes:
-        shapes["label"] = jax.ShapeDtypeStruct(lead, jnp.int32)
-    return shapes | {name: jax.ShapeDtypeStruct((*lead, *one.shape), one.dtype) for name, one in stage.told.items()}

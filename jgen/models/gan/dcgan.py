@@ -5,7 +5,7 @@ have none, so that gradient penalties stay per image. Both go by factors of 2 fr
 at: 8 from 4, 28 from 7, 32 from 4. Labels come as weights [B, classes]: one-hot, or anything between.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jgen.errors import UserError
 from jgen.nn.conv import Conv3x3
 from jgen.nn.norm import BatchNorm
 from jgen.nn.resample import downsample, upsample
-from jgen.types import Array
+from jgen.types import Array, DiscriminatorOutput
 
 Kind = Literal["dcgan", "resnet"]
 Conditioning = Literal["none", "concat", "projection", "auxiliary"]
@@ -61,15 +61,8 @@ class Generator(nn.Module):
         return jnp.tanh(Conv3x3(self.channels)(norm(x)))
 
 
-class Verdict(NamedTuple):
-    logits: Array
-    """[B]: how real."""
-    classes: Array | None
-    """[B, classes] of an auxiliary classifier."""
-
-
 class Discriminator(nn.Module):
-    """Images [B, size, size, C] (and labels [B, classes]) -> Verdict.
+    """Images [B, size, size, C] (and labels [B, classes]) -> DiscriminatorOutput.
 
     conditioning: "concat" adds the label as planes to the image (Mirza & Osindero 2014), "projection" its inner product with
     the features to the logit (Miyato & Koyama 2018), "auxiliary" names the class too (Odena et al. 2017).
@@ -81,7 +74,7 @@ class Discriminator(nn.Module):
     conditioning: Conditioning = "none"
 
     @nn.compact
-    def __call__(self, x: Array, label: Array | None = None) -> Verdict:
+    def __call__(self, x: Array, label: Array | None = None) -> DiscriminatorOutput:
         if (label is None) != (self.conditioning == "none"):
             given = "no label" if label is None else "a label"
             raise UserError(f"label: the network has conditioning={self.conditioning} but {given} came")
@@ -104,6 +97,6 @@ class Discriminator(nn.Module):
             assert label is not None
             logits = logits + jnp.sum(nn.Dense(features.shape[-1], use_bias=False, name="embed")(label) * features, -1)
         if self.conditioning != "auxiliary":
-            return Verdict(logits, None)
+            return DiscriminatorOutput(logits)
         assert label is not None
-        return Verdict(logits, nn.Dense(label.shape[-1], name="classes")(features))
+        return DiscriminatorOutput(logits, nn.Dense(label.shape[-1], name="classes")(features))

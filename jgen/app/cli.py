@@ -1,0 +1,199 @@
+"""The command line of every experiment module: train (the default), sample, evaluate.
+
+`jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
+"""
+
+import dataclasses
+import errno
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jgen import memory
+from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
+from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
+from jgen.config.ranges import Seed, fault
+from jgen.errors import UserError, nearest
+from jgen.run_folder import read_config
+
+COMMANDS = ("train", "sample", "evaluate")
+Presets = Mapping[str, Any]
+Build = Callable[[Any], Any]
+
+
+def main(config: type, build: Build, presets: Presets | None = None, args: Args | None = None) -> None:
+    """Runs an experiment from the shell; exits with 2 and one line for bad input.
+
+    config: the frozen dataclass of the experiment, with fields data, train, mesh and sampling. presets: named configs;
+    the first is the default. build: config -> Experiment.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    command = words.pop(0) if words and not words[0].startswith("-") else "train"
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = build.__module__ if build.__module__ != "__main__" or spec is None else spec.name
+    with one_line_errors():
+        if command not in COMMANDS:
+            raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
+        memory.keep()
+        run = {"train": _train, "sample": _sample, "evaluate": _evaluate}[command]
+        run(module, build, presets or {"default": config()}, words)
+
+
+class one_line_errors:
+    """A block whose bad input ends the program with 2 and one line, and Ctrl-C with 130. Use as a context manager."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, UserError):
+            self.stop(str(error))
+        if isinstance(error, KeyboardInterrupt):
+            raise SystemExit(130) from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            self.stop(f"{error.strerror}: what was written before is intact; free some space and run it again")
+
+    @staticmethod
+    def stop(text: str) -> None:
+        print(f"error: {text}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _about(build: Build, module: str) -> str:
+    """What --help says first: the model, its paper, and the commands."""
+    title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
+    return f"{title}\n\nCommands: train (the default), sample, evaluate; python -m {module} COMMAND --help shows their options."
+
+
+def _runs() -> ModuleType:
+    """The commands, which import jax: only asked for once the arguments are understood."""
+    from jgen.app import runs
+
+    return runs
+
+
+def _option(kind: Any, about: str) -> Any:
+    return Annotated[kind, tyro.conf.arg(help=about)]
+
+
+def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
+    run, preset = peek(args, "run"), peek(args, "preset")
+    stored = _stored(run, module) if run else None
+    name = preset or (stored["preset"] if stored else next(iter(presets)))
+    if name not in presets:
+        raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
+    config_class = type(presets[name])
+    default = config_default(_config(config_class, stored) if stored and not preset else presets[name], args)
+    fields = [
+        ("preset", _option(Literal[tuple(presets)], "Named settings to begin from."), name),
+        ("run", _option(str, "Folder of the run; one that exists is resumed."), run or ""),
+        ("dry_run", _option(bool, "Show parameters, FLOPs and memory of a step, then stop."), False),
+        ("accept_changes", _option(bool, "Resume with settings that differ from the run's."), False),
+        *sampler_field(getattr(default, "sampling", None), "sampling."),
+        ("config", Annotated[config_class, tyro.conf.arg(name="")], dataclasses.field(default=default)),
+    ]
+    options: Any = parse(dataclasses.make_dataclass("Train", fields), module, args, _about(build, module))
+    config = options.config
+    check(config)
+    runs = _runs()
+    runs.start(config.mesh, config.data.batch_size)
+    folder = Path(options.run or f"runs/{module.split('.')[-1]}/{name}-{runs.began()}")
+    if stored:
+        config = _resumed(config, stored, folder, options.accept_changes)
+    runs.train(module, name, build, config, folder, options.dry_run)
+
+
+def _resumed(config: Any, stored: dict[str, Any], folder: Path, accept_changes: bool) -> Any:
+    """The config of a run that goes on. Raises UserError for settings that differ from the run's, unless accepted."""
+    before = from_dict(type(config), stored["config"])
+    if config.data.name == before.data.name:
+        data = dataclasses.replace(config.data, shape=before.data.shape, num_classes=before.data.num_classes)
+        config = dataclasses.replace(config, data=data)
+    changed = differences(before, config)
+    if changed and not accept_changes:
+        raise UserError(
+            f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with --accept-changes"
+        )
+    return config
+
+
+def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
+    folder, config = _run(module, presets, args)
+    if getattr(config, "sampling", None) is None:
+        raise UserError(f"{module}: draws no samples")
+    fields = [
+        ("run", _option(str, "Folder of the run; the newest unless given."), str(folder)),
+        ("num", _option(int, "Images; the other pictures have as many as they show."), 64),
+        ("seed", _option(Seed, "Image i depends on (seed, i) alone."), 0),
+        ("batch", _option(int, "Images at a time."), 64),
+        ("out", _option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs."), ""),
+        ("picture", _option(str, "One of the run's other pictures, in place of samples."), ""),
+        *_sampling(config, args),
+        ("mesh", MeshConfig, MeshConfig()),
+    ]
+    options: Any = parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args, _about(build, module))
+    if problem := fault(Seed, options.seed):
+        raise UserError(f"seed={options.seed}: {problem}")
+    check(options.options)
+    check(options.mesh, "mesh.")
+    runs = _runs()
+    runs.start(options.mesh, options.batch)
+    if options.picture:
+        return runs.picture(Path(options.run), options.picture, options.options, options.seed, options.out, options.mesh)
+    runs.sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
+
+
+def _evaluate(module: str, build: Build, presets: Presets, args: Args) -> None:
+    folder, config = _run(module, presets, args)
+    has_samples = getattr(config, "sampling", None) is not None
+    fields = [
+        ("given", Annotated[Evaluation, tyro.conf.arg(name="")], Evaluation(str(folder))),
+        *(_sampling(config, args) if has_samples else []),
+        ("mesh", MeshConfig, MeshConfig()),
+    ]
+    options: Any = parse(dataclasses.make_dataclass("Evaluate", fields), f"{module} evaluate", args, _about(build, module))
+    chosen = getattr(options, "options", None)
+    for each, prefix in ((options.given, ""), (options.mesh, "mesh."), *([(chosen, "")] if has_samples else [])):
+        check(each, prefix)
+    runs = _runs()
+    runs.start(options.mesh, options.given.batch)
+    runs.evaluate(Path(options.given.run), options.given, chosen, options.mesh)
+
+
+def _run(module: str, presets: Presets, args: Args) -> tuple[Path | str, Any]:
+    """The run that the arguments name, or the newest, and its config; for --help alone, the first preset's."""
+    name = peek(args, "run")
+    first = next(iter(presets.values()))
+    if not name and {"-h", "--help"} & set(args):
+        return "", first
+    folder = Path(name) if name else newest_run(Path("runs") / module.split(".")[-1])
+    stored = _stored(folder, module)
+    if stored is None:
+        raise UserError(f"run={folder}: no run there (it has no config.json)")
+    return folder, _config(type(first), stored)
+
+
+def _sampling(config: Any, args: Args) -> list[Any]:
+    """The fields of the experiment's sampling options: the sampler's name, and the options themselves."""
+    options = chosen_sampler(config.sampling, args)
+    field = ("options", Annotated[type(options), tyro.conf.arg(name="")], dataclasses.field(default=options))
+    return [*sampler_field(options), field]
+
+
+def _config(kind: type, stored: dict[str, Any]) -> Any:
+    """A run's config, but for the machines it ran on: this one may be another."""
+    return dataclasses.replace(from_dict(kind, stored["config"]), mesh=MeshConfig())  # pyright: ignore[reportArgumentType]
+
+
+def _stored(folder: str | Path, module: str) -> dict[str, Any] | None:
+    """The config.json of a run of this experiment; None where there is none."""
+    if not (Path(folder) / "config.json").is_file():
+        return None
+    stored = read_config(Path(folder))
+    if stored["module"] != module:
+        raise UserError(f"run={folder}: is a run of {stored['module']}, not of {module}")
+    return stored

@@ -1,0 +1,73 @@
+"""python -m jgen.data list | show NAME | prepare NAME."""
+
+import dataclasses
+from types import ModuleType
+from typing import Annotated, Literal
+
+import tyro
+
+from jgen.app.cli import one_line_errors
+from jgen.config import Count, Natural, check
+
+SHOWN = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """The sets there are: built in, on this machine, and all that TFDS knows."""
+
+    root: str = ""
+    """data_dir of TFDS."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Writes a contact sheet of a set and prints what it holds."""
+
+    name: tyro.conf.Positional[str]
+    """digits, glyphs, fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    out: str = ""
+    """The PNG to write; NAME.png where none is given."""
+    num: Count = SHOWN
+    """Images on the sheet."""
+    resolution: Natural = 0
+    channels: Literal[0, 1, 3] = 0
+    split: str = "train"
+    skip_bad: bool = False
+    root: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Makes the TFDS copy of IDX files or of a folder, or downloads a TFDS set; stock TFDS then opens it."""
+
+    name: tyro.conf.Positional[str]
+    """fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    resolution: Count = 64
+    """Of the images of a folder."""
+    channels: Literal[1, 3] = 3
+    """Of the images of a folder."""
+    skip_bad: bool = False
+    root: str = ""
+    """data_dir of TFDS."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs one command; exits with 2 and one line for bad input."""
+    commands = (
+        Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    )
+    command = tyro.cli(commands, prog="python -m jgen.data", args=args)  # pyright: ignore[reportArgumentType]
+    with one_line_errors():
+        check(command)
+        commands_of = _commands()
+        {List: commands_of.show_list, Show: commands_of.show, Prepare: commands_of.make}[type(command)](command)
+
+
+def _commands() -> ModuleType:
+    """The commands, which import jax and TFDS: only asked for once the arguments are understood."""
+    from jgen.app import sets
+
+    return sets

@@ -1,0 +1,276 @@
+"""What the three commands of an experiment do, once their arguments are understood."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from jgen import pictures
+from jgen.app.load import Run, load
+from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
+from jgen.config.migrate import FORMAT
+from jgen.data import Pipeline, Source, open_source
+from jgen.errors import UserError
+from jgen.files import replacing, versions
+from jgen.metrics import extract, record, scores
+from jgen.metrics.record import Record
+from jgen.recipes.common import resolved
+from jgen.sharding import make_mesh, rounded_down, rounded_up
+from jgen.train import distributed
+from jgen.train.checkpoint import check_fits, steps_in
+from jgen.train.draw import draw, drawn
+from jgen.train.loop import Fitted, check, fit, stage_picture
+from jgen.train.report import report
+from jgen.train.stage import Experiment, Stage, state_shapes
+from jgen.train.summary import dry_run as show_cost
+
+Build = Callable[[Any], Experiment]
+
+start = distributed.start
+"""Called before any device is touched."""
+
+
+def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry_run: bool) -> None:
+    """Trains every stage in turn, resuming where the run was left, then says where everything is."""
+    config = resolved(config)
+    experiment, mesh = build(config), make_mesh(config.mesh)
+    for stage in experiment.stages:
+        check(stage, mesh)
+    if dry_run:
+        for stage in experiment.stages:
+            show_cost(stage, mesh)
+        return
+    main = jax.process_index() == 0
+    again = f"python -m {module} train --run {folder}"
+    stages, earlier = _begin(experiment, config, mesh)
+    if earlier is not None:  # before anything is written, since what does not fit is refused
+        state_shapes(stages[0], earlier)
+    _check_folder(experiment, stages, folder)
+    if main:
+        write_config(folder, module, preset, config)
+    for stage in stages:
+        place = experiment.folder(folder, stage)
+        if main:
+            print(f"{module} {preset}: training {stage.name} in {place} on {mesh.size} {jax.default_backend()} device(s)")
+        fitted = fit(stage, place, mesh, earlier)
+        if main:
+            _report(module, preset, config, stage, place, folder, fitted, again)
+        if not fitted.finished:
+            if main:
+                print(f"stopped at step {fitted.step} of {stage.train.steps}, saved; go on with:\n  {again}")
+            return
+        earlier = (fitted.state.averaged, fitted.state.extra)
+    if main:
+        last = experiment.folder(folder, experiment.stages[-1])
+        if experiment.stages[-1].sample:
+            print(f"samples: {last / 'samples.png'}")
+        print(f"report:  {last / 'report.html'}\nnext:")
+        for command in _commands(module, folder, experiment.stages[-1]):
+            print(f"  {command}")
+
+
+def began() -> str:
+    """The time of day for the name of a run's folder; that of process 0 on all of several."""
+    now = int(time.time())
+    if jax.process_count() > 1:
+        now = int(multihost_utils.broadcast_one_to_all(np.int32(now)))
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+
+
+def write_config(folder: Path, module: str, preset: str, config: Any) -> None:
+    """config.json of a run: what `load` and a resumed run read."""
+    found = versions("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    content = {"format": FORMAT, "module": module, "preset": preset, "config": to_dict(config), "versions": found}
+    with replacing(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
+
+
+def _check_folder(experiment: Experiment, stages: Sequence[Stage], folder: Path) -> None:
+    """Raises UserError where what stages have trained in a folder is not what these settings would have made of it."""
+    unfinished = ""
+    for stage in stages:
+        place = experiment.folder(folder, stage) / "checkpoints"
+        if steps := steps_in(place):
+            check_fits(place, state_shapes(stage))
+        if steps and unfinished:
+            raise UserError(f"run={folder}: {stage.name} was begun from {unfinished}; start another run for more of them")
+        if steps and steps[-1] < stage.train.steps:
+            unfinished = f"{stage.name} as it was after {steps[-1]} of what are now {stage.train.steps} steps"
+
+
+def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage], Any]:
+    """The stages to run, and what the first begins from: nothing, or the result of the run in train.begin_from."""
+    stages = list(experiment.stages)
+    source = getattr(getattr(config, "train", None), "begin_from", "")
+    if not source:
+        return stages, None
+    folder, stage = _stage_folder(Path(source))
+    earlier = load(folder, mesh, stage=stage)
+    names = [stage.name for stage in stages]
+    if earlier.stage.name not in names:
+        raise UserError(f"train.begin_from={source}: its stage {earlier.stage.name} is none of {', '.join(names)}")
+    place = min(names.index(earlier.stage.name) + 1, len(stages) - 1)
+    if stages[place].name == earlier.stage.name:  # trained on: nothing of it begins anew
+        stages[place] = dataclasses.replace(stages[place], begin=None)
+    return stages[place:], (earlier.params, earlier.extra)
+
+
+def _stage_folder(path: Path) -> tuple[Path, str]:
+    """(folder of a run, "") or, where the path is that of one of its stages, (folder of the run, name of the stage)."""
+    inside = not (path / "config.json").is_file() and (path.parent / "config.json").is_file()
+    return (path.parent, path.name) if inside else (path, "")
+
+
+def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
+    draws = [
+        f"python -m {module} sample --run {folder} --num 64 --seed 1",
+        f"python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000",
+    ]
+    return [
+        *(draws if stage.sample else []),
+        f"python -m {module} evaluate --run {folder}",
+        f"python -m {module} train --run {folder}      # resumes, should it be interrupted",
+        f"python -m {module} --help",
+    ]
+
+
+def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, folder: Path, fitted: Fitted, again: str) -> None:
+    facts = {
+        "stage": stage.name,
+        "step": f"{fitted.step} of {stage.train.steps}",
+        "speed": f"{1e3 * fitted.seconds_a_step:.1f} ms a step of {stage.data.batch_size} images",
+        "devices": f"{jax.device_count()} {jax.default_backend()}, {jax.process_count()} process(es)",
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    report(place, f"{module} {preset}", to_dict(config), facts, [again, *_commands(module, folder, stage)])
+
+
+def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str, mesh: MeshConfig | None = None) -> None:
+    """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
+    if num < 1 or batch < 1:
+        raise UserError(f"num={num}, batch={batch}: must be at least 1")
+    path = Path(out) if out else folder / f"samples-seed{seed}.png"
+    _check_out(path)
+    run = load(folder, make_mesh(mesh))
+    began = time.monotonic()
+    images = draw(run.stage, run.params, run.extra, run.mesh, num=num, seed=seed, options=options, batch=batch)
+    seconds = time.monotonic() - began
+    write_images(images, path)
+    print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
+
+
+def picture(folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None = None) -> None:
+    """Writes one of the run's other pictures, such as reconstructions or a mixing grid, as a grid, arrays or PNGs."""
+    path = Path(out) if out else folder / f"{name}-seed{seed}.png"
+    _check_out(path)
+    run = load(folder, make_mesh(mesh), options)
+    known = {**run.stage.pictures, **run.stage.on_request}
+    if name not in known:
+        there = ", ".join(known) or "none"
+        raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
+    images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
+    write_images(images, path)
+    print(f"{name} from step {run.step}: {path}")
+
+
+def _check_out(path: Path) -> None:
+    if path.suffix not in ("", ".png", ".npz"):
+        raise UserError(f"out={path}: must be a .png, a .npz, or a folder")
+
+
+def write_images(images: np.ndarray, path: Path) -> None:
+    """A .png grid, an .npz of uint8 under "images", or a folder with one PNG an image."""
+    _check_out(path)
+    if path.suffix == ".png":
+        return pictures.save(pictures.grid(images), path)
+    if path.suffix == ".npz":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return np.savez_compressed(path, images=pictures.to_bytes(images))
+    path.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(pictures.to_bytes(images)):
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path / f"{i:06d}.png")
+    return None
+
+
+def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | None = None) -> None:
+    """Measures a run and prints a table; writes the records, each with what it took to get there."""
+    ranges.check(given)
+    metrics = scores.parse(given.metrics) if given.metrics else ()
+    if not metrics and (given.against or given.extractor or given.reference_num):
+        raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")
+    run = load(folder, make_mesh(mesh), options)
+    data = dataclasses.replace(run.stage.data, split=given.split or ("train" if metrics else "test"), limit=0, flip=False)
+    if data.name.startswith("folder:") and data.split != "train":
+        print(f"{data.name}: a folder has no held-out split; these are the images it was trained on")
+        data = dataclasses.replace(data, split="train")
+    source = open_source(data, run.stage.train.seed)
+    if tuple(source.shape) != tuple(run.stage.data.shape):
+        raise UserError(f"data: {data.name} is {source.shape} now, the run was trained on {run.stage.data.shape}")
+    if metrics:
+        records, name = _scores(run, given, data, source, metrics, options), f"scores-{'-'.join(metrics)}"
+    else:
+        records, name = _own(run, given, data, source, options), "evaluate"
+    if jax.process_index():
+        return
+    p = records[0].protocol
+    title = f"{records[0].subject.get('images') or f'{folder}, step {run.step}'}: {p['num']} images, seed {given.seed}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for row in records:
+        table.add_row(row.metric, f"{row.value:.5f}")
+    Console(soft_wrap=True).print(table)
+    facts = json.dumps([p, records[0].subject], sort_keys=True, default=str)
+    tag = hashlib.sha256(facts.encode()).hexdigest()[:8]  # another protocol or subject is another file
+    path = Path(given.out) if given.out else folder / f"{name}-{p['num']}-seed{given.seed}-{tag}.json"
+    record.write(records, path)
+    print(f"written: {path}")
+
+
+def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options: Any) -> list[Record]:
+    """The experiment's own evaluation on held-out images."""
+    if run.stage.evaluate is None:
+        raise UserError(f"run={run.folder}: {run.stage.name} has no evaluation of its own; name --metrics")
+    num = min(given.num or 256, len(source))
+    size = rounded_down(min(given.batch, num), run.mesh)
+    pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), given.seed, run.mesh)
+    count = max(num // size, 1)
+    extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
+    values = run.stage.evaluate(run.params, extra, jax.random.key(given.seed), pipeline.batches(), count)
+    held_out = scores.make_reference(source, data)
+    how = {"num": count * size, "seed": given.seed, **held_out.facts()}
+    subject = _subject(run, options)
+    return [Record(name, float(value), how, subject) for name, value in values.items()]
+
+
+def _scores(
+    run: Run, given: Evaluation, data: DataConfig, source: Source, metrics: Sequence[str], options: Any
+) -> list[Record]:
+    """Samples, or the images of a folder, against a reference set."""
+    extractor = extract.open_extractor(given.extractor, data.name)
+    if given.against:
+        return scores.of_images(
+            Path(given.against), source, data, extractor, run.mesh, metrics,
+            num=given.num, reference_num=given.reference_num, batch=given.batch,
+        )  # fmt: skip
+    num = given.num or 1000
+    size = rounded_up(min(given.batch, num), run.mesh)
+    reference = scores.make_reference(source, data, given.reference_num)
+    subject = _subject(run, options, seed=given.seed)
+    batches = drawn(run.stage, run.params, run.extra, run.mesh, num=num, seed=given.seed, options=options, batch=size)
+    return scores.measure(batches, num, reference, extractor, run.mesh, metrics, subject, size)
+
+
+def _subject(run: Run, options: Any, **more: Any) -> dict[str, Any]:
+    sampling = to_dict(options) if options else {}
+    return {"run": str(run.folder), "stage": run.stage.name, "step": run.step, "sampling": sampling, **more}

@@ -1,0 +1,54 @@
+"""What the commands of `python -m jgen.data` do."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jgen import pictures
+from jgen.app.data_command import List, Prepare, Show
+from jgen.config import DataConfig
+from jgen.data import open_source
+from jgen.data.idx import fashion_mnist_folder
+from jgen.data.tfds_sets import data_dir, known_sets, prepare, prepared_sets
+
+
+def show_list(command: List) -> None:
+    table = Table(title="sets", title_justify="left")
+    for column in ("name", "what", "ready"):
+        table.add_column(column)
+    table.add_row("digits", "1,797 handwritten digits, 8x8 grey (default)", "yes, comes with scikit-learn")
+    table.add_row("glyphs", "characters in any font, colour, place: endless, 8 to 256 pixels", "yes, made as needed")
+    ready = fashion_mnist_folder()
+    table.add_row("fashion_mnist", "70,000 clothes, 28x28 grey", "yes" if ready else "apt-get install dataset-fashion-mnist")
+    table.add_row("idx:FOLDER", "IDX files named as MNIST's", "")
+    table.add_row("folder:FOLDER", "PNG, JPEG and WebP files, a class a subfolder", "")
+    for name in prepared_sets(command.root):
+        table.add_row(name, "prepared TFDS set", f"yes, in {data_dir(command.root)}")
+    table.add_row("any TFDS name", f"{len(known_sets()):,} sets, such as cifar10, celeb_a, imagenet2012", "prepare NAME")
+    Console().print(table)
+
+
+def show(command: Show) -> None:
+    config = DataConfig(
+        command.name, resolution=command.resolution, channels=command.channels, split=command.split,
+        skip_bad=command.skip_bad, root=command.root,
+    )  # fmt: skip
+    source = open_source(config)
+    examples = [source[i] for i in range(min(command.num, len(source)))]
+    path = Path(command.out or f"{command.name.split(':')[-1].strip('/').replace('/', '-')}.png")
+    pictures.save(pictures.grid(np.stack([e["image"] for e in examples])), path)
+    size = "endless" if source.endless else f"{len(source):,} images"
+    print(f"{command.name} {command.split}: {size} of {'x'.join(map(str, source.shape))}, {len(source.classes)} classes")
+    if source.classes:
+        names = source.classes[:20]
+        print(f"classes: {', '.join(names)}{' ...' if len(source.classes) > 20 else ''}")
+    for key, value in examples[0].items():
+        print(f"  {key}: {np.asarray(value).dtype} {np.shape(value)}")
+    print(f"contact sheet: {path}")
+
+
+def make(command: Prepare) -> None:
+    folder = prepare(command.name, command.root, command.resolution, command.channels, command.skip_bad)
+    print(f"prepared: {folder}\nopen it as: tfds.data_source({folder.parent.name!r}, data_dir={str(folder.parent.parent)!r})")

@@ -1,0 +1,52 @@
+"""A classifier of images: the feature network of jgen's own scores or, of noisy images, one that guides."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, ShareBelowOne
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The classifier's network, and how its training images are changed."""
+
+    network: Literal["cnn", "adm"] = "cnn"
+    """A small residual network, or ADM's classifier of noisy images."""
+    channels: tuple[Count, ...] = (32, 64)
+    """Width of each level; each but the first halves the resolution."""
+    stride: Count = 1
+    """Of cnn's first convolution: 2 for images of 28 pixels and more."""
+    depth: Count = 2
+    """Of adm: residual blocks a level."""
+    attention: tuple[Count, ...] = (2,)
+    """Of adm: levels with attention, as downsampling factors."""
+    dropout: ShareBelowOne = 0.1
+    """Of the features, before the last layer."""
+    shift: Natural = 0
+    """Move each image by up to so many pixels, at random."""
+    smoothing: ShareBelowOne = 0.0
+    """Share of the label spread over all classes."""
+    noisy: bool = False
+    """Classify noisy images, given their times: for guidance."""
+    weight_decay: NonNegative = 0.02
+    """Of AdamW."""
+
+
+@dataclass(frozen=True)
+class OwnClassifierConfig:
+    """The noisy classifier that a guided model trains as its second stage."""
+
+    classifier_steps: Count = 400
+    """Updates of the noisy classifier."""
+    classifier_network: Literal["cnn", "adm"] = "cnn"
+    """A small residual network, or ADM's, the descending half of its U-Net."""
+    classifier_channels: tuple[Count, ...] = (32, 64)
+    """Width of each level of the classifier."""
+    classifier_stride: Count = 1
+    """Of cnn's first convolution."""
+    classifier_depth: Count = 2
+    """Of adm: residual blocks a level, with attention where the model has it."""
+    classifier_learning_rate: Positive = 3e-3
+    """Of the classifier's AdamW at its peak; a cosine takes it to zero."""
+    classifier_weight_decay: NonNegative = 0.02
+    """Of the classifier's AdamW."""

@@ -1,0 +1,42 @@
+"""The data of a run."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from jgen.config.ranges import Count, Natural
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The set of images, and how it is read."""
+
+    name: str = "digits"
+    """digits, glyphs, fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    batch_size: Count = 128
+    """Images a step, over all devices and hosts."""
+    resolution: Natural = 0
+    """Height and width in pixels; 0 keeps the set's own (folders and glyphs: 64)."""
+    channels: Literal[0, 1, 3] = 0
+    """1 grey, 3 colour; 0 keeps the set's own."""
+    split: str = "train"
+    """train or test; a TFDS set may have more."""
+    limit: Natural = 0
+    """Use only the first so many images; 0 uses all."""
+    flip: bool = False
+    """Mirror each image left to right with probability 1/2."""
+    dequantize: bool = False
+    """Add uniform noise of one grey level, so that a density on the 8-bit values is proper."""
+    captions: Literal["bytes", "minilm"] = "bytes"
+    """How captions are encoded, where the set has them: as bytes, or as features of a language model."""
+    skip_bad: bool = False
+    """Skip and count the files that can't be read, rather than stop at the first."""
+    workers: Natural = 0
+    """Processes that decode a large set; 0 decodes in threads."""
+    root: str = ""
+    """Where the files are: a folder of IDX files for fashion_mnist, the data_dir of TFDS."""
+    shape: Annotated[tuple[int, ...], tyro.conf.Suppress] = ()
+    """Height, width, channels: filled in when a run starts, and kept with it."""
+    num_classes: Annotated[int, tyro.conf.Suppress] = 0
+    """Filled in when a run starts; 0 where the set has no labels."""

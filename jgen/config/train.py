@@ -1,0 +1,104 @@
+"""How long a run trains, on which devices, what it writes; and what an evaluation measures."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, Range, Seed, Share, ShareBelowOne
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop: its length, precision, and what it writes."""
+
+    steps: Count = 1000
+    """Updates in all."""
+    seed: Seed = 0
+    """Initial weights, the order of the data, and all noise depend on this alone."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; the parameters stay float32."""
+    accumulate: Count = 1
+    """Split each batch into so many parts and average their gradients: less memory."""
+    remat: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    scan: Count = 1
+    """Steps in one dispatch (a lax.scan): less overhead for small networks."""
+    log_every: Count = 1
+    """Steps between records in metrics.jsonl and TensorBoard."""
+    save_every: Count = 500
+    """Steps between checkpoints; the last step is always saved."""
+    sample_every: Natural = 500
+    """Steps between sample grids; 0 for the last one only."""
+    keep_last: Count = 2
+    """Newest checkpoints to keep."""
+    keep_best: Natural = 1
+    """Best checkpoints to keep besides, by the held-out loss."""
+    max_bad_steps: Count = 10
+    """Stop after so many steps in a row with a loss or gradient that is not finite."""
+    begin_from: str = ""
+    """A run folder whose result this run begins from: later stages go on from its last one, a single stage is tuned. Or the
+    folder of one of its stages, to go on from there."""
+
+
+def paper_steps(steps: int) -> TrainConfig:
+    """Training as long as a paper's, with a record every hundred steps."""
+    return TrainConfig(steps=steps, log_every=100, save_every=10_000, sample_every=10_000)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The devices and processes of a run."""
+
+    devices: Natural = 0
+    """Devices to use; 0 for all (on a CPU: one a core)."""
+    fsdp: Count = 1
+    """Shard parameters and optimizer state over groups of so many devices; 1 is plain data parallel."""
+    distributed: bool = False
+    """Several processes, found from the cluster's environment (Slurm, Open MPI, TPU pods, Kubernetes)."""
+    coordinator: str = ""
+    """Several processes by hand: HOST:PORT of process 0, the same on all."""
+    num_processes: Natural = 0
+    """How many processes there are; goes with --mesh.coordinator."""
+    process_id: Annotated[int, Range(-1)] = -1
+    """Which of them this one is, from 0."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, its learning rate, and the moving average of the weights."""
+
+    learning_rate: Positive = 2e-3
+    """Of Adam, reached by a linear warm-up."""
+    warmup: Natural = 100
+    """Steps of the warm-up."""
+    final_learning_rate: Share = 0.05
+    """Share of the learning rate that a cosine falls to by the last step; 1 keeps it constant, as most papers do."""
+    clip: NonNegative = 1.0
+    """Greatest norm of the gradient of all weights, scaled down where above; 0 leaves it as it is."""
+    ema: ShareBelowOne = 0.995
+    """Decay of the weights' moving average, reached as (1 + step) / (10 + step) grows."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure of a run."""
+
+    run: str = ""
+    """Folder of the run; the newest where none is given."""
+    metrics: str = ""
+    """Any of fd,kid,is,pr,dc: samples against a reference set. Without it, the experiment's own evaluation."""
+    num: Natural = 0
+    """Samples; or held-out images, without metrics. 0: 1,000, or all of --against; without metrics 256."""
+    seed: Seed = 0
+    """Of all noise."""
+    split: str = ""
+    """Of the run's set: train is the reference of metrics, test is held out, unless given."""
+    reference_num: Natural = 0
+    """Images of the reference; 0 for all (10,000 of an endless set)."""
+    extractor: str = ""
+    """Feature network: the one jgen ships for the run's set unless given, or inception:FILE, vgg16:FILE, cnn:FILE, ..."""
+    against: str = ""
+    """Score this folder of images, or .npz of uint8 images, in place of the run's samples."""
+    batch: Count = 64
+    """Images at a time."""
+    out: str = ""
+    """The JSON to write; in the run's folder where none is given."""

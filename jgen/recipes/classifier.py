@@ -1,0 +1,151 @@
+"""Classifiers of images, clean or noisy: network, objective, evaluation, and their stage of training."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgen.config import ChainConfig, DataConfig, OptimizerConfig, TrainConfig
+from jgen.config.classifier import ClassifierConfig
+from jgen.errors import UserError
+from jgen.models.cnn import CNN
+from jgen.models.unet import Classifier
+from jgen.nn.norm import groups_of
+from jgen.objectives import diffusion
+from jgen.recipes.common import clipped, mean_over
+from jgen.schedules import Schedule, named
+from jgen.train import Phase
+from jgen.train.rates import ramped, warmup_cosine
+from jgen.train.stage import Evaluate, Stage
+from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, PyTree
+
+Logits = Callable[..., Array]
+"""(weights, x [B, H, W, C], t [B] or None, train=, rngs=) -> [B, classes]."""
+
+
+def network(config: ClassifierConfig, data: DataConfig) -> CNN | Classifier:
+    """The network. Raises UserError for ADM's without noise, or of widths that it can't have."""
+    if not config.channels:
+        raise UserError("channels: must have a width for each level")
+    if config.network == "cnn":
+        return CNN(data.num_classes, config.channels, config.stride, config.noisy, config.dropout)
+    if not config.noisy:
+        raise UserError("network=adm: ADM's classifier takes the noise level of its images; say --noisy")
+    width = config.channels[0]
+    if width % groups_of(width) or any(each % width for each in config.channels):
+        raise UserError(
+            f"channels={config.channels}: of adm, all must be multiples of the first, and that one of {groups_of(width)}"
+        )
+    return Classifier(
+        channels=width,
+        out_channels=data.num_classes,
+        num_res_blocks=config.depth,
+        channel_mult=tuple(each / width for each in config.channels),
+        attention_resolutions=config.attention,
+        head_channels=64 if width % 64 == 0 else width,
+        scale_shift_norm=True,
+        resblock_updown=True,
+        dropout=config.dropout,
+        groups=groups_of(width),
+    )
+
+
+def logits_of(config: ClassifierConfig, data: DataConfig) -> Logits:
+    """The network's logits as a function of its weights."""
+    net = network(config, data)
+
+    def logits(params: PyTree, x: Array, t: Array | None = None, train: bool = False, **rngs: Any) -> Array:
+        found: Any = net.apply({"params": params}, x, t, train=train, **rngs)
+        return found[1] if config.network == "cnn" else found
+
+    return logits
+
+
+def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
+    """AdamW, its rate warmed up and then falling along a cosine."""
+    rate = warmup_cosine(config.learning_rate, steps, config.warmup, config.final_learning_rate)
+    return clipped(optax.adamw(rate, weight_decay=weight_decay), config.clip)
+
+
+def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
+    """Accuracy and cross-entropy on held-out images; of a noisy classifier, at times 0, 1/4, 1/2 and 3/4 of the chain."""
+    times = [None] if chain is None else [len(chain) * i // 4 for i in range(4)]
+
+    def measure(params: Params, key: Key, batch: Batch) -> Array:
+        rows = []
+        for time in times:
+            x, t = batch["image"], None
+            if time is not None and chain is not None:
+                t = jnp.full((len(x),), time)
+                x = diffusion.q_sample(chain, x, t, jax.random.normal(jax.random.fold_in(key, time), x.shape))
+            logits = classify(params["net"], x, t)
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+            rows.append([jnp.mean(jnp.argmax(logits, -1) == batch["label"]), jnp.mean(loss)])
+        return jnp.array(rows)
+
+    mean = mean_over(measure)
+
+    def evaluate(params: Params, extra: Extra, key: Key, batches: Iterator[Batch], count: int) -> dict[str, Array]:
+        names = [f" at t={time}" if time is not None else "" for time in times]
+        rows = zip(names, mean(params, key, batches, count))
+        return {f"{kind}{name}": v for name, row in rows for kind, v in zip(("accuracy", "cross_entropy"), row)}
+
+    return evaluate
+
+
+def _moved(key: Key, x: Array, reach: int) -> Array:
+    """Images [B, H, W, C], each moved by up to `reach` pixels; border pixels are repeated."""
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    corners = jax.random.randint(key, (len(x), 2), 0, 2 * reach + 1)
+    return jax.vmap(lambda p, c: jax.lax.dynamic_slice(p, (c[0], c[1], 0), x.shape[1:]))(padded, corners)
+
+
+def objective(
+    config: ClassifierConfig, classify: Logits, chain: Schedule | None, classes: int, player: str, train: bool
+) -> LossFn:
+    """Cross-entropy of images, moved a little in training, or of noisy ones with their times along a chain."""
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
+        move_key, time_key, noise_key, dropout_key = jax.random.split(key, 4)
+        x, t = batch["image"], None
+        if train and config.shift:
+            x = _moved(move_key, x, config.shift)
+        if chain is not None:
+            t = jax.random.randint(time_key, (len(x),), 0, len(chain))
+            x = diffusion.q_sample(chain, x, t, jax.random.normal(noise_key, x.shape))
+        logits = classify(params[player], x, t, train, rngs={"dropout": dropout_key})
+        target = jax.nn.one_hot(batch["label"], classes)
+        if train:
+            target = optax.smooth_labels(target, config.smoothing)
+        value = jnp.mean(optax.softmax_cross_entropy(logits, target))
+        return value, (extra, {"accuracy": jnp.mean(jnp.argmax(logits, -1) == batch["label"])})
+
+    return loss
+
+
+def stage(
+    config: ClassifierConfig, chain: ChainConfig, optimizer_config: OptimizerConfig, data: DataConfig, train: TrainConfig,
+    player: str = "net",
+) -> Stage:  # fmt: skip
+    """The training of a classifier. Raises UserError for a set without labels."""
+    if not data.num_classes:
+        raise UserError(f"data.name={data.name}: has no labels to learn")
+    net, classify = network(config, data), logits_of(config, data)
+    noise = named(chain.schedule, chain.diffusion_steps) if config.noisy else None
+
+    def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
+        return {player: net.init(key, jnp.zeros((1, *data.shape)), jnp.zeros((1,)))["params"]}, {}
+
+    return Stage(
+        name="classifier",
+        data=data,
+        train=train,
+        init=init,
+        phases=[Phase(player, objective(config, classify, noise, data.num_classes, player, train=True))],
+        optimizers={player: optimizer(optimizer_config, config.weight_decay, train.steps)},
+        ema={player: ramped(optimizer_config.ema)},
+        validate=objective(config, classify, noise, data.num_classes, player, train=False),
+        evaluate=evaluation(classify, noise),
+    )

@@ -1,0 +1,1 @@
+"""Diffusion models: of a discrete chain, in continuous coordinates, of latents, and in cascades."""

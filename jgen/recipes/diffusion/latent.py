@@ -1,0 +1,193 @@
+"""The second stage of latent diffusion: the diffusion of an autoencoder's latents."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jgen import samplers
+from jgen.config import ChainConfig, DataConfig, OptimizerConfig, TrainConfig, UNetConfig
+from jgen.config.autoencoder import FirstStageConfig
+from jgen.config.chain import PredictionName
+from jgen.config.latent import LatentSampling, PriorConfig
+from jgen.data import open_source
+from jgen.errors import UserError
+from jgen.models.autoencoder import AutoencoderKL, VQModel
+from jgen.objectives import diffusion, vlb
+from jgen.objectives import first_stage as bottleneck
+from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning, by_caption, by_label
+from jgen.recipes.common import adam, both, mean_loss
+from jgen.recipes.diffusion.editing import edit_levels, edits
+from jgen.recipes.diffusion.guidance import Request
+from jgen.recipes.diffusion.model import DiffusionModel, chain_model, noise_chain
+from jgen.recipes.diffusion.prior_network import captions, prior_network
+from jgen.recipes.diffusion.sampling import draw, guided_denoiser
+from jgen.recipes.diffusion.stage import network_fn
+from jgen.recipes.evaluation.agreement import agreement
+from jgen.recipes.evaluation.observer import has_classifier
+from jgen.train import Phase
+from jgen.train.rates import ramped
+from jgen.train.stage import Picture, Stage
+from jgen.types import Array, Batch, Condition, Denoise, Extra, Key, LossFn, Metrics, Params
+
+
+class LatentPrior:
+    """The diffusion of an autoencoder's latents: its objective, its samples, and its stage of training."""
+
+    def __init__(
+        self, config: PriorConfig, network: UNetConfig, chain: ChainConfig, data: DataConfig, train: TrainConfig,
+        first: FirstStageConfig, net: AutoencoderKL | VQModel,
+    ):  # fmt: skip
+        self.config, self.data, self.train, self.codes, self.net = config, data, train, first.first == "vq", net
+        self.chain = noise_chain(chain)
+        self.prediction: PredictionName = chain.prediction
+        self.text = config.condition == "text"
+        self.network = prior_network(config, network, data, train, first.latent_channels)
+        self.examples = captions(data, train.seed) if self.text else None
+        self.conditioning = self._conditioning()
+        self.classes = data.num_classes if config.condition == "class" else 0
+        self.model: DiffusionModel = chain_model(
+            net.grid(*data.shape[:2]), network_fn(self.network.apply, "prior"), self.chain, self.prediction,
+            conditioning=self.conditioning, classes=self.classes, pixels=False,
+            variance="learned_range" if config.learn_variance else "small",
+        )  # fmt: skip
+
+    def _conditioning(self) -> Conditioning:
+        if self.config.condition == "none":
+            return UNCONDITIONAL
+        return by_caption(self.config.drop_label) if self.text else by_label(self.data.num_classes, self.config.drop_label)
+
+    def encode(self, params: Params, x: Array, key: Key | None = None) -> Array:
+        """Latents of images, before they are scaled; without a key the means of them."""
+        found: Any = self.net.apply({"params": params["net"]}, x, method="encode")
+        if self.codes:
+            return found
+        return found[0] if key is None else bottleneck.latents(found[0], found[1], jax.random.normal(key, found[0].shape))
+
+    def decode(self, params: Params, extra: Extra, z: Array) -> Array:
+        """Images of scaled latents."""
+        method = "decode_nearest" if self.codes else "decode"
+        images: Array = self.net.apply({"params": params["net"]}, z / extra["scale"], method=method)  # pyright: ignore
+        return jnp.clip(images, -1, 1)
+
+    def objective(self, train: bool) -> LossFn:
+        """The simple loss of scaled latents, or the hybrid one where the variance is learned."""
+        kind = vlb.hybrid if self.config.learn_variance else diffusion.simple
+        how: dict[str, Any] = dict(player="prior", train=train, conditioning=self.conditioning)
+        own = kind(self.network.apply, self.chain, self.prediction, **how)
+
+        def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
+            latents = extra["scale"] * self.encode(params, batch["image"], jax.random.fold_in(key, 7))
+            return own(params, extra, key, {**batch, "image": jax.lax.stop_gradient(latents)})
+
+        return loss
+
+    def request(self, keys: Key, options: LatentSampling) -> Request:
+        """The caption or class of every image. Raises UserError for options that the model has no use for."""
+        guide = options.guide
+        for name in ("threshold", "classifier", "classifier_scale"):
+            if value := getattr(guide, name):
+                raise UserError(f"{name}={value}: is for pixels, and these are latents")
+        if self.text:
+            if options.label != -1:
+                raise UserError(f"label={options.label}: this model takes captions; say --prompt")
+            known = jnp.asarray(captions(self.data, self.train.seed, options.prompt))
+            which = jax.vmap(lambda k: jax.random.randint(jax.random.fold_in(k, 1 << 30), (), 0, len(known)))(keys)
+            return Request(Condition(caption=known[which]))
+        if options.prompt:
+            raise UserError(f"prompt={options.prompt}: this model has no captions; train one with --condition text")
+        if guide.guidance != 1 and not self.classes:
+            raise UserError(f"guidance={guide.guidance}: this model has no condition; train one with --condition class or text")
+        return Request(Condition(label=samplers.class_labels(keys, options.label, self.classes)))
+
+    def draw(self, params: Params, extra: Extra, keys: Key, request: Request, options: LatentSampling) -> Array:
+        """Images, decoded from latents that are drawn."""
+        return self.decode(params, extra, draw(self.model, params, keys, request, options))
+
+    def sample(self, params: Params, extra: Extra, keys: Key, options: LatentSampling) -> Array:
+        """The stage's sampler. Raises UserError for options that can't be."""
+        return self.draw(params, extra, keys, self.request(keys, options), options)
+
+    def edits(self, options: LatentSampling) -> dict[str, Picture]:
+        """Held-out images, edited by way of their latents."""
+
+        def request(batch: Batch, keys: Key) -> Request:
+            asked = self.request(keys, options)
+            if self.text:
+                return asked if options.prompt else Request(Condition(caption=batch["caption"]))
+            return Request(Condition(label=batch["label"])) if self.classes and options.label < 0 else asked
+
+        def denoiser_of(params: Params, extra: Extra, request: Request) -> Denoise:
+            return guided_denoiser(self.model, params, request, options)
+
+        def encode(params: Params, extra: Extra, images: Array) -> Array:
+            return extra["scale"] * self.encode(params, images)
+
+        return edits(options, denoiser_of, lambda s: edit_levels(self.model, s), request, encode, self.decode)
+
+    def scale(self, params: Params) -> Array:
+        """The factor that gives the latents of the first 256 images unit deviation."""
+        source = open_source(self.data, self.train.seed)
+        images = np.stack([source[i]["image"] for i in range(min(len(source), 256))]) / np.float32(127.5) - 1
+        return bottleneck.scale_factor(self.encode(params, jnp.asarray(images), jax.random.key(0)))
+
+
+def prior_stage(prior: LatentPrior, first: Stage, optimizer: OptimizerConfig, options: LatentSampling) -> Stage:
+    """The stage that trains the prior beside the autoencoder of the stage before."""
+    config, data = prior.config, prior.data
+
+    def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
+        params, extra = first.init(key, batch)
+        caption = None if prior.examples is None else jnp.asarray(prior.examples[:1])
+        made = prior.network.init(jax.random.fold_in(key, 1), jnp.zeros((1, *prior.model.shape)), caption)
+        return {**params, "prior": made}, {**extra, "scale": jnp.asarray(config.scale or 1.0, jnp.float32)}
+
+    def begin(params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
+        """The autoencoder as it was trained, a fresh prior, and the scale of the latents. UserError for other sizes."""
+        if jax.tree.map(jnp.shape, params["net"]) != jax.tree.map(jnp.shape, fresh["net"]):
+            kind = "vq" if prior.codes else "kl"
+            raise UserError(
+                f"first={kind}, latents of {prior.model.shape}: not the autoencoder that the prior begins from; "
+                "give it that one's settings"
+            )
+        if not config.scale:
+            fresh_extra = {**fresh_extra, "scale": prior.scale(params)}
+        return {**fresh, **{k: v for k, v in params.items() if k != "prior"}}, fresh_extra
+
+    validate = prior.objective(train=False)
+    evaluate = mean_loss(validate)
+    if config.condition != "none" and has_classifier(data.name):
+        evaluate = both(evaluate, agreement(data, "caption" if prior.text else "label", _of_held_out(prior, options)))
+    return Stage(
+        name="diffusion",
+        data=data,
+        train=replace(prior.train, steps=config.prior_steps),
+        init=init,
+        phases=[Phase("prior", prior.objective(train=True))],
+        optimizers={"prior": adam(optimizer, config.prior_steps)},
+        ema={"prior": ramped(optimizer.ema)},
+        sample=prior.sample,
+        on_request=prior.edits(options),
+        options=options,
+        validate=validate,
+        evaluate=evaluate,
+        example_inputs={} if prior.examples is None else {"caption": prior.examples[0]},
+        begin=begin,
+    )
+
+
+def _of_held_out(prior: LatentPrior, options: LatentSampling) -> Callable[[Params, Extra, Key, Array], Array]:
+    """(params, extra, keys, held-out classes or captions) -> images of them. UserError where the options ask for others."""
+
+    def images(params: Params, extra: Extra, keys: Key, shown: Array) -> Array:
+        for name, value, default in (("label", options.label, -1), ("prompt", options.prompt, "")):
+            if value != default:
+                raise UserError(f"{name}={value}: the evaluation asks for what held-out images show; only sample takes one")
+        prior.request(keys, options)  # which checks them
+        condition = Condition(caption=shown) if prior.text else Condition(label=shown)
+        return prior.draw(params, extra, keys, Request(condition), options)
+
+    return images

@@ -1,0 +1,1 @@
+"""Evaluations by the classifiers that ship with jgen: modes, entanglement, agreement with a condition, guidance."""

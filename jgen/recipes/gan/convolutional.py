@@ -1,0 +1,140 @@
+"""Convolutional GANs (DCGAN, WGAN-GP's ResNets) of any adversarial loss, penalty and conditioning."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgen import samplers
+from jgen.arrays import shard_like
+from jgen.config import DataConfig, LabelSampling, TrainConfig
+from jgen.config.gan import ConvGANConfig
+from jgen.data import classes_of
+from jgen.errors import UserError
+from jgen.models.gan.dcgan import Discriminator, Generator
+from jgen.objectives import augmentation, diffaug, gan, gan_penalties
+from jgen.objectives.adversarial import GAN, Logits, Regularizer, discriminator_loss, generator_loss
+from jgen.recipes.evaluation.modes import modes
+from jgen.recipes.gan.images import square
+from jgen.recipes.gan.sampling import sampler
+from jgen.train import Phase
+from jgen.train.rates import ramped
+from jgen.train.stage import Stage
+from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Extra, Key, Params, PyTree
+
+PENALTY_WEIGHTS = {"clip": 0.01, "gp": 10.0, "dragan": 10.0, "r1": 1.0, "r1_r2": 1.0}
+"""The papers'."""
+
+
+def with_weight(config: ConvGANConfig) -> ConvGANConfig:
+    """The config with the papers' weight where none is given. Raises UserError for a critic that nothing keeps Lipschitz."""
+    if config.loss == "wasserstein" and config.penalty == "none":
+        raise UserError("penalty=none: a Wasserstein critic must be kept Lipschitz; take gp or clip")
+    if config.penalty == "none":
+        return config
+    return replace(config, penalty_weight=config.penalty_weight or PENALTY_WEIGHTS[config.penalty])
+
+
+def conv_gan(config: ConvGANConfig, data: DataConfig) -> GAN:
+    """The players of a config; labels reach both as one-hot vectors, and G's batch statistics are extra["g"]."""
+    classes = classes_of(data, config.conditioning != "none")
+    g = Generator(square(data), data.shape[-1], config.width, config.network)
+    d = Discriminator(config.width, config.network, config.conditioning)
+
+    def one_hot(condition: Condition) -> Array | None:
+        return None if condition.label is None else jax.nn.one_hot(condition.label, classes)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
+        keys, label = jax.random.split(key), jax.nn.one_hot(jnp.zeros(1, jnp.int32), classes) if classes else None
+        made = g.init(keys[0], jnp.zeros((1, config.z_dim)), label)
+        critic = d.init(keys[1], jnp.zeros((1, *data.shape)), label)["params"]
+        return {"g": made["params"], "d": critic}, {"g": made["batch_stats"]}
+
+    def latents(keys: Key, condition: Condition) -> Array:
+        return samplers.noise(keys, (config.z_dim,))
+
+    def train_latents(key: Key, images: Array, rows: int) -> Array:
+        return shard_like(jax.random.normal(key, (rows, config.z_dim)), images)
+
+    def generate(params: Params, extra: Extra, z: PyTree, condition: Condition, /, *, train: bool) -> tuple[Array, Extra]:
+        variables = {"params": params["g"], "batch_stats": extra["g"]}
+        images, state = g.apply(variables, z, one_hot(condition), train=train, mutable=["batch_stats"])
+        return images, {"g": state["batch_stats"]}
+
+    def discriminate(
+        params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
+    ) -> tuple[DiscriminatorOutput, Extra]:
+        found: DiscriminatorOutput = d.apply({"params": params["d"]}, images, one_hot(condition))  # pyright: ignore
+        return found, {}
+
+    return GAN(init, latents, train_latents, generate, discriminate, classes=classes)
+
+
+def gradient_penalty(config: ConvGANConfig) -> Regularizer:
+    """The penalty of D's gradient, with its weight."""
+
+    def value(logits: Logits, key: Key, real: Array, fake: Array) -> Array | float:
+        mix_key, noise_key = jax.random.split(key)
+        alphas = jax.random.uniform(mix_key, real.shape[:1])
+        if config.penalty == "gp":
+            return config.penalty_weight * gan_penalties.gradient_penalty(logits, real, fake, alphas)
+        if config.penalty == "dragan":
+            noise = jax.random.uniform(noise_key, real.shape)
+            return config.penalty_weight * gan_penalties.dragan(logits, real, alphas, noise)
+        if config.penalty in ("r1", "r1_r2"):
+            of_real = gan_penalties.r1(logits, real, config.penalty_weight)
+            return of_real + (gan_penalties.r2(logits, fake, config.penalty_weight) if config.penalty == "r1_r2" else 0.0)
+        return 0.0
+
+    return value
+
+
+def consistency(weight: float) -> Regularizer:
+    """How much D's logits change as images are moved and flipped, with its weight."""
+
+    def value(logits: Logits, key: Key, real: Array, fake: Array) -> Array | float:
+        if not weight:
+            return 0.0
+        real_key, fake_key = jax.random.split(key)
+        moved_real, moved_fake = diffaug.consistency(real_key, real), diffaug.consistency(fake_key, fake)
+        return gan_penalties.bcr(logits(real), logits(moved_real), logits(fake), logits(moved_fake), weight, weight)
+
+    return value
+
+
+def optimizers(config: ConvGANConfig) -> dict[str, optax.GradientTransformation]:
+    """Adam for both players; D's weights are clipped after each step where that is the penalty."""
+
+    def clipped(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
+        new = gan_penalties.clip_weights(optax.apply_updates(params, updates), config.penalty_weight)
+        return jax.tree.map(jnp.subtract, new, params), state
+
+    adam = optax.adam(config.learning_rate, config.beta_1, config.beta_2)
+    clip = optax.GradientTransformation(lambda params: optax.EmptyState(), clipped)  # pyright: ignore[reportArgumentType]
+    return {"d": optax.chain(adam, clip) if config.penalty == "clip" else adam, "g": adam}
+
+
+def gan_stage(config: ConvGANConfig, data: DataConfig, train: TrainConfig, options: LabelSampling) -> Stage:
+    """The training of both players: D in every step, G in every critic_steps-th."""
+    config = with_weight(config)
+    form = conv_gan(config, data)
+    adversarial = gan.relativistic_paired if config.loss == "relativistic" else getattr(gan, config.loss)
+    augment = augmentation.named(config.augment)
+    regularizers = gradient_penalty(config), consistency(config.consistency)
+    sample = sampler(form)
+    return Stage(
+        name="gan",
+        data=data,
+        train=train,
+        init=form.init,
+        phases=[
+            Phase("d", discriminator_loss(form, adversarial, augment, regularizers)),
+            Phase("g", generator_loss(form, adversarial, augment), every=config.critic_steps),
+        ],
+        optimizers=optimizers(config),
+        ema={"g": ramped(config.ema)},
+        sample=sample,
+        options=options,
+        evaluate=modes(data, sample, options),
+    )

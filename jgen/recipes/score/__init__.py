@@ -1,0 +1,1 @@
+"""Score models: of many noise levels (NCSN), and along an SDE."""

@@ -1,0 +1,91 @@
+"""Images of a stage: drawn batch by batch, each by its own key, and checked."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jgen.config import check
+from jgen.errors import UserError
+from jgen.samplers import image_keys
+from jgen.samplers.common import explain
+from jgen.sharding import batch_sharding, replicated, rounded_up
+from jgen.train.stage import Stage, first_batch_shapes
+from jgen.types import Array, Batch, Extra, Key, Params, Sample
+
+
+def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, **how: Any) -> np.ndarray:
+    """`num` images [num, H, W, C] float32; image i depends on (seed, i) alone. how: seed, options, batch as of `drawn`."""
+    images = np.concatenate([np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, **how)])[:num]
+    if (bad := np.asarray(~np.isfinite(images).all((1, 2, 3)))).any():
+        raise UserError(
+            f"{stage.name}: {bad.sum()} of {num} images are not finite{_cause(stage, params, extra, mesh, bad, **how)}"
+        )
+    return images
+
+
+def _cause(
+    stage: Stage, params: Params, extra: Extra, mesh: Mesh, bad: np.ndarray, *, seed: int = 0, options: Any = None, **_: Any
+) -> str:
+    """Where the sampler of the first bad image went wrong, as far as it checks itself."""
+    assert stage.sample is not None
+    keys, chosen = image_keys(seed, 1, int(np.argmax(bad))), stage.options if options is None else options
+    sample, on_host = stage.sample, jax.device_get((params, stage.extra_for(extra, chosen, mesh)))
+    found = explain(lambda params, extra, keys: sample(params, extra, keys, chosen), *on_host, keys)
+    return f": {found}" if found else ""
+
+
+def drawn(
+    stage: Stage,
+    params: Params,
+    extra: Extra,
+    mesh: Mesh,
+    *,
+    num: int,
+    seed: int = 0,
+    options: Any = None,
+    batch: int = 64,
+) -> Iterator[Array]:
+    """The images of `draw` as they are made, on the devices, `batch` at a time.
+
+    Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once.
+    """
+    for name, value in (("num", num), ("batch", batch)):
+        if value < 1:
+            raise UserError(f"{name}={value}: must be at least 1")
+    if stage.sample is None:
+        raise UserError(f"{stage.name}: has no sampler")
+    size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
+    if chosen is not None:
+        check(chosen)
+    sampler, whole = _compiled(stage.sample, mesh, chosen, size), stage.extra_for(extra, chosen, mesh)
+    return (sampler(params, whole, seed, start) for start in range(0, num, size))
+
+
+@functools.lru_cache(16)
+def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int) -> Callable[..., Array]:
+    """The jitted sampler of `size` images; weights are arguments, so they are no constants of the program."""
+
+    def run(params: Params, extra: Extra, seed: Array, start: Array) -> Array:
+        # Keys are made inside, so that several processes each hold just their own.
+        keys = jax.lax.with_sharding_constraint(image_keys(seed, size, start), batch_sharding(mesh))
+        return sample(params, extra, keys, options)
+
+    return jax.jit(run, out_shardings=replicated(mesh))
+
+
+def check_sampling(stage: Stage, options: Any) -> None:
+    """Raises UserError for options of sampling that can't work, without sampling."""
+    if options is not None:
+        check(options)
+    if (sample := stage.sample) is not None:
+
+        def once(key: Key, batch: Batch) -> Array:
+            params, extra = stage.init(key, batch)
+            return sample(params, {**extra, **external}, image_keys(0, 1), options)
+
+        external = stage.extra_for({}, options)
+        jax.eval_shape(once, jax.random.key(0), first_batch_shapes(stage))
