@@ -32,7 +32,7 @@ from jgen.config import (
     TrainConfig,
     paper_steps,
 )
-from jgen.config.cascade import CascadeConfig, CascadeNetwork, CascadeSampling, StageConfig, filled
+from jgen.config.cascade import CascadeConfig, CascadeNetwork, CascadeSampling, StageConfig
 from jgen.config.samplers import DDPM
 
 if TYPE_CHECKING:
@@ -89,16 +89,12 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
-    from jgen.recipes.diffusion.cascade import Cascade, cascade_stage, check_sizes
-    from jgen.recipes.diffusion.cascade_stages import resolve_stages
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
+    from jgen.recipes.diffusion.cascade import cascade_stages
 
     c = resolved(config)
-    check_sizes(c.cascade.sizes, c.data)
-    own = filled(c.stages, len(c.cascade.sizes))
-    cascade = Cascade(resolve_stages(c.cascade, c.network, c.chain, c.data, c.train, own), c.labels, c.data)
-    return Experiment([cascade_stage(cascade, i, c.optimizer, c.sampling) for i in range(len(c.cascade.sizes))])
+    trained = (c.data, c.train, c.optimizer, c.sampling)
+    return Experiment(cascade_stages(c.cascade, c.stages, c.network, c.chain, c.labels, *trained))
 
 
 if __name__ == "__main__":

@@ -49,8 +49,7 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes import classifier
-    from jgen.recipes.common import resolved
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
 
     c = resolved(config)
     return Experiment([classifier.stage(c.network, c.chain, c.optimizer, c.data, c.train)])

@@ -74,9 +74,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.diffusion import chain
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
     recipe = chain.chain_recipe(c.network, c.chain, c.labels, c.data, c.train, c.learn_variance)

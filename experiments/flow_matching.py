@@ -63,9 +63,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.diffusion.continuous import flow_stage
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
     return Experiment([flow_stage(c.network, c.logit_normal, c.labels, c.data, c.train, c.optimizer, c.sampling)])

@@ -58,9 +58,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.gan.convolutional import gan_stage
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
     return Experiment([gan_stage(c.gan, c.data, c.train, c.sampling)])

@@ -15,7 +15,7 @@ w = 0.1, which is --guidance 1.1. Target of fashion_mnist: a held-out classifier
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import (
@@ -89,19 +89,13 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.errors import UserError
-    from jgen.recipes.common import resolved
-    from jgen.recipes.diffusion.chain import chain_recipe
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.diffusion.guided import guided_stages
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
-    if not c.labels.conditional:
-        raise UserError("conditional=False: this experiment guides a model of classes; see experiments.ddpm")
-    recipe = chain_recipe(c.network, c.chain, c.labels, c.data, c.train, c.learn_variance)
     trained = (c.data, c.train, c.optimizer, c.sampling, c.sampling.bound)
-    how: dict[str, Any] = dict(min_snr=c.min_snr, learn_variance=c.learn_variance)
-    return Experiment(guided_stages(recipe, c.own, c.network, c.chain, *trained, **how))
+    how = dict(min_snr=c.min_snr, learn_variance=c.learn_variance)
+    return Experiment(guided_stages(c.own, c.network, c.chain, c.labels, *trained, **how))
 
 
 if __name__ == "__main__":

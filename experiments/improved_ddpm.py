@@ -81,9 +81,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.diffusion.chain import improved_stage
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
     own = (c.sampling, c.sampling.bound, c.objective == "vlb")

@@ -84,16 +84,11 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.autoencoders.first_stage import autoencoder_stage, first_stage
-    from jgen.recipes.common import resolved
-    from jgen.recipes.diffusion.latent import LatentPrior, prior_stage
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
+    from jgen.recipes.diffusion.latent import latent_stages
 
     c = resolved(config)
-    net = first_stage(c.first, c.data)
-    autoencoder = autoencoder_stage(c.first, net, c.data, c.train)
-    prior = LatentPrior(c.prior, c.network, c.chain, c.data, c.train, c.first, net)
-    return Experiment([autoencoder, prior_stage(prior, autoencoder, c.optimizer, c.sampling)])
+    return Experiment(latent_stages(c.first, c.prior, c.network, c.chain, c.data, c.train, c.optimizer, c.sampling))
 
 
 if __name__ == "__main__":

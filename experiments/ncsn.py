@@ -50,9 +50,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.score.ncsn import ncsn_stage
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
     return Experiment([ncsn_stage(c.network, c.data, c.train, c.optimizer, c.sampling)])

@@ -54,8 +54,7 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.autoregressive import pixelcnn
-    from jgen.recipes.common import resolved
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
 
     config = resolved(config)
     return Experiment([pixelcnn.stage(config.network, config.optimizer, config.data, config.train, config.sampling)])

@@ -48,12 +48,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
-    from jgen.recipes.gan.growth import growing_stages
-    from jgen.recipes.gan.networks import progan_networks
-    from jgen.recipes.gan.stage import StyleRecipe
-    from jgen.recipes.gan.updates import critic_updates
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
+    from jgen.recipes.gan import StyleRecipe, critic_updates, growing_stages, progan_networks
 
     c = resolved(config)
     networks, updates = progan_networks(c.gan, c.data), critic_updates(c.critic, c.gan.learning_rate)

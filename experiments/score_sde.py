@@ -59,9 +59,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
+    from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.score.sde import sde_stage
-    from jgen.train.stage import Experiment
 
     c = resolved(config)
     return Experiment([sde_stage(c.sde, c.network, c.labels, c.data, c.train, c.optimizer, c.sampling)])

@@ -65,12 +65,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
-    from jgen.recipes.gan.growth import growing_stages
-    from jgen.recipes.gan.networks import stylegan1_networks
-    from jgen.recipes.gan.stage import StyleRecipe
-    from jgen.recipes.gan.updates import style_updates
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
+    from jgen.recipes.gan import StyleRecipe, growing_stages, style_updates, stylegan1_networks
 
     c = resolved(config)
     networks, updates = stylegan1_networks(c.gan, c.style, c.data), style_updates(c.style, c.gan.learning_rate)

@@ -60,11 +60,8 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.recipes.common import resolved
-    from jgen.recipes.gan.networks import stylegan2_networks
-    from jgen.recipes.gan.stage import StyleRecipe, style_stage
-    from jgen.recipes.gan.updates import style_updates
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
+    from jgen.recipes.gan import StyleRecipe, style_stage, style_updates, stylegan2_networks
 
     c = resolved(config)
     networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data)

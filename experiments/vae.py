@@ -58,8 +58,7 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.autoencoders import vae
-    from jgen.recipes.common import resolved
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
 
     config = resolved(config)
     stage = vae.stage(config.network, config.loss, config.optimizer, config.data, config.train, config.sampling)

@@ -51,8 +51,7 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.autoencoders import vqvae
-    from jgen.recipes.common import resolved
-    from jgen.train.stage import Experiment
+    from jgen.recipes.common import Experiment, resolved
 
     config = resolved(config)
     return Experiment(vqvae.stages(config.network, config.prior, config.data, config.train, config.sampling))

@@ -169,7 +169,7 @@ def test_shipped_extractors_classify_held_out_images(name, least):
 def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
     """evaluate --metrics equals sample --out FOLDER and evaluate --against FOLDER; and compare takes both."""
     from experiments import ddpm
-    from jgen.metrics.__main__ import main as command
+    from jgen.app.metrics_command import main as command
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JGEN_CACHE", str(tmp_path / "cache"))
@@ -187,6 +187,7 @@ def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
         assert row[1] == pytest.approx(row[2], rel=1e-4)
     facts = json.loads((tmp_path / "a.json").read_text())["records"][0]
     assert facts["subject"]["step"] == 2
+    assert facts["subject"]["sampling"]["sampler"] == "ddim"
     assert facts["subject"]["sampling"]["steps"] == 4
     assert len(facts["protocol"]["reference_sha256"]) == 64
     command(["compare", "a.json", "b.json"])
@@ -211,7 +212,8 @@ def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeyp
     import tyro
 
     from experiments import classifier
-    from jgen.metrics.__main__ import main as command
+    from jgen.app.metrics_command import main as command
+    from jgen.recipes.classifier import network
 
     monkeypatch.chdir(tmp_path)
     config = tyro.cli(classifier.Config, args=[*tiny.FLAGS["classifier"], "--train.steps", "2"])
@@ -220,7 +222,7 @@ def test_a_classifier_is_exported_and_scores_with_its_own_name(tmp_path, monkeyp
     run, extractor = jgen.load("run"), extract.cnn_extractor(tmp_path / "digits_cnn.npz")
     x = images(5)
     features, logits = extractor.apply(extractor.variables, x.astype(np.float32))
-    net = classifier.network(run.config)
+    net = network(run.config.network, run.config.data)
     want = net.apply({"params": run.params["net"]}, jnp.asarray(x / np.float32(127.5) - 1))
     np.testing.assert_allclose(logits, want[1], atol=2e-3)  # float16 weights
     np.testing.assert_allclose(features, want[0], atol=2e-3)

@@ -71,12 +71,12 @@ def steps(given: Steps) -> None:
 
 def export(given: Export) -> None:
     run = load(given.run)
-    config, data = run.config, run.stage.data
-    if run.stage.name != "classifier" or getattr(config, "noisy", True):
+    data, network = run.stage.data, run.config.network
+    if run.stage.name != "classifier" or getattr(network, "noisy", True):
         raise UserError(f"run={given.run}: must be a run of experiments.classifier, on clean images")
     name = f"{data.name.replace(':', '_').replace('/', '_')}_cnn"
     meta = {
-        "name": name, "classes": data.num_classes, "channels": list(config.channels), "stride": config.stride,
+        "name": name, "classes": data.num_classes, "channels": list(network.channels), "stride": network.stride,
         "shape": list(data.shape), "step": run.step,
     }  # fmt: skip
     out = Path(given.out or f"{name}.npz")

@@ -272,5 +272,7 @@ def _scores(
 
 
 def _subject(run: Run, options: Any, **more: Any) -> dict[str, Any]:
-    sampling = to_dict(options) if options else {}
+    sampling = {leaf.name: leaf.value for leaf in ranges.leaves(options)} if options else {}
+    if hasattr(options, "solver"):
+        sampling = {"sampler": options.solver.sampler, **sampling}
     return {"run": str(run.folder), "stage": run.stage.name, "step": run.step, "sampling": sampling, **more}

@@ -10,10 +10,14 @@ import optax
 from jgen.config import OptimizerConfig, check
 from jgen.data import resolve
 from jgen.train.rates import warmup_cosine
-from jgen.train.stage import Evaluate
+from jgen.train.stage import Evaluate, Experiment
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params
 
 T = TypeVar("T")
+
+__all__ = [
+    "Experiment", "adam", "adam_rate", "both", "clipped", "mean_loss", "mean_metrics", "mean_over", "resolved",
+]  # fmt: skip
 
 
 def resolved(config: T) -> T:

@@ -8,12 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from jgen import samplers
-from jgen.config import DataConfig, LabelConfig, OptimizerConfig
-from jgen.config.cascade import CascadeSampling
+from jgen.config import ChainConfig, DataConfig, LabelConfig, OptimizerConfig, TrainConfig
+from jgen.config.cascade import CascadeConfig, CascadeNetwork, CascadeSampling, StageConfig, filled
 from jgen.errors import UserError, in_stage
 from jgen.objectives import diffusion, vlb
 from jgen.recipes.common import adam, mean_loss
-from jgen.recipes.diffusion.cascade_stages import CascadeStage, check_overridden, check_sampling, stage_network, stage_sampling
+from jgen.recipes.diffusion.cascade_stages import (
+    CascadeStage,
+    check_overridden,
+    check_sampling,
+    resolve_stages,
+    stage_network,
+    stage_sampling,
+)
 from jgen.recipes.diffusion.editing import edit_levels, inpaint, mask_of, picture_rows, redraw, repeat_inputs, smaller_mask
 from jgen.recipes.diffusion.guidance import Request, guiding_classifier, requested_labels
 from jgen.recipes.diffusion.low_res import augmented, shrink, with_level
@@ -228,3 +235,14 @@ def cascade_stage(cascade: Cascade, i: int, optimizer: OptimizerConfig, options:
         evaluate=mean_loss(validate),
         begin=lambda params, extra, fresh, fresh_extra: ({**fresh, **params}, fresh_extra),
     )
+
+
+def cascade_stages(
+    config: CascadeConfig, own: Sequence[StageConfig], network: CascadeNetwork, chain: ChainConfig, labels: LabelConfig,
+    data: DataConfig, train: TrainConfig, optimizer: OptimizerConfig, options: CascadeSampling,
+) -> list[Stage]:  # fmt: skip
+    """A stage for every size; own: the settings that a stage has otherwise than the whole."""
+    check_sizes(config.sizes, data)
+    resolved = resolve_stages(config, network, chain, data, train, filled(own, len(config.sizes)))
+    cascade = Cascade(resolved, labels, data)
+    return [cascade_stage(cascade, i, optimizer, options) for i in range(len(config.sizes))]

@@ -2,10 +2,21 @@
 
 from dataclasses import replace
 
-from jgen.config import Bound, ChainConfig, DataConfig, DiffusionSampling, Guidance, OptimizerConfig, TrainConfig, UNetConfig
+from jgen.config import (
+    Bound,
+    ChainConfig,
+    DataConfig,
+    DiffusionSampling,
+    Guidance,
+    LabelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    UNetConfig,
+)
 from jgen.config.classifier import ClassifierConfig, OwnClassifierConfig
+from jgen.errors import UserError
 from jgen.recipes import classifier
-from jgen.recipes.diffusion.chain import ChainRecipe, ddpm_stage
+from jgen.recipes.diffusion.chain import ChainRecipe, chain_recipe, ddpm_stage
 from jgen.recipes.diffusion.evaluation import with_bound
 from jgen.recipes.diffusion.noisy_classifier import NoisyClassifier, noisy_classifier
 from jgen.recipes.diffusion.sampling import log_prob_of, sampler
@@ -35,11 +46,17 @@ def classifier_config(own: OwnClassifierConfig, network: UNetConfig) -> Classifi
 
 
 def guided_stages(
-    recipe: ChainRecipe, own: OwnClassifierConfig, network: UNetConfig, chain: ChainConfig, data: DataConfig,
+    own: OwnClassifierConfig, network: UNetConfig, chain: ChainConfig, labels: LabelConfig, data: DataConfig,
     train: TrainConfig, optimizer: OptimizerConfig, sampling: DiffusionSampling, bound: Bound, *,
     min_snr: float, learn_variance: bool,
 ) -> list[Stage]:  # fmt: skip
-    """The model, then the classifier beside it. Samples of both are guided by the model itself, the classifier, or both."""
+    """The model, then the classifier beside it. Samples of both are guided by the model itself, the classifier, or both.
+
+    Raises UserError for a model without classes.
+    """
+    if not labels.conditional:
+        raise UserError("conditional=False: this experiment guides a model of classes; see experiments.ddpm")
+    recipe = chain_recipe(network, chain, labels, data, train, learn_variance)
     settings = classifier_config(own, network)
     noisy = noisy_classifier(settings, chain, data)
     log_prob = log_prob_of(recipe.model, lambda params: (noisy, params.get("classifier")))

@@ -19,6 +19,7 @@ from jgen.models.autoencoder import AutoencoderKL, VQModel
 from jgen.objectives import diffusion, vlb
 from jgen.objectives import first_stage as bottleneck
 from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning, by_caption, by_label
+from jgen.recipes.autoencoders.first_stage import autoencoder_stage, first_stage
 from jgen.recipes.common import adam, both, mean_loss
 from jgen.recipes.diffusion.editing import edit_levels, edits
 from jgen.recipes.diffusion.guidance import Request
@@ -191,3 +192,16 @@ def _of_held_out(prior: LatentPrior, options: LatentSampling) -> Callable[[Param
         return prior.draw(params, extra, keys, Request(condition), options)
 
     return images
+
+
+def latent_stages(
+    first: FirstStageConfig, prior: PriorConfig, network: UNetConfig, chain: ChainConfig, data: DataConfig, train: TrainConfig,
+    optimizer: OptimizerConfig, options: LatentSampling,
+) -> list[Stage]:  # fmt: skip
+    """The autoencoder, then the diffusion of its latents."""
+    net = first_stage(first, data)
+    autoencoder = autoencoder_stage(first, net, data, train)
+    return [
+        autoencoder,
+        prior_stage(LatentPrior(prior, network, chain, data, train, first, net), autoencoder, optimizer, options),
+    ]
