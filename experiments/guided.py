@@ -94,8 +94,9 @@ def build(config: Config) -> "Experiment":
 
     c = resolved(config)
     trained = (c.data, c.train, c.optimizer, c.sampling, c.sampling.bound)
-    how = dict(min_snr=c.min_snr, learn_variance=c.learn_variance)
-    return Experiment(guided_stages(c.own, c.network, c.chain, c.labels, *trained, **how))
+    return Experiment(
+        guided_stages(c.own, c.network, c.chain, c.labels, *trained, min_snr=c.min_snr, learn_variance=c.learn_variance)
+    )
 
 
 if __name__ == "__main__":
