@@ -17,7 +17,7 @@ def test_the_import_lines_of_the_readme_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.run("-m", "experiments.ddpm", "--run", "runs/ddpm/readme", *tiny.FLAGS["ddpm"], cwd=tmp_path)
     block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "jgen.load" in b)
-    assert len([line for line in block.splitlines() if line]) < 10
+    assert len([line for line in block.splitlines() if line]) < 12
     names = {}
     exec(block.replace("digits-…", "readme").replace("timesteps=50", "timesteps=5"), names)
     assert names["images"].shape == (16, 8, 8, 1)
