@@ -12,7 +12,6 @@ import pytest
 from jgen.app.load import load
 from jgen.app.runs import _begin, train
 from jgen.config import changed, differences, from_dict, to_dict
-from jgen.config.migrate import migrated
 from jgen.data import Pipeline, open_source
 from jgen.sharding import make_mesh
 from jgen.train import Phase
@@ -257,25 +256,29 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_of_before_a_setting_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", [1, 2])
+def test_a_run_of_before_a_setting_goes_on(tmp_path, monkeypatch, form):
     """A config.json without a field that came later stands for the field's default; options of sampling are checked."""
     monkeypatch.chdir(tmp_path)
     run = ["--run", "one", *tiny.FLAGS["ddpm"], "--train.steps", "2"]
     tiny.run("-m", "experiments.ddpm", *run, cwd=tmp_path)
     path = tmp_path / "one" / "config.json"
     stored = json.loads(path.read_text())
-    del stored["config"]["learn_variance"]
-    assert (
-        migrated({"module": "experiments.ddpm", "config": {"evaluation_steps": 0}})["config"]
-        .keys()
-        .isdisjoint(
-            {"evaluation_steps"}  # once a field of improved_ddpm's
-        )
-    )
+    config = stored["config"]
+    del config["learn_variance"], config["network"]["dropout"], config["sampling"]["solver"]["eta"]
+    if form == 1:  # all options in one group, and one that was once a field of improved_ddpm's
+        del stored["format"]
+        flat = [config.pop(group) for group in ("network", "labels", "chain", "optimizer")]
+        sampling = config["sampling"]
+        groups = [sampling.pop(group) for group in ("solver", "guide", "edit", "bound")]
+        config["sampling"] = {k: v for group in (sampling, *groups) for k, v in group.items() if k != "bound_variance"}
+        config.update({k: v for group in flat for k, v in group.items()}, evaluation_steps=0)
     path.write_text(json.dumps(stored))
     tiny.run("-m", "experiments.ddpm", "train", "--run", "one", cwd=tmp_path)
     for command in (["sample", "--picture", "edited"], ["evaluate"]):
-        done = tiny.run(
-            "-m", "experiments.ddpm", *command, "--run", "one", "--sampler", "ddpm", "--eta", "0.5", cwd=tmp_path, check=False
-        )
-        assert (done.returncode, "--eta" in done.stderr) == (2, True)  # which is ddim's
+        for how, message in (
+            (["--sampler", "ddpm", "--eta", "0.5"], "Unrecognized options: --eta"),  # which only ddim takes
+            (["--sampler", "ddim", "--eta", "1.5"], "eta=1.5: must be from 0 to 1"),
+        ):
+            done = tiny.run("-m", "experiments.ddpm", *command, "--run", "one", *how, cwd=tmp_path, check=False)
+            assert (done.returncode, message in done.stderr) == (2, True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 import jgen
 from jgen.app.runs import evaluate, train, write_images
-from jgen.config import DataConfig, Evaluation
+from jgen.config import DataConfig, Evaluation, changed
 from jgen.convert import feature_nets
 from jgen.data import ArraySource, open_source, resolve
 from jgen.data.source import BUILT_IN
@@ -177,8 +177,8 @@ def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
 
     run = jgen.load("run")
 
-    def scored(**given):
-        return evaluate(run.folder, Evaluation(**given), run.stage.options)
+    def scored(options=run.stage.options, **given):
+        return evaluate(run.folder, Evaluation(**given), options)
 
     scored(metrics="fd,kid", num=20, batch=8, out="a.json")
     write_images(run.sample(20), tmp_path / "pictures")
@@ -190,6 +190,9 @@ def test_a_run_and_the_folder_of_its_samples_score_alike(tmp_path, monkeypatch):
     assert facts["subject"]["sampling"]["sampler"] == "ddim"
     assert facts["subject"]["sampling"]["steps"] == 4
     assert len(facts["protocol"]["reference_sha256"]) == 64
+    scored(changed(run.stage.options, {"steps": 2}), metrics="fd,kid", num=20, batch=8, out="fewer.json")
+    command(["steps", "a.json", "fewer.json"])
+    assert (tmp_path / "by_steps.png").read_bytes().startswith(b"\x89PNG")
     command(["compare", "a.json", "b.json"])
     command(["pairs", "pictures", "pictures", "--metrics", "psnr"])
     scored(metrics="fd", against="pictures", num=10, out="c.json")
