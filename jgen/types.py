@@ -28,7 +28,7 @@ Metrics = Mapping[str, Array]
 
 
 class Condition(flax.struct.PyTreeNode):
-    """All that a network may be told besides the image and the noise level; every field is [B, ...], or None."""
+    """All that a network may take besides the image and the noise level; every field is [B, ...], or None."""
 
     label: Array | None = None
     """int32 [B]."""

@@ -3,13 +3,14 @@
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
 
+import contextlib
 import dataclasses
 import errno
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
@@ -43,24 +44,24 @@ def main(config: type, build: Build, presets: Presets | None = None, args: Args 
         run(module, build, presets or {"default": config()}, words)
 
 
-class one_line_errors:
-    """A block whose bad input ends the program with 2 and one line, and Ctrl-C with 130. Use as a context manager."""
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A block whose bad input ends the program with 2 and one line, and Ctrl-C with 130."""
+    try:
+        yield
+    except UserError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _stop(f"{error.strerror}: what was written before is intact; free some space and run it again")
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, UserError):
-            self.stop(str(error))
-        if isinstance(error, KeyboardInterrupt):
-            raise SystemExit(130) from None
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            self.stop(f"{error.strerror}: what was written before is intact; free some space and run it again")
-
-    @staticmethod
-    def stop(text: str) -> None:
-        print(f"error: {text}", file=sys.stderr)
-        raise SystemExit(2) from None
+def _stop(text: str) -> NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 def _about(build: Build, module: str) -> str:

@@ -6,10 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from jgen.config.ranges import leaves
 from jgen.config.samplers import SAMPLERS
 from jgen.config.values import with_sampler
-from jgen.errors import UserError, nearest
 
 T = TypeVar("T")
 Args = Sequence[str]
@@ -70,13 +68,3 @@ def parse_config(default: T, args: Args, name: str = "experiments") -> T:
     field = ("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default))
     fields = [field, *sampler_field(getattr(default, "sampling", None), "sampling.")]
     return parse(dataclasses.make_dataclass("Config", fields), name, args).config  # pyright: ignore
-
-
-def known_options(options: Any) -> list[str]:
-    """The names of the options of a config."""
-    return [leaf.name for leaf in leaves(options)]
-
-
-def unknown(name: str, known: Sequence[str]) -> UserError:
-    """The error for a name that is none of those known."""
-    return UserError(f"{name}: must be one of {', '.join(known)}{nearest(name, list(known))}")

@@ -24,7 +24,7 @@ class VAEConfig:
     kind: Literal["vae", "iwae", "plain", "denoising", "sparse_kl", "sparse_l1"] = "vae"
     """iwae: the importance-weighted bound; the last four are autoencoders without a prior."""
     likelihood: Literal["gaussian", "bernoulli", "logistic"] = "gaussian"
-    """Distribution of the pixels; bernoulli binarises the images anew at every step."""
+    """Distribution of the pixels; bernoulli binarises the images again at every step."""
     c: Positive = 0.1
     """Variance of the Gaussian: |x - f(z)|^2 / 2c + KL, so small values ask for sharp reconstructions."""
     latents: Count = 16

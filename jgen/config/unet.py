@@ -1,4 +1,4 @@
-"""The networks of diffusion and score models, and what they are told of labels."""
+"""The networks of diffusion and score models, and the labels that they take."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What a model is told of an image in training, and what of it is left out for classifier-free guidance.
+"""The conditions of images in training, and how often they are left out for classifier-free guidance.
 
 Ho & Salimans 2022 (arXiv:2207.12598): a share of the conditions becomes "none", so that one network learns both.
 """
@@ -18,7 +18,7 @@ class Conditioning(NamedTuple):
 
     of_batch: Callable[[Batch], Condition] = lambda batch: Condition()
     null: Callable[[Condition], Condition] = lambda condition: condition
-    """The condition of images that are told nothing; of a model without conditions its argument."""
+    """(condition) -> the condition that stands for none; a model without conditions keeps its argument."""
     drop: float = 0.0
     """Share of the conditions left out in training."""
 

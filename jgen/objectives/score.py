@@ -86,7 +86,7 @@ Apply = Callable[..., Array]
 def annealed(apply: Apply, sigmas: Array, *, power: float = 2.0, **how: Any) -> LossFn:
     """NCSN's loss: denoising score matching at a level drawn for each image from `sigmas` [L], weighed by sigma^power.
 
-    how, here and below: player ("net"), conditioning (what apply is told of the batch), train (dropout is on).
+    how, here and below: player ("net"), conditioning (the condition that apply takes of the batch), train (dropout is on).
     """
 
     def terms(score: Score, x: Array, key: Key) -> Array:

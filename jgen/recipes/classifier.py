@@ -14,10 +14,11 @@ from jgen.models.cnn import CNN
 from jgen.models.unet import Classifier
 from jgen.nn.norm import groups_of
 from jgen.objectives import diffusion
-from jgen.recipes.common import clipped, mean_over
-from jgen.schedules import Schedule, named
+from jgen.recipes.common import adam_rate, clipped, mean_over
+from jgen.recipes.diffusion.model import noise_chain
+from jgen.schedules import Schedule
 from jgen.train import Phase
-from jgen.train.rates import ramped, warmup_cosine
+from jgen.train.rates import ramped
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, PyTree
 
@@ -65,8 +66,7 @@ def logits_of(config: ClassifierConfig, data: DataConfig) -> Logits:
 
 def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
     """AdamW, its rate warmed up and then falling along a cosine."""
-    rate = warmup_cosine(config.learning_rate, steps, config.warmup, config.final_learning_rate)
-    return clipped(optax.adamw(rate, weight_decay=weight_decay), config.clip)
+    return clipped(optax.adamw(adam_rate(config, steps), weight_decay=weight_decay), config.clip)
 
 
 def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
@@ -133,7 +133,7 @@ def stage(
     if not data.num_classes:
         raise UserError(f"data.name={data.name}: has no labels to learn")
     net, classify = network(config, data), logits_of(config, data)
-    noise = named(chain.schedule, chain.diffusion_steps) if config.noisy else None
+    noise = noise_chain(chain) if config.noisy else None
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
         return {player: net.init(key, jnp.zeros((1, *data.shape)), jnp.zeros((1,)))["params"]}, {}

@@ -94,9 +94,9 @@ def class_request_of(model: DiffusionModel, data: DataConfig, options: Diffusion
     """The class asked for, or that of the held-out image, of a model of classes."""
 
     def request(batch: Batch, keys: Key) -> Request:
-        asked = class_request(model, data, keys, options)
-        if asked.label is None or options.label >= 0 or not data.num_classes:
-            return asked
+        requested = class_request(model, data, keys, options)
+        if requested.label is None or options.label >= 0 or not data.num_classes:
+            return requested
         own = batch["label"]
         return Request(Condition(label=own) if model.classes else Condition(), own)
 

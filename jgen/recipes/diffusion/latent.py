@@ -116,10 +116,10 @@ class LatentPrior:
         """Held-out images, edited by way of their latents."""
 
         def request(batch: Batch, keys: Key) -> Request:
-            asked = self.request(keys, options)
+            requested = self.request(keys, options)
             if self.text:
-                return asked if options.prompt else Request(Condition(caption=batch["caption"]))
-            return Request(Condition(label=batch["label"])) if self.classes and options.label < 0 else asked
+                return requested if options.prompt else Request(Condition(caption=batch["caption"]))
+            return Request(Condition(label=batch["label"])) if self.classes and options.label < 0 else requested
 
         def denoiser_of(params: Params, extra: Extra, request: Request) -> Denoise:
             return guided_denoiser(self.model, params, request, options)

@@ -21,7 +21,7 @@ def check_levels(config: LevelsConfig) -> None:
 
 
 def class_conditioning(data: DataConfig, labels: LabelConfig) -> Conditioning:
-    """What a model of images is told of their classes. Raises UserError where there are none, or none to leave out."""
+    """The conditions of a model of images by their classes. Raises UserError where there are none, or none to leave out."""
     if labels.drop_label and not labels.conditional:
         raise UserError(f"drop_label={labels.drop_label}: only a conditional model has labels to leave out")
     classes = classes_of(data, labels.conditional)

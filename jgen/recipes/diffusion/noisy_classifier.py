@@ -59,7 +59,6 @@ def class_log_prob(noisy: NoisyClassifier, weights: PyTree, label: Array) -> Cla
     return log_prob
 
 
-@functools.lru_cache(8)
 def classifier_of_run(folder: str) -> tuple[NoisyClassifier, Stage]:
     """The classifier of a run, and its stage. Raises UserError unless it is a run of a noisy classifier."""
     if not (Path(folder) / "config.json").is_file():
