@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -74,3 +75,24 @@ def test_the_lazy_package_offers_what_it_says():
     assert jgen.samplers.ddim is jgen.samplers.ddim
     for name in ("convert", "data", "models", "nn", "objectives", "schedules", "train", "types"):
         assert getattr(jgen, name).__name__ == f"jgen.{name}"
+
+
+SCRIPT = """
+import jgen
+
+run = jgen.load("newest")
+images = run.sample(16, sampler="heun", steps=18)
+reveal_type(run)
+reveal_type(images)
+reveal_type(jgen.samplers.ddim)
+"""
+
+
+@pytest.mark.slow
+def test_types_are_known_in_a_script_outside_of_the_clone(tmp_path):
+    """To pyright, as an editor asks it: the package as it is installed."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = tiny.run("-m", "pyright", "--pythonpath", sys.executable, "script.py", cwd=tmp_path, check=False)
+    assert "0 errors" in done.stdout, done.stdout
+    for shown in ('"run" is "Run"', '"images" is "ndarray', "predict: (Array, Array) -> Prediction"):
+        assert shown in done.stdout
