@@ -34,13 +34,13 @@ def pictures(channels_last: bool) -> Any:
 
 
 def batch() -> dict[str, Any]:
-    """Noise as jgen's, with what networks may be told."""
+    """Noise as jgen's, with every condition of a network."""
     import numpy as np
 
     random = np.random.default_rng(0)
     images = random.normal(size=(BATCH, SIDE, SIDE, 3)).astype(np.float32)
-    told = random.normal(size=(BATCH, TOKENS, WIDTH)).astype(np.float32)
-    return {"image": images, "label": np.arange(BATCH) % 10, "caption": told}
+    captions = random.normal(size=(BATCH, TOKENS, WIDTH)).astype(np.float32)
+    return {"image": images, "label": np.arange(BATCH) % 10, "caption": captions}
 
 
 def _moved(model: Any, like: Any) -> Any:
@@ -201,7 +201,7 @@ def their_text_unet(channels_last: bool) -> Any:
 
     from benchmarks.steps import check_size, simple_loss, their_step
 
-    x0, told = pictures(channels_last), torch.randn(BATCH, TOKENS, WIDTH)
+    x0, captions = pictures(channels_last), torch.randn(BATCH, TOKENS, WIDTH)
     model = _moved(UNet2DConditionModel(
         sample_size=SIDE, in_channels=3, out_channels=3, layers_per_block=2, block_out_channels=(64, 128, 128),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -211,7 +211,7 @@ def their_text_unet(channels_last: bool) -> Any:
     context = jnp.zeros((1, TOKENS, WIDTH))
     init = partial(text_unet().init, context=context)
     check_size(model, jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1)))
-    return their_step(model, simple_loss(lambda x, t: model(x, t, told).sample, x0))
+    return their_step(model, simple_loss(lambda x, t: model(x, t, captions).sample, x0))
 
 
 def text_unet_step() -> list[Row]:

@@ -79,15 +79,15 @@ def _timer(prepare: Callable[[], Callable[[], Any]]) -> Iterator[Connection]:
         process.join()
 
 
-def _time(prepare: Callable[[], Callable[[], Any]], asked: Connection) -> None:
+def _time(prepare: Callable[[], Callable[[], Any]], requests: Connection) -> None:
     from jgen.config import MeshConfig
     from jgen.train.distributed import start
 
     start(MeshConfig())
     run = prepare()
     with contextlib.suppress(EOFError):
-        while calls := asked.recv():
-            asked.send(seconds(lambda calls=calls: [run() for _ in range(calls)]))
+        while calls := requests.recv():
+            requests.send(seconds(lambda calls=calls: [run() for _ in range(calls)]))
 
 
 def spread(values: list[float]) -> str:

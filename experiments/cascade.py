@@ -7,15 +7,15 @@
     python -m experiments.cascade --stages.0.steps 1200 --stages.1.channels 16
     python -m experiments.cascade sample --augment 0.1 --samplers ddpm heun --steps-each 100 18
 
-The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are told how
-much, so that they forgive the faults of the stage before; how much is put on when sampling is --augment. Of held-out images,
---picture inpainted puts what is known in at every stage, and --picture edited brings the smallest image to the noise level
---edit-from, from whose result the others follow.
+The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are
+conditioned on its amount, so that they forgive the faults of the stage before; the amount when sampling is --augment. Of
+held-out images, --picture inpainted puts what is known in at every stage, and --picture edited brings the smallest image to the
+noise level --edit-from, from whose result the others follow.
 
 Target of the imagenet256 preset: FID 4.88 (paper, table 1). Networks, objectives, chains and training are those of the paper's
 hyperparameters for the cascade 32 -> 64 -> 256, stage by stage; the noise on the 32-pixel image is 0.31, as much as step 751 of
-its chain has, one of the best the paper found. Two things differ: the last stage is told a step of its chain where the paper's
-is told the noise itself, and that chain is a cosine, of which 100 steps are taken (the paper tunes it after training).
+its chain has, one of the best the paper found. Two things differ: the last stage is conditioned on a step of its chain,
+the paper's on the noise itself; and that chain is a cosine, of which 100 steps are taken (the paper tunes it after training).
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@
     python -m experiments.edm --preset cifar10           # the paper's network and steps, for accelerators
 
 Target of the cifar10 preset: FID 1.97 unconditional, 1.79 conditional (paper, table 2), with 35 network calls. The paper
-trained 200 million images with a 55.7 M parameter DDPM++: about two days on 8 V100. Their augmentation, of which the network is
-told, is --augment 0.12, which the preset has; --augment 0 ends its mirroring too.
+trained 200 million images with a 55.7 M parameter DDPM++: about two days on 8 V100. Their augmentation, with its
+labels as a condition, is --augment 0.12, which the preset has; --augment 0 ends its mirroring too.
 """
 
 from dataclasses import dataclass

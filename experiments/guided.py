@@ -10,8 +10,8 @@
 Two stages, one command: a class-conditional DDPM that is trained without its label now and then, and a classifier of noisy
 images. Samples are guided by the model itself (--guidance), by the classifier (--classifier-scale), or both. Target of the
 imagenet64 preset, which learns its variances: FID 2.07, without guidance (Dhariwal & Nichol, table 5; with a classifier they
-report 2.97 at 128x128). It is told all labels; classifier-free guidance needs --drop-label 0.1, and reports 1.55 at 64x64 with
-w = 0.1, which is --guidance 1.1. Target of fashion_mnist: a held-out classifier agrees with 95 % of the labels asked for.
+report 2.97 at 128x128). It takes all labels; classifier-free guidance needs --drop-label 0.1, and reports 1.55 at 64x64 with
+w = 0.1, which is --guidance 1.1. Target of fashion_mnist: a held-out classifier agrees with 95 % of the requested labels.
 """
 
 from dataclasses import dataclass

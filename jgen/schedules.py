@@ -21,7 +21,7 @@ from jgen.types import Array, Denoise, Predict, Prediction
 class Schedule:
     """A chain of T noising steps q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t).
 
-    betas: float64 [T], each in (0, 1]. timesteps: int [T], the time the network is told at each step; 0..T-1 unless
+    betas: float64 [T], each in (0, 1]. timesteps: int [T], the network's time at each step; 0..T-1 unless
     the chain was shortened by `respace`.
     """
 

@@ -160,12 +160,12 @@ def reverse_drift(sde: SDE, score: Score, x: Array, t: Array, ode: bool = False)
 
 
 def score_of(network: Callable[[Array, Array], Array], sde: SDE) -> Score:
-    """The score of a network that is told 999 t and predicts the noise, as the authors' VP and sub-VP models."""
+    """The score of a network that takes 999 t and predicts the noise, as the authors' VP and sub-VP models."""
     return lambda x, t: -network(x, 999 * t) / expand_dims_like(sde.std(t), x)
 
 
 def score_of_level(network: Callable[[Array, Array], Array], sde: SDE) -> Score:
-    """The score of a network that is told log sigma and predicts minus the noise, as the authors' VE models."""
+    """The score of a network that takes log sigma and predicts minus the noise, as the authors' VE models."""
     return lambda x, t: network(x, jnp.log(sde.std(t))) / expand_dims_like(sde.std(t), x)
 
 

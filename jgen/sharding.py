@@ -78,7 +78,7 @@ def jit_step(step: Callable[..., Any], **kwargs: Any) -> Any:
     """`jax.jit` of a training step, whose first argument is donated; not to be called within another `jax.jit`.
 
     On a CPU it heeds the barriers of `jgen.nn.barrier`. Without them every reader of a residual block's gradient adds up
-    the gradients of all later blocks anew (a U-Net's step: 8 % more time).
+    the gradients of all later blocks again (a U-Net's step: 8 % more time).
     """
     heeded = {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else None
     return jax.jit(step, donate_argnums=0, compiler_options=heeded, **kwargs)

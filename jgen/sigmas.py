@@ -44,7 +44,7 @@ class Curve:
         return np.exp(-self.log_snr(t))
 
     def network_time(self, t: Numbers) -> Numbers:
-        """What a network trained on the discrete chain is told."""
+        """The time of a network trained on the discrete chain."""
         return 1000 * (t - 1 / self.knots)
 
     def times(self, steps: int, spacing: Literal["time", "quadratic", "log_snr"] = "time") -> np.ndarray:

@@ -123,7 +123,7 @@ class Heard:
         return self.denoise(x, sigma)
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
-        """(levels [n], images [n, B, H, W, C]) of the calls since it was last asked."""
+        """(levels [n], images [n, B, H, W, C]) of the calls since the last call of this."""
         jax.effects_barrier()
         calls, self.calls = self.calls, []
         return np.array([sigma for _, sigma in calls]), np.stack([x for x, _ in calls])

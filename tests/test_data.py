@@ -1,4 +1,4 @@
-"""Sources, the pipeline's order, and what bad input is told."""
+"""Sources, the pipeline's order, and what bad input gets."""
 
 import gzip
 from dataclasses import replace

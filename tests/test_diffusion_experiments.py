@@ -249,7 +249,7 @@ def test_the_trade_off_is_drawn_from_records(tmp_path):
         trade_off.curves([Record("fd", 1.0, {}, {})])
 
 
-def test_gradients_are_clipped_where_asked_for():
+def test_gradients_are_clipped_on_request():
     gradient = {"w": jnp.array([3.0, 4.0])}
     for norm, seen in ((1.0, 0.2), (0.0, 1.0)):
         tx = adam(OptimizerConfig(clip=norm), 10)
@@ -318,8 +318,8 @@ def test_agreement_counts_images_that_show_what_was_asked_for():
         """A model whose images of the captions are these."""
         known = jnp.concatenate([b["caption"] for b in batches])
 
-        def draw(params, extra, keys, asked):
-            return params[jnp.argmax((asked[:, None] == known[None]).all(-1), 1)]
+        def draw(params, extra, keys, requested):
+            return params[jnp.argmax((requested[:, None] == known[None]).all(-1), 1)]
 
         return agreement(data, "caption", draw)(images, {}, jax.random.key(0), iter(batches), 2)
 
@@ -353,7 +353,7 @@ def test_a_model_of_captions_says_how_often_they_are_obeyed():
         asking.evaluate(params, extra, jax.random.key(0), iter([batch]), 1)
 
 
-def test_the_bound_of_any_chain_s_model_is_evaluated_where_asked_for():
+def test_the_bound_of_any_chain_s_model_is_evaluated_on_request():
     x0 = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 127.5 - 1, jnp.float32)
 
     def evaluated(**sampling):

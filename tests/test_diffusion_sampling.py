@@ -82,7 +82,7 @@ def test_scores_run_under_samplers_of_denoisers(sampler):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["pc", "ode"])
 def test_scores_are_guided(sampler, weights):
-    """Its own samplers know the class, and are guided within the levels asked for."""
+    """Its own samplers know the class, and are guided within the requested levels."""
     stage, params, extra = weights(score_sde, "score_sde")
 
     def draw(**how):
@@ -204,7 +204,7 @@ def test_latents_whose_pixels_are_known_are_put_in():
     for result in rows[:, 2:].swapaxes(0, 1):
         np.testing.assert_array_equal(result[:, :, :4], images[:, :, :4])
         np.testing.assert_allclose(result[:, ::2, 4], z[:, :, 0], atol=1e-5)
-        np.testing.assert_allclose(result[:, :, 6:], 0.25, atol=1e-5)  # the latent beside the hole is made anew
+        np.testing.assert_allclose(result[:, :, 6:], 0.25, atol=1e-5)  # the latent beside the hole is made again
 
 
 def test_a_hole_is_filled_with_the_mean_of_what_is_known():
@@ -274,7 +274,7 @@ def test_an_empty_interval_of_guidance_is_refused_guided_or_not():
 
 
 @pytest.mark.parametrize("sampler", ["ddim", pytest.param("ddpm", marks=pytest.mark.slow)])
-def test_samplers_of_chains_go_along_other_levels_where_asked_for(sampler):
+def test_samplers_of_chains_follow_requested_levels(sampler):
     """A grid or a least level makes a chain of those levels."""
     stage = tiny.stage()
     params, extra = tiny.fresh(stage)

@@ -1,4 +1,4 @@
-"""EDM's augmentation: where pixels go, what the network is told, and how often."""
+"""EDM's augmentation: where pixels go, the network's condition, and how often."""
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +42,9 @@ def test_edm_s_augmentation_moves_a_spot_as_its_numbers_say(seed):
     x, y = centre(edm_augment.augment(jnp.asarray(image), amounts))
     # The filters around the resampling are lopsided, so what is turned is up to a seventh of a pixel off.
     np.testing.assert_allclose([x, y], [place.real, -place.imag], atol=0.15)
-    told = np.asarray(edm_augment.augment_labels(amounts))[0]
+    labels = np.asarray(edm_augment.augment_labels(amounts))[0]
     turned = [np.cos(angle) - 1, np.sin(angle), stretch * np.cos(axis), stretch * np.sin(axis)]
-    np.testing.assert_allclose(told, [mirror, over, scale, *turned, right, down], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(labels, [mirror, over, scale, *turned, right, down], rtol=1e-4, atol=1e-5)
 
 
 def test_edm_s_augmentation_is_on_as_often_as_asked():
@@ -64,7 +64,7 @@ def test_a_network_is_told_how_its_images_were_augmented():
     params, extra = tiny.fresh(stage)
     assert params["net"]["map_augment"]["kernel"].shape[0] == edm_augment.LABELS
     batch = {"image": jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)), jnp.float32)}
-    # The last layer begins at zero: what the network is told is seen once it does not.
+    # The last layer begins at zero: the network's condition is seen once it does not.
     params = jax.tree.map(lambda v: v + 0.05, params)
     step = jax.jit(jax.grad(lambda p, loss=stage.phases[0].loss: loss(p, extra, jax.random.key(1), batch)[0]))
     assert np.abs(step(params)["net"]["map_augment"]["kernel"]).max() > 0

@@ -244,9 +244,9 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
     )
     jax.tree.map(np.testing.assert_array_equal, state.params, earlier[0])
     assert int(state.step) == 0
-    # Trained on, a stage keeps what an ordinary beginning would make anew, but for state that only the new settings ask for.
+    # Trained on, a stage keeps its state, but for what only the new settings need.
     growing = replace(
-        stages[0], begin=lambda *given: pytest.fail("begins anew"), init=lambda key, batch: (state.params, {"new": 1.0})
+        stages[0], begin=lambda *given: pytest.fail("starts fresh"), init=lambda key, batch: (state.params, {"new": 1.0})
     )
     again = replace(ddpm.build(config), stages=[growing])
     (stage,), _ = _begin(again, replace(config, train=replace(config.train, begin_from="one")), MESH)

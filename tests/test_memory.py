@@ -34,7 +34,7 @@ def leave_gaps():
     for block in blocks[::2]:
         libc.free(block)
 leave_gaps()
-print(memory.fill())  # malloc was not asked to keep anything
+print(memory.fill())  # malloc does not keep anything yet
 print(memory.keep())
 leave_gaps()
 print(memory.fill(), memory.fill())

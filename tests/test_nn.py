@@ -248,8 +248,10 @@ def test_pooled_context_reaches_the_time_embedding():
     # A bias of the time embedding that is the pooled context's part is as good as the context.
     low, mean = params.pop("context_emb"), jnp.mean(context, 1)[0]
     norm = params.pop("context_norm")
-    told = ((mean - mean.mean()) / jnp.sqrt(mean.var() + 1e-6) * norm["scale"] + norm["bias"]) @ low["kernel"] + low["bias"]
-    last = {**params["time_embed_2"], "bias": params["time_embed_2"]["bias"] + told}
+    condition = ((mean - mean.mean()) / jnp.sqrt(mean.var() + 1e-6) * norm["scale"] + norm["bias"]) @ low["kernel"] + low[
+        "bias"
+    ]
+    last = {**params["time_embed_2"], "bias": params["time_embed_2"]["bias"] + condition}
     apply = jax.jit(lambda net, params: net.apply({"params": params}, x, t, context=context), static_argnums=0)
     pooled = apply(net, {**params, "context_emb": low, "context_norm": norm})
     without = UNet(**TINY, transformer_depth=1)

@@ -59,7 +59,7 @@ def run(trained):
 
 
 def fresh(module, *flags):
-    """The last stage of a model that is told no classes, and plausible weights of it."""
+    """The last stage of a model that takes no classes, and plausible weights of it."""
     stage = stages(module, module.__name__.split(".")[-1], *flags)[-1]
     params, extra = tiny.fresh(stage)
     random = np.random.default_rng(0)

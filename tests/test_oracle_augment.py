@@ -111,12 +111,12 @@ CASES = (
 def test_ada_values_and_gradients(path, case):
     o = Oracle(path)
     assert set(o.config) == set(CASES)
-    told = o.config[case]
-    config, kind = ada.ADA(**told["kwargs"]), {3: "rgb", 1: "grey"}[told["channels"]]
+    settings = o.config[case]
+    config, kind = ada.ADA(**settings["kwargs"]), {3: "rgb", 1: "grey"}[settings["channels"]]
     x, cotangent = (jnp.asarray(o.nhwc(f"in/{name}_{kind}")) for name in ("images", "cotangent"))
     draws = stored(o, case)
-    if told["debug_percentile"] is not None:
-        draws = percentile(told["debug_percentile"], config, draws.get("noise_image"))
+    if settings["debug_percentile"] is not None:
+        draws = percentile(settings["debug_percentile"], config, draws.get("noise_image"))
     assert set(draws) == set(ada.draw(jax.random.key(0), 3, x.shape[1:], config))
 
     @jax.jit
@@ -124,7 +124,7 @@ def test_ada_values_and_gradients(path, case):
         y, pull = jax.vjp(lambda x: ada.augment(x, draws, p, config), x)
         return y, pull(cotangent)[0]
 
-    y, gradient = both(x, told["p"])
+    y, gradient = both(x, settings["p"])
     o.check(f"out/{case}/y", y, image=True)
     o.check(f"out/{case}/grad_images", gradient, image=True)
 

@@ -343,8 +343,8 @@ def test_networks_of_score_sde(path):
     def run(params, x):
         def weighed(params, x):
             given = x if o.config["data"]["centered"] else 2 * x - 1
-            told = jnp.log(label) if o.config["model"].get("embedding_type") == "fourier" else label.astype(jnp.float32)
-            y = net.apply({"params": params}, given, told)
+            condition = jnp.log(label) if o.config["model"].get("embedding_type") == "fourier" else label.astype(jnp.float32)
+            y = net.apply({"params": params}, given, condition)
             y = y / expand_dims_like(label, y) if o.config["model"]["scale_by_sigma"] else y
             return jnp.sum(y * eps), y
 

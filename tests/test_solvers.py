@@ -282,8 +282,8 @@ def test_inpainting_keeps_what_is_known_and_sdedit_stays_near():
 def test_known_pixels_heed_no_guide_and_no_predicted_mean():
     known, mask = jnp.full((1, 2, 2, 1), 0.8), jnp.array([True, False, False, True]).reshape(1, 2, 2, 1)
     x, t = jnp.ones((1, 2, 2, 1)), jnp.array([900])
-    told = Prediction(0.1 * x, mean=5 * x, guide=7 * x)
-    found = guidance.replace_known(lambda x, t: told, known, mask)(x, t)
+    predicted = Prediction(0.1 * x, mean=5 * x, guide=7 * x)
+    found = guidance.replace_known(lambda x, t: predicted, known, mask)(x, t)
     assert found.mean is None
     np.testing.assert_allclose(found.x0, jnp.where(mask, 0.8, 0.1))
     np.testing.assert_allclose(found.guide, jnp.where(mask, 0.0, 7.0))

@@ -152,7 +152,7 @@ def test_a_step_keeps_settled_arrays_and_their_gradients_apart_on_cpus():
         return jax.grad(loss)(x)
 
     texts = [jit(step).lower(jnp.ones(8)).compile().as_text() for jit in (jit_step, jax.jit)]
-    # Three gradients and two values: the last one's is not asked for.
+    # Three gradients and two values: the last one's is not needed.
     assert [text.count(" opt-barrier(") for text in texts] == [5, 0]
     np.testing.assert_allclose(jit_step(step)(jnp.ones(8)), jax.jit(step)(jnp.ones(8)), rtol=1e-6)
 

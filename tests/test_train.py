@@ -1,4 +1,4 @@
-"""Training runs of a tiny model: resuming is exact, and what goes wrong is told and loses nothing."""
+"""Training runs of a tiny model: resuming is exact, and what goes wrong is reported and loses nothing."""
 
 import json
 import os

@@ -71,7 +71,7 @@ def _about(build: Build, module: str) -> str:
 
 
 def _runs() -> ModuleType:
-    """The commands, which import jax: only asked for once the arguments are understood."""
+    """The commands, which import jax: loaded only when the arguments are valid."""
     from jgen.app import runs
 
     return runs

@@ -67,7 +67,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _commands() -> ModuleType:
-    """The commands, which import jax and TFDS: only asked for once the arguments are understood."""
+    """The commands, which import jax and TFDS: loaded only when the arguments are valid."""
     from jgen.app import sets
 
     return sets

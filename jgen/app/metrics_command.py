@@ -99,7 +99,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _commands() -> ModuleType:
-    """The commands, which import jax: only asked for once the arguments are understood."""
+    """The commands, which import jax: loaded only when the arguments are valid."""
     from jgen.app import measure
 
     return measure

@@ -120,7 +120,7 @@ def _begin(experiment: Experiment, config: Any, mesh: Any) -> tuple[list[Stage],
     if earlier.stage.name not in names:
         raise UserError(f"train.begin_from={source}: its stage {earlier.stage.name} is none of {', '.join(names)}")
     place = min(names.index(earlier.stage.name) + 1, len(stages) - 1)
-    if stages[place].name == earlier.stage.name:  # trained on: nothing of it begins anew
+    if stages[place].name == earlier.stage.name:  # trained on: it keeps all of its weights and state
         stages[place] = dataclasses.replace(stages[place], begin=None)
     return stages[place:], (earlier.params, earlier.extra)
 

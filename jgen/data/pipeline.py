@@ -23,7 +23,7 @@ from jgen.sharding import batch_sharding
 from jgen.types import Array, Batch, Key
 
 AHEAD = 2
-"""Batches made and sent to the devices before they are asked for."""
+"""Batches made and sent to the devices before they are needed."""
 
 SKIPPED = "_skipped"
 ERROR = "_error"

@@ -80,7 +80,7 @@ def digits(split: str) -> ArraySource:
 
 
 def classes_of(config: DataConfig, conditional: bool) -> int:
-    """How many classes a model of a (resolved) set is told: 0 where it is unconditional. Raises UserError without labels."""
+    """How many classes a model of a (resolved) set takes: 0 where it is unconditional. Raises UserError without labels."""
     if conditional and not config.num_classes:
         raise UserError(f"conditional=True: {config.name} has no labels")
     return config.num_classes if conditional else 0

@@ -139,7 +139,7 @@ def prepare(name: str, root: str = "", resolution: int = 64, channels: int = 3, 
 
 
 def _check_network(builder: Any, name: str) -> None:
-    """TFDS retries a download for minutes; a name that can't be looked up is told at once."""
+    """TFDS retries a download for minutes; a name that can't be looked up is an error at once."""
     for host in sorted({urlparse(url).hostname or "" for url in builder.url_infos} - {""}):
         try:
             socket.create_connection((host, 443), timeout=10).close()

@@ -48,7 +48,7 @@ def ssim(
     """Structural similarity [B] of images [B, H, W, C] (Wang et al. 2004), channels averaged.
 
     data_range: 2 for images in [-1, 1]. window: 11-tap Gaussian of sigma 1.5 unless given; it is applied along both
-    axes. sample_covariance: divide by n - 1 pixels rather than n, as scikit-image does unless told. Raises UserError
+    axes. sample_covariance: divide by n - 1 pixels rather than n, as scikit-image does by default. Raises UserError
     for images smaller than the window.
     """
     full, _ = _maps(a, b, data_range, window, border, sample_covariance)

@@ -26,7 +26,7 @@ def kid(real: np.ndarray, fake: np.ndarray, *, seed: int = 0, subsets: int = 100
         i, j = (random.choice(len(x), size, replace=False) for x in (real, fake))
         pair = jax.device_put((real[i], fake[j]), devices[number % len(devices)])
         waiting.append(_row_sums(*pair, 3, 1 / real.shape[1], 1.0))
-        if len(waiting) > 2 * len(devices):  # so many are under way before the first is asked for
+        if len(waiting) > 2 * len(devices):  # so many are under way before the first is read
             values.append(_estimate(waiting.pop(0), size, size))
     values += [_estimate(sums, size, size) for sums in waiting]
     return float(np.mean(values)), float(np.std(values))

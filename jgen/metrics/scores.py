@@ -162,7 +162,7 @@ def tracked(batches: Iterable[Any], num: int, title: str) -> Iterator[Any]:
 def scores(
     metrics: Sequence[str], fake: Collected, real: Collected, extractor: Extractor, seed: int = 0
 ) -> dict[str, tuple[float, dict[str, Any]]]:
-    """Full name -> (value, the metric's own settings), for every metric asked for; `seed` draws the subsets of kid."""
+    """Full name -> (value, the metric's own settings), for every requested metric; `seed` draws the subsets of kid."""
     found: dict[str, tuple[float, dict[str, Any]]] = {}
     for name in metrics:
         if name == "fd":

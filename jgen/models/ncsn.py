@@ -1,8 +1,8 @@
 """The score networks of Song & Ermon: RefineNets with InstanceNorm++.
 
-NCSN (2019, arXiv:1907.05600): every norm is told the noise level by its index, pools are means. NCSNv2 (2020,
-arXiv:2006.09011): nothing is told the level, the output is divided by sigma, pools are maxima. Four residual levels, the
-later two dilated in place of smaller, and four refining blocks on the way back (Lin et al. 2017). Submodules carry the
+NCSN (2019, arXiv:1907.05600): every norm is conditioned on the index of the noise level, pools are means. NCSNv2 (2020,
+arXiv:2006.09011): nothing is conditioned on the level, the output is divided by sigma, pools are maxima. Four residual levels,
+the later two dilated in place of smaller, and four refining blocks on the way back (Lin et al. 2017). Submodules carry the
 names of the authors' code (`refine1.adapt_convs.0.1_1_conv` is `refine1/adapt_convs_0/1_1_conv`).
 """
 

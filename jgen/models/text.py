@@ -8,7 +8,7 @@ from jgen.nn.attention import attention, heads_of
 from jgen.types import Array
 
 LETTERS = 12
-"""Of a word that are told apart by their place; all later ones count as the last of these."""
+"""Characters of a word whose places differ; all later ones count as the last of these."""
 ZEROS = nn.initializers.zeros
 
 

@@ -1,7 +1,7 @@
 """A dense layer whose weight gradient is fast on a CPU too.
 
 The gradient of the weights is a product with one side transposed. XLA's CPU backend writes that side out transposed, and
-computes anew, value by value in the order of the transposed array, all that could be fused into it; a barrier before it makes
+computes again all that could be fused into it, value by value in the order of the transposed array; a barrier before it makes
 that a copy of what is there already (a U-Net's step: 12 % less time).
 """
 

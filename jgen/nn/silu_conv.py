@@ -60,7 +60,7 @@ def _apart(x: Array, affine: Affine, kernel: Array, offset: Array, padding: Padd
 
 
 def _by_gradients(padding: Padding, saved: tuple[Inputs, Array], given: Inputs) -> tuple[Array | Affine, ...]:
-    """Second derivatives, which are rarely asked for: those of the same made apart."""
+    """Second derivatives, which are rarely needed: those of the unfused layers."""
 
     def gradients(inputs: Inputs, dy: Array) -> Inputs:
         return jax.vjp(partial(_apart, padding=padding), *inputs)[1](dy)

@@ -101,7 +101,7 @@ def simple_terms(
 ) -> Array:
     """DDPM's L_simple (eq. 14) per image [B]: the mean over pixels of the squared error, for the given draws.
 
-    t int [B] indexes the chain; the network is told `schedule.timesteps[t]`.
+    t int [B] indexes the chain; the network is conditioned on `schedule.timesteps[t]`.
     """
     out = network(q_sample(schedule, x0, t, noise), jnp.asarray(schedule.timesteps)[t])
     error = out[..., : x0.shape[-1]].astype(jnp.float32) - target(schedule, x0, t, noise, prediction)

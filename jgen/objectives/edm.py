@@ -36,7 +36,7 @@ class Precondition:
     scale: Function
     """c_in."""
     noise: Function
-    """c_noise: what the network is told."""
+    """c_noise: the network's condition on the noise level."""
     sigma_min: float
     sigma_max: float
     """The levels it was trained on."""
@@ -68,7 +68,7 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = floa
 
 
 def vp(beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000, epsilon: float = 1e-5) -> Precondition:
-    """DDPM++ of Song et al. 2021: F predicts the noise and is told the time of the VP process, times steps - 1."""
+    """DDPM++ of Song et al. 2021: F predicts the noise, conditioned on the VP process's time x (steps - 1)."""
 
     def sigma(t: float) -> float:
         return float(np.sqrt(np.expm1(beta_d * t**2 / 2 + beta_min * t)))
@@ -87,7 +87,7 @@ def vp(beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000, epsilon: 
 
 
 def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Precondition:
-    """NCSN++ of Song et al. 2021: F predicts the noise of x itself, negated, and is told log(sigma / 2)."""
+    """NCSN++ of Song et al. 2021: F predicts minus the noise of x, conditioned on log(sigma / 2)."""
     return Precondition(jnp.ones_like, lambda s: s, jnp.ones_like, lambda s: jnp.log(0.5 * s), sigma_min, sigma_max)
 
 
@@ -101,7 +101,7 @@ def iddpm_levels(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> n
 
 
 def iddpm(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> Precondition:
-    """Improved DDPM: F predicts the noise and is told the step of the cosine chain whose level is nearest to sigma."""
+    """Improved DDPM: F predicts the noise, conditioned on the step of the cosine chain nearest to sigma."""
     table = iddpm_levels(steps, c_1, c_2)
     held = jnp.asarray(table, jnp.float32)
 
@@ -114,7 +114,7 @@ def iddpm(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> Precondi
 
 
 def chain(schedule: Schedule, prediction: PredictionType = "eps") -> Precondition:
-    """A network of a discrete chain: told the fractional step whose level is sigma; log sigma is linear between steps."""
+    """A network of a discrete chain, conditioned on sigma's fractional step; log sigma is linear between steps."""
     table, times = (jnp.asarray(a, jnp.float32) for a in (np.log(schedule.sigma), schedule.timesteps))
     scale = lambda s: 1 / jnp.sqrt(1 + s**2)  # noqa: E731
     parts: dict[str, tuple[Function, Function]] = {
@@ -129,7 +129,7 @@ def chain(schedule: Schedule, prediction: PredictionType = "eps") -> Preconditio
 
 
 def cosine_v(sigma_data: float = 1.0) -> Precondition:
-    """A network of v in continuous time, x_t = cos(pi t / 2) x_0 + sin(pi t / 2) n, told t in 0..1 (k-diffusion)."""
+    """A network of v in continuous time, x_t = cos(pi t / 2) x_0 + sin(pi t / 2) n, conditioned on t in 0..1 (k-diffusion)."""
     d = sigma_data
     return Precondition(
         lambda s: d**2 / (s**2 + d**2),
@@ -142,7 +142,7 @@ def cosine_v(sigma_data: float = 1.0) -> Precondition:
 
 
 def flow(sigma_min: float = 1e-3, sigma_max: float = 1e3) -> Precondition:
-    """Flow matching: F is the velocity n - x_0 on the straight line from x_0 to n, told t = sigma / (1 + sigma) in 0..1."""
+    """Flow matching: F is the velocity n - x_0 from x_0 to n, conditioned on t = sigma / (1 + sigma) in 0..1."""
     return Precondition(
         lambda s: 1 / (1 + s), lambda s: -s / (1 + s), lambda s: 1 / (1 + s), lambda s: s / (1 + s), sigma_min, sigma_max
     )

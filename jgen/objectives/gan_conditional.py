@@ -1,4 +1,4 @@
-"""How a GAN is told of classes: terms of the discriminator's class logits, embeddings and codes, each minimised.
+"""Class conditions of a GAN: terms of the discriminator's class logits, embeddings and codes, each minimised.
 
 Odena et al. 2016 (arXiv:1610.09585): AC; Hou et al. 2021 (arXiv:2107.10060): ADC; Gong et al. 2019 (arXiv:1907.02690): TAC;
 Kavalerov et al. 2019 (arXiv:1912.04216): multi-hinge; Kang & Park 2020 (arXiv:2006.12681): 2C; Kang et al. 2021

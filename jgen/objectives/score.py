@@ -108,7 +108,7 @@ def annealed_sliced(apply: Apply, sigmas: Array, **how: Any) -> LossFn:
 
 
 def continuous(apply: Apply, sde: SDE, *, likelihood: bool = False, least: float = 1e-5, **how: Any) -> LossFn:
-    """`along` at a time drawn for each image from [least, 1]; apply is told the time. The mean over pixels."""
+    """`along` at a time drawn for each image from [least, 1]; apply takes the time. The mean over pixels."""
 
     def terms(score: Score, x: Array, key: Key) -> Array:
         time_key, noise_key = jax.random.split(key)

@@ -58,7 +58,7 @@ def update(book: Codebook, q: Quantized, decay: float = 0.99, eps: float = 1e-5,
 def revive(book: Codebook, q: Quantized, rows: Array, least: float = 0.01, decay: float = 0.99) -> Codebook:
     """Codes that take less than `least` of an even share are set on inputs of this batch: those at `rows` [codes].
 
-    Their averages start anew from one input each (the restarts of Jukebox, Dhariwal et al. 2020, arXiv:2005.00341).
+    Their averages start again from one input each (the restarts of Jukebox, Dhariwal et al. 2020, arXiv:2005.00341).
     """
     z = q.z.reshape(-1, q.z.shape[-1])[rows]
     share = 1 - decay ** book.updates.astype(z.dtype)

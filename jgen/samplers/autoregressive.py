@@ -55,7 +55,7 @@ def decoder(
         outputs, windows = net.apply({**variables, **cache}, *given, method="pixel", mutable=mutable)
         return outputs[:, 0, 0], {**cache, **windows}
 
-    # The first call of each makes its windows: only their shapes are asked for.
+    # The first call of each makes its windows: only their shapes matter.
     above, before = jnp.zeros((batch, 1, width, channels)), jnp.zeros((batch, 1, 1, channels))
 
     def make() -> Cache:

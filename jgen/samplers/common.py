@@ -95,7 +95,7 @@ class Step(NamedTuple):
     index: Array
     """Position in the shortened chain, from its noisy end (S - 1) down to 0."""
     time: Array
-    """What the network is told."""
+    """The network's time."""
 
 
 def shorten(schedule: Schedule, timesteps: int | Sequence[int] | np.ndarray | None) -> Schedule:
@@ -119,7 +119,7 @@ def walk(
 ) -> Any:
     """Scans `x, x0 = update(x, predict(x, time), step)` from the noisy end of the chain to its start.
 
-    Returns x, or (x, traces) where a trace is asked for. Memory does not grow with the number of steps.
+    Returns x, or (x, traces) with a trace. Memory does not grow with the number of steps.
     """
     order = np.arange(len(chain))[::-1]
     steps = Step(jnp.asarray(order, jnp.int32), jnp.asarray(chain.timesteps[order], jnp.int32))

@@ -28,7 +28,7 @@ def langevin_step(x: Array, score: Array, step_size: Any, z: Array) -> Array:
 
 
 def unadjusted_langevin(score: Field, x: Array, keys: Key, *, steps: int, step_size: float, trace: Trace | None = None) -> Any:
-    """x [B, ...] after so many steps; (x, traces) where a trace(x, score) is asked for."""
+    """x [B, ...] after so many steps; (x, traces) with a trace(x, score)."""
     _check(steps, step_size)
 
     def body(x: Array, i: Array) -> tuple[Array, Any]:

@@ -49,7 +49,7 @@ class Row(NamedTuple):
 def run(
     denoise: Denoise, x: Array, rows: Sequence[Row], keys: Key | None, *, of: Of = "data", trace: Trace | None = None
 ) -> Any:
-    """The images [B, H, W, C] that a table of rows makes of x; (images, traces, one a step) where a trace is asked for.
+    """The images [B, H, W, C] that a table of rows makes of x; (images, traces, one a step) with a trace.
 
     Raises UserError for a table with noise where no keys [B] were given.
     """

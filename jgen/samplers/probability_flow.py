@@ -76,7 +76,7 @@ def flow(
     sde: SDE,
     score: Callable[..., Array],
     x: Array,
-    *told: Array,
+    *condition: Array,
     start: float = 1.0,
     end: float | None = None,
     rtol: float = 1e-5,
@@ -85,13 +85,14 @@ def flow(
 ) -> Array:
     """x [B, ...] carried along the ODE from one time to another: by default from the prior to an image.
 
-    score: a function of (x, t, *told); told: arrays [B, ...] such as labels. start=1e-5, end=1.0 gives the latent of an image.
+    score: a function of (x, t, *condition); condition: arrays [B, ...] such as labels.
+    start=1e-5, end=1.0 gives the latent of an image.
     together: as of `solve`.
     """
     (first, scale), (last, final) = (_place(sde, t, x) for t in (start, sde.end if end is None else end))
     velocity = _velocity(sde, score)
     return final * solve(
-        lambda angle, y, *told: velocity(angle, y, *told)[0], x / scale, first, last, rtol, atol, together, *told
+        lambda angle, y, *condition: velocity(angle, y, *condition)[0], x / scale, first, last, rtol, atol, together, *condition
     )
 
 
@@ -106,9 +107,11 @@ def _place(sde: SDE, t: float, x: Array) -> tuple[Array, Array]:
 def _velocity(sde: SDE, score: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
     """(dy / d angle, its part that is not linear in y) for a batch of y at one angle []."""
 
-    def velocity(angle: Any, y: Array, *told: Array) -> tuple[Array, Array]:
+    def velocity(angle: Any, y: Array, *condition: Array) -> tuple[Array, Array]:
         t = jnp.clip(sde.time(jnp.broadcast_to(jnp.tan(angle).astype(y.dtype), y.shape[:1])), 0.0, 1.0)
-        noise = -expand_dims_like(sde.std(t), y) * score(expand_dims_like(jnp.hypot(sde.mean(t), sde.std(t)), y) * y, t, *told)
+        noise = -expand_dims_like(sde.std(t), y) * score(
+            expand_dims_like(jnp.hypot(sde.mean(t), sde.std(t)), y) * y, t, *condition
+        )
         return noise / jnp.cos(angle) - jnp.tan(angle) * y, noise / jnp.cos(angle)
 
     return velocity

@@ -20,7 +20,7 @@ def start(mesh: MeshConfig, batch_size: int = 0) -> None:
 
     Call it before anything touches a device. On a CPU a batch that the cores do not divide runs on one device.
     """
-    # Orbax logs whole tracebacks of what it then raises; what is raised is told in one line instead.
+    # Orbax logs whole tracebacks of what it then raises; jgen reports what is raised in one line instead.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         count = mesh.devices or (cores() if batch_size % cores() == 0 else 1)

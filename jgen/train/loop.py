@@ -41,7 +41,7 @@ class Fitted:
     state: TrainState
     step: int
     finished: bool
-    """False where it was asked to stop before the last step."""
+    """False where it was stopped before the last step."""
     seconds_a_step: float
 
 
@@ -109,19 +109,19 @@ class Stop:
     """Remembers a SIGTERM or Ctrl-C until the loop can act on it. Use as a context manager."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> "Stop":
         self.before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._ask)
+                self.before[number] = signal.signal(number, self._request)
         return self
 
-    def _ask(self, number: int, _: Any) -> None:
-        if self.asked and number == signal.SIGINT:
+    def _request(self, number: int, _: Any) -> None:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():
@@ -130,8 +130,8 @@ class Stop:
     def at(self, step: int) -> bool:
         """Whether to stop after this step; all processes of a run answer alike."""
         if jax.process_count() == 1:
-            return self.asked
-        return bool(multihost_utils.reached_preemption_sync_point(step)) or self.asked
+            return self.requested
+        return bool(multihost_utils.reached_preemption_sync_point(step)) or self.requested
 
 
 def fit(

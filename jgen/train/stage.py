@@ -45,7 +45,7 @@ class Stage:
     pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
     """Other pictures by name, such as reconstructions; written beside the sample grids."""
     on_request: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
-    """Pictures that are made only when asked for, such as edited images."""
+    """Pictures that are made only on request, such as edited images."""
     ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
     supports: frozenset[str] = frozenset()
     """Which of train.dtype and train.remat its networks heed."""
@@ -69,7 +69,7 @@ class Stage:
         if earlier is not None:
             take_over = self.begin or (lambda params, extra, *fresh: (params, extra))
             params, found = take_over(*earlier, *fresh)
-            # State that only these settings ask for begins anew, and what only the earlier ones asked for ends.
+            # State that only the new settings need starts fresh; state that only the earlier ones needed is dropped.
             extra = {**extra, **{k: v for k, v in found.items() if k in extra}}
             for name, taken, made in zip(("weights", "state"), (params, extra), fresh):
                 if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, made):

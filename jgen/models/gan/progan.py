@@ -149,7 +149,7 @@ def pooled_conv(x: Array, kernel: Array) -> Array:
 
 
 class PooledConv(nn.Module):
-    """Blur (where asked for), 3x3 convolution, 2x2 mean, leaky ReLU."""
+    """An optional blur, 3x3 convolution, 2x2 mean, leaky ReLU."""
 
     features: int
     blur: bool

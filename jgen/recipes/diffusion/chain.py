@@ -43,7 +43,7 @@ def chain_recipe(
 
 
 def simple_objective(recipe: ChainRecipe, min_snr: float, learn_variance: bool) -> Callable[[bool], LossFn]:
-    """train -> the simple loss, weighed by min-SNR where asked, or the hybrid one where the variance is learned."""
+    """train -> the simple loss, weighed by min-SNR with min_snr, or the hybrid one where the variance is learned."""
     chain = recipe.model.chain
     how: dict[str, Any] = dict(conditioning=recipe.model.conditioning)
     assert chain is not None
@@ -56,7 +56,7 @@ def simple_objective(recipe: ChainRecipe, min_snr: float, learn_variance: bool) 
 
 
 def ddpm_evaluation(recipe: ChainRecipe, options: Bound) -> Evaluate:
-    """The loss by time, DDIM's round trip, and the bound where it is asked for."""
+    """The loss by time, DDIM's round trip, and, on request, the bound."""
     model = recipe.model
     assert model.chain is not None
     found = loss_by_time(recipe.network, model.chain, recipe.prediction, model.conditioning)

@@ -91,7 +91,7 @@ def edit_levels(model: DiffusionModel, solver: Solver) -> np.ndarray:
 
 
 def class_request_of(model: DiffusionModel, data: DataConfig, options: DiffusionSampling) -> RequestOf:
-    """The class asked for, or that of the held-out image, of a model of classes."""
+    """The requested class, or that of the held-out image, of a model of classes."""
 
     def request(batch: Batch, keys: Key) -> Request:
         requested = class_request(model, data, keys, options)
@@ -136,7 +136,7 @@ def redraw(
 ) -> tuple[Array, Array, float]:
     """(images near x by SDEdit, x with the noise that they began from, its level). Raises UserError for a level without
     steps below it."""
-    # The levels of a grid are rounded; its greatest is as good as the one asked for.
+    # The levels of a grid are rounded; its greatest stands for the requested one.
     level = min(edit_from, grid[0]) if np.isclose(edit_from, grid[0]) else edit_from
     if np.sum(grid < level) < 2 or level > grid[0]:
         raise UserError(f"edit_from={level}: must be above {grid[-2]:.4g} and at most {grid[0]:.4g}, the levels of sampling")

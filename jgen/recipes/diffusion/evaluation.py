@@ -129,5 +129,5 @@ def bound(model: DiffusionModel, options: Bound) -> Evaluate:
 
 
 def with_bound(model: DiffusionModel, options: Bound, evaluate: Evaluate) -> Evaluate:
-    """An evaluation and, where it is asked for, the variational bound."""
+    """An evaluation and, on request, the variational bound."""
     return evaluate if options.bound_steps == -1 else both(bound(model, options), evaluate)

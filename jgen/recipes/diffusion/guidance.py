@@ -29,11 +29,11 @@ class Request(NamedTuple):
     condition: Condition = Condition()
     """As the network takes it."""
     label: Array | None = None
-    """int [B]: the class, for a classifier that guides; None where none is asked for."""
+    """int [B]: the class, for a classifier that guides; None without a request."""
 
 
 def requested_labels(keys: Key, options: DiffusionSampling, classes: int, data_classes: int) -> Array | None:
-    """The class of every image [B]: the label asked for, or one drawn for each where it is -1.
+    """The class of every image [B]: the requested label, or one drawn for each where it is -1.
 
     classes: labels that the network knows; data_classes: those of its set. None for a model of no classes that no classifier
     guides. Raises UserError for a label that there is none of, and for a classifier that knows other classes.
@@ -55,8 +55,8 @@ def guiding_classifier(
 ) -> ClassLogProb | None:
     """log p(label | x) by the classifier that the options ask for, of images of a shape; None where they ask for none.
 
-    own: the classifier that a model has itself, and its weights. Raises UserError where there is none to be asked, or one of
-    other images.
+    own: the classifier that a model has itself, and its weights. Raises UserError without a classifier, or for one of other
+    images.
     """
     if not guide.classifier_scale:
         return None

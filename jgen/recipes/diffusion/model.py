@@ -73,7 +73,7 @@ class DiffusionModel:
     levels: NoiseLevels
     conditioning: Conditioning = UNCONDITIONAL
     classes: int = 0
-    """Labels that can be asked of it; 0 for a model without classes."""
+    """Labels that can be requested; 0 for a model without classes."""
     pixels: bool = True
     """Whether clean images are kept within [-1, 1]; latents are not."""
     chain: Schedule | None = None

@@ -23,7 +23,7 @@ from jgen.train.stage import Stage, restore
 from jgen.types import Array, Extra, PyTree
 
 ClassLogProb = Callable[[Array, Array], Array]
-"""(x [B, H, W, C], sigma [B]), in continuous coordinates -> log p(the label asked for | x) [B]."""
+"""(x [B, H, W, C], sigma [B]), in continuous coordinates -> log p(the requested label | x) [B]."""
 
 EXPERIMENT = "experiments.classifier"
 

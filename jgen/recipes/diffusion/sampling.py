@@ -33,7 +33,7 @@ LogProbOf = Callable[[Params, Extra, Request, DiffusionSampling], ClassLogProb |
 
 
 def class_request(model: DiffusionModel, data: DataConfig, keys: Key, options: DiffusionSampling) -> Request:
-    """The classes asked for; the network takes them where it knows classes, else a classifier alone does."""
+    """The requested classes; the network takes them where it knows classes, else a classifier alone does."""
     label = requested_labels(keys, options, model.classes, data.num_classes)
     return Request(Condition(label=label) if model.classes else Condition(), label)
 
