@@ -1,4 +1,4 @@
-"""The rules of the house: which package may import which, imports at the top, thin experiments, plain docstrings.
+"""The rules of the house: packages and their imports, thin experiments, plain docstrings, tests in mirrored folders.
 
 Each rule is a function of a checkout's folder, so that a test can also see it fail where it is broken.
 """
@@ -148,12 +148,19 @@ def docstrings(root: Path) -> list[str]:
     ]
 
 
+def strange_folders(root: Path) -> list[str]:
+    """Folders of tests that are no package of jgen: the tests mirror it."""
+    folders = {f.parent.relative_to(root / "tests") for f in root.glob("tests/**/test_*.py")}
+    return sorted(str(folder) for folder in folders if not (root / "jgen" / folder).is_dir())
+
+
 RULES = {
     floors: {"jgen/train/a.py": "", "jgen/nn/b.py": "from jgen.train import a"},
     circles: {"jgen/nn/a.py": "from jgen.nn import b", "jgen/nn/b.py": "from jgen.nn import a"},
     experiments_of_experiments: {"experiments/a.py": "", "experiments/b.py": "from experiments import a"},
     lazy_imports: {"experiments/a.py": "def draw():\n    import math\n    return math.pi"},
     long_experiments: {"experiments/a.py": "def build(config):\n" + "    config = config\n" * 20},
+    strange_folders: {"tests/objective/test_a.py": ""},
     docstrings: {"jgen/nn/a.py": 'def f():\n    """The same of g."""'},
 }
 """A rule -> files that break it."""

@@ -124,23 +124,25 @@ def logistic_mixture(mixtures: int = 10, channels: int = 3, *, low_bit: bool = F
         x = pick(means) + jnp.exp(pick(log_scales)) * temperature * (jnp.log(u) - jnp.log1p(-u))
         if coefficients is None:
             return jnp.clip(x, -1, 1)
-        c = pick(coefficients)
-        red = jnp.clip(x[..., 0], -1, 1)
-        green = jnp.clip(x[..., 1] + c[..., 0] * red, -1, 1)
-        blue = jnp.clip(x[..., 2] + c[..., 1] * red + c[..., 2] * green, -1, 1)
-        return jnp.stack([red, green, blue], -1)
+        return _couple(x, pick(coefficients), -1, lambda x: jnp.clip(x, -1, 1))
 
     def mean(outputs: Array) -> Array:
         logits, means, _, coefficients = split(outputs)
         weights = jax.nn.softmax(logits, -1)[..., None, :]
         if coefficients is None:
             return jnp.clip(jnp.sum(weights * means, -1), -1, 1)
-        c, red = coefficients, means[..., 0, :]
-        green = means[..., 1, :] + c[..., 0, :] * red
-        blue = means[..., 2, :] + c[..., 1, :] * red + c[..., 2, :] * green
-        return jnp.clip(jnp.sum(weights * jnp.stack([red, green, blue], -2), -1), -1, 1)
+        return jnp.clip(jnp.sum(weights * _couple(means, coefficients, -2), -1), -1, 1)
 
     return Likelihood(m + channels * parts * m, log_prob, draw, m + channels, mean)
+
+
+def _couple(x: Array, coefficients: Array, axis: int, limit: Callable[[Array], Array] = lambda x: x) -> Array:
+    """Adds red to green, and red and green to blue; the three stand along an axis, and `limit` bounds each in turn."""
+    red, green, blue = jnp.moveaxis(x, axis, 0)
+    c = jnp.moveaxis(coefficients, axis, 0)
+    red = limit(red)
+    green = limit(green + c[0] * red)
+    return jnp.stack([red, green, limit(blue + c[1] * red + c[2] * green)], axis)
 
 
 def _discretized_logistic(x: Array, mean: Array, log_scale: Array, half: float, log_width: float) -> Array:

@@ -183,17 +183,14 @@ def fit(
                 if not drawn:
                     memory.fill()
                 drawn = True
-        last = [folder / f"{name}.png" for name in _grids(stage)]
-        if found and found[0] == config.steps and not all(path.exists() for path in last):  # killed after its last save
-            _preview(stage, state, mesh, folder, step)
+        if found and begin == config.steps and not all((folder / f"{name}.png").exists() for name in _grids(stage)):
+            _preview(stage, state, mesh, folder, step)  # the run was killed after its last save
         watch.catch_up()
         _wait(checkpoints, folder)
         if pipeline.skipped:
             log.say(f"data: passed over {pipeline.skipped} files that can't be read")
-        if main and (records := read(folder / "metrics.jsonl")):
-            pictures.save(
-                pictures.curves(records, ["loss"] if any("loss" in r for r in records) else None), folder / "loss.png"
-            )
+        if main:
+            _draw_curves(folder)
         return Fitted(state, step, step >= config.steps, log.seconds)
 
 
@@ -311,6 +308,13 @@ def _unwritten(folder: Path, checkpoints: Checkpoints, error: Exception) -> User
 def _grids(stage: Stage) -> list[str]:
     """The names of a stage's pictures."""
     return [*(["samples"] if stage.sample is not None else []), *stage.pictures]
+
+
+def _draw_curves(folder: Path) -> None:
+    """Writes loss.png: the loss, or every metric of a stage that has no metric of this name."""
+    if records := read(folder / "metrics.jsonl"):
+        names = ["loss"] if any("loss" in record for record in records) else None
+        pictures.save(pictures.curves(records, names), folder / "loss.png")
 
 
 def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: int) -> None:

@@ -53,8 +53,8 @@ def fake_torch_file(path, content, storages):
     data = io.BytesIO()
     Writer(data, protocol=2).dump(content)
     # The stand-ins for torch's own functions are renamed in the stream.
-    raw = data.getvalue().replace(b"ctests.test_convert_files\nrebuild\n", b"ctorch._utils\n_rebuild_tensor_v2\n")
-    raw = raw.replace(b"ctests.test_convert_files\nFloatStorage\n", b"ctorch\nFloatStorage\n")
+    raw = data.getvalue().replace(f"c{__name__}\nrebuild\n".encode(), b"ctorch._utils\n_rebuild_tensor_v2\n")
+    raw = raw.replace(f"c{__name__}\nFloatStorage\n".encode(), b"ctorch\nFloatStorage\n")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", raw)
         for key, array in storages.items():
