@@ -8,7 +8,7 @@ from benchmarks.timing import Row, alternate_apart, missing, ratio, spread
 
 BATCH, SIDE = 32, 32
 TOKENS, WIDTH = 16, 64
-"""Of the captions."""
+"""Tokens of a caption, and their width."""
 Prepare = Callable[[], Callable[[], Any]]
 
 

@@ -13,7 +13,7 @@ ROUNDS = 5
 
 
 def limit() -> list[Row]:
-    """What this machine can do: float32 matrix product and 3x3 convolution on all devices."""
+    """The limit of this machine: float32 matrix product and 3x3 convolution on all devices."""
     import jax
     import jax.numpy as jnp
 

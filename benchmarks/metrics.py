@@ -25,7 +25,7 @@ def frechet() -> list[Row]:
     values = {}
 
     def ours() -> None:
-        values["jgen"] = frechet.distance(frechet.of(x), frechet.of(y))
+        values["jgen"] = frechet.distance(frechet.feature_moments(x), frechet.feature_moments(y))
 
     def reference() -> None:
         (m1, c1), (m2, c2) = ((v.mean(0), np.cov(v, rowvar=False)) for v in (x, y))

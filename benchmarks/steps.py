@@ -53,7 +53,7 @@ def their_step(model: Any, loss: Callable[[], Any]) -> Run:
 
 
 def use_all_cores() -> None:
-    """Of PyTorch, as many threads as jgen has CPU devices."""
+    """Gives PyTorch as many threads as jgen has CPU devices."""
     import torch
 
     torch.set_num_threads(jax.device_count() if jax.default_backend() == "cpu" else torch.get_num_threads())

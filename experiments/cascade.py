@@ -8,9 +8,9 @@
     python -m experiments.cascade sample --augment 0.1 --samplers ddpm heun --steps-each 100 18
 
 The super-resolution stages are trained on small images with noise (and now and then a blur) put on them, and are
-conditioned on its amount, so that they forgive the faults of the stage before; the amount when sampling is --augment. Of
-held-out images, --picture inpainted puts what is known in at every stage, and --picture edited brings the smallest image to the
-noise level --edit-from, from whose result the others follow.
+conditioned on its amount, so that they forgive the faults of the stage before; the amount when sampling is --augment.
+--picture inpainted keeps the known part of held-out images at every stage; --picture edited brings the smallest image to the
+noise level --edit-from, and the later stages follow from the result.
 
 Target of the imagenet256 preset: FID 4.88 (paper, table 1). Networks, objectives, chains and training are those of the paper's
 hyperparameters for the cascade 32 -> 64 -> 256, stage by stage; the noise on the 32-pixel image is 0.31, as much as step 751 of

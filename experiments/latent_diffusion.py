@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
     train: TrainConfig = TrainConfig(steps=400, log_every=10, save_every=200, sample_every=200)
-    """Of the autoencoder."""
+    """Training of the autoencoder."""
     mesh: MeshConfig = MeshConfig()
     sampling: LatentSampling = LatentSampling()
     first: Flat[FirstStageConfig] = FirstStageConfig()

@@ -7,7 +7,7 @@
     python -m experiments.stylegan2 sample --picture mixing_coarse                # or truncation, noise, interpolation, ...
 
 Target of the cifar10 preset: FID 2.42 class-conditional with tuning, 2.92 unconditional (StyleGAN2-ADA, table 2; 100 million
-images). Of ffhq256: FID 4.3 at 25 million images without ADA at 140,000 images (figure 7). One to two days on 8 V100.
+images). Target of ffhq256: FID 4.3 at 25 million images without ADA at 140,000 images (figure 7). One to two days on 8 V100.
 """
 
 from dataclasses import dataclass

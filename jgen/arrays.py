@@ -1,4 +1,4 @@
-"""What code that works image by image keeps writing: numbers of a batch against its images."""
+"""Helpers for code that works image by image: one number an image against a batch of images."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What jgen writes and where it keeps it: files that a reader never sees half of, the cache, and the versions in them."""
+"""Files that jgen writes: never seen half written by a reader; the cache; the versions recorded in them."""
 
 import contextlib
 import os
@@ -24,5 +24,5 @@ def cache_folder(name: str) -> Path | None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Python, jgen and the packages named."""
+    """The versions of Python, jgen and the packages named."""
     return {"python": platform.python_version(), **{name: version(name) for name in ("jgen", *packages)}}

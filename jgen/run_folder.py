@@ -9,7 +9,7 @@ from jgen.errors import UserError
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What config.json of a run says: module, preset, config (in today's form), versions.
+    """The content of a run's config.json: module, preset, config (in today's form), versions.
 
     Nothing it names is imported. Raises UserError where it can't be read or is not a run's.
     """

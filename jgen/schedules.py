@@ -113,7 +113,7 @@ def linear(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Sch
 
 
 def _scale(steps: int, beta_T: float, name: str) -> float:
-    """What betas of a chain of 1,000 steps are multiplied by in one of `steps`."""
+    """The factor on betas of a chain of 1,000 steps for one of `steps`."""
     if 1000 * beta_T >= steps:
         raise UserError(f"steps={steps}: the {name} schedule needs more than {int(1000 * beta_T)} steps; use cosine")
     return 1000 / steps

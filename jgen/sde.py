@@ -32,7 +32,7 @@ class SDE:
     steps: int
     """N."""
     shift: Function
-    """Of the discrete step that ends at t: x_i = (1 + shift) x_{i-1} + spread z."""
+    """Shift of the discrete step that ends at t: x_i = (1 + shift) x_{i-1} + spread z."""
     spread: Function
     ancestral_std: Function | None
     """Noise of an ancestral step back; None where the authors define none."""

@@ -29,7 +29,7 @@ class Curve:
     """lambda -> t."""
     end: float
     knots: int = 1000
-    """Of a discrete chain: the network's time at t is 1000 (t - 1 / knots), which may be fractional."""
+    """Length of the discrete chain: the network's time at t is 1000 (t - 1 / knots), which may be fractional."""
 
     def alpha(self, t: Numbers) -> Numbers:
         return np.exp(self.log_alpha(t))

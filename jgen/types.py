@@ -41,7 +41,7 @@ class Condition(flax.struct.PyTreeNode):
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What a discriminator says of images."""
+    """A discriminator's output for images."""
 
     logits: Array
     """[B], or [B, H, W] of patches: how real."""
@@ -56,7 +56,7 @@ class LossFn(Protocol):
 
 
 class Prediction(NamedTuple):
-    """What a discrete-time network says of x_t: the clean image, and how it sets the variance of the step back."""
+    """A discrete-time network's output at x_t: the clean image, and how it sets the variance of the step back."""
 
     x0: Array
     """[B, H, W, C]: the expected clean image."""

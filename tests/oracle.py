@@ -85,7 +85,7 @@ def check_gradients(
 
 
 PLAIN_RESAMPLING = {"input_blocks.2": "input_blocks_2_0_op", "output_blocks.1": "output_blocks_1_2_conv"}
-"""Of ADM's U-Nets without resblock_updown, for `check_blocks`: where a convolution resamples."""
+"""For ADM's U-Nets without resblock_updown, for `check_blocks`: where a convolution resamples."""
 
 
 def check_blocks(o: Oracle, modules: Mapping[str, Any], of: Mapping[str, str] = MappingProxyType({}), every: int = 3) -> None:

@@ -1,4 +1,4 @@
-"""What every tiny experiment did before the code was rebuilt: its first steps, its samples, and its run's settings."""
+"""The record of every tiny experiment before the code was rebuilt: its first steps, its samples, and its run's settings."""
 
 import json
 
@@ -59,3 +59,8 @@ def test_settings_of_earlier_runs_are_brought_into_today_s_form(name):
     if "solver" in now.get("sampling", {}):  # which was written out then
         before["sampling"]["solver"].pop("variance", None), now["sampling"]["solver"].pop("variance", None)
     assert before == now
+
+
+def test_options_of_samplers_are_given_their_new_names():
+    stored = {"format": 2, "module": "experiments.ddpm", "config": {"sampling": {"solver": {"sampler": "dpm", "of": "noise"}}}}
+    assert migrated(stored)["config"]["sampling"]["solver"] == {"sampler": "dpm", "parameterization": "noise"}

@@ -138,14 +138,16 @@ def long_experiments(root: Path) -> list[str]:
 
 
 def docstrings(root: Path) -> list[str]:
-    """Docstrings that begin with "The same", and so can't be read alone."""
+    """Docstrings that begin with "The same", "Of" or "What", and so can't be read alone; those under a field too."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    return [
-        f"{name}: {text[:40]}"
-        for name, file in sources(root).items()
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, kinds) and (text := ast.get_docstring(node)) and text.startswith("The same")
-    ]
+    found = []
+    for name, file in sources(root).items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            texts = [ast.get_docstring(node) or ""] if isinstance(node, kinds) else []
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                texts.append(str(node.value.value))
+            found += [f"{name}: {text[:40]}" for text in texts if text.startswith(("The same", "Of ", "What "))]
+    return sorted(set(found))
 
 
 def strange_folders(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the README says can be typed, can be typed."""
+"""Every command of the README can be typed."""
 
 import json
 import re

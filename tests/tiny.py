@@ -153,7 +153,7 @@ def stages(module, name, *flags):
 
 
 def shape_of(stage, **options):
-    """What sampling would give, without running it."""
+    """The shape that sampling would give, without running it."""
     params, extra = shapes_of(stage)
     chosen = changed(stage.options, options)
     return jax.eval_shape(lambda p, e: stage.sample(p, e, image_keys(0, 3), chosen), params, extra).shape

@@ -65,7 +65,7 @@ def _stop(text: str) -> NoReturn:
 
 
 def _about(build: Build, module: str) -> str:
-    """What --help says first: the model, its paper, and the commands."""
+    """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
     return f"{title}\n\nCommands: train (the default), sample, evaluate; python -m {module} COMMAND --help shows their options."
 

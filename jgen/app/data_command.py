@@ -44,9 +44,9 @@ class Prepare:
     name: tyro.conf.Positional[str]
     """fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
     resolution: Count = 64
-    """Of the images of a folder."""
+    """Side of a folder's images, in pixels."""
     channels: Literal[1, 3] = 3
-    """Of the images of a folder."""
+    """Channels of a folder's images."""
     skip_bad: bool = False
     root: str = ""
     """data_dir of TFDS."""

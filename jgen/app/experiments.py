@@ -21,7 +21,7 @@ class About(NamedTuple):
 
 
 def about(name: str) -> About:
-    """What an experiment's docstring says of it."""
+    """The facts that an experiment's docstring states: model, paper, cost."""
     lines = (importlib.import_module(f"experiments.{name}").__doc__ or "").splitlines()
     command = next((line for line in lines if line.strip().startswith(f"python -m experiments.{name} ")), "")
     return About(name, lines[0] if lines else "", command.partition("#")[2].strip())

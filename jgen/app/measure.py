@@ -1,4 +1,4 @@
-"""What the commands of `python -m jgen.metrics` do."""
+"""The commands of `python -m jgen.metrics`."""
 
 import functools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the three commands of an experiment do, once their arguments are understood."""
+"""The three commands of an experiment, after their arguments are understood."""
 
 import dataclasses
 import hashlib

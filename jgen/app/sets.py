@@ -1,4 +1,4 @@
-"""What the commands of `python -m jgen.data` do."""
+"""The commands of `python -m jgen.data`."""
 
 from pathlib import Path
 

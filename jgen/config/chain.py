@@ -18,4 +18,4 @@ class ChainConfig:
     diffusion_steps: Annotated[int, Range(2)] = 1000
     """Steps of the chain."""
     prediction: PredictionName = "eps"
-    """What the network predicts: the noise, the clean image, or the velocity v."""
+    """The network's target: the noise, the clean image, or the velocity v."""

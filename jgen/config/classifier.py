@@ -15,13 +15,13 @@ class ClassifierConfig:
     channels: tuple[Count, ...] = (32, 64)
     """Width of each level; each but the first halves the resolution."""
     stride: Count = 1
-    """Of cnn's first convolution: 2 for images of 28 pixels and more."""
+    """Stride of cnn's first convolution: 2 for images of 28 pixels and more."""
     depth: Count = 2
-    """Of adm: residual blocks a level."""
+    """Residual blocks a level (adm)."""
     attention: tuple[Count, ...] = (2,)
-    """Of adm: levels with attention, as downsampling factors."""
+    """Levels with attention, as downsampling factors (adm)."""
     dropout: ShareBelowOne = 0.1
-    """Of the features, before the last layer."""
+    """Dropout of the features, before the last layer."""
     shift: Natural = 0
     """Move each image by up to so many pixels, at random."""
     smoothing: ShareBelowOne = 0.0
@@ -29,7 +29,7 @@ class ClassifierConfig:
     noisy: bool = False
     """Classify noisy images, given their times: for guidance."""
     weight_decay: NonNegative = 0.02
-    """Of AdamW."""
+    """Weight decay of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class OwnClassifierConfig:
     classifier_channels: tuple[Count, ...] = (32, 64)
     """Width of each level of the classifier."""
     classifier_stride: Count = 1
-    """Of cnn's first convolution."""
+    """Stride of cnn's first convolution."""
     classifier_depth: Count = 2
-    """Of adm: residual blocks a level, with attention where the model has it."""
+    """Residual blocks a level, with attention where the model has it (adm)."""
     classifier_learning_rate: Positive = 3e-3
-    """Of the classifier's AdamW at its peak; a cosine takes it to zero."""
+    """Peak learning rate of the classifier's AdamW; a cosine takes it to zero."""
     classifier_weight_decay: NonNegative = 0.02
-    """Of the classifier's AdamW."""
+    """Weight decay of the classifier's AdamW."""

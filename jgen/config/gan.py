@@ -32,7 +32,7 @@ class GANConfig:
     conditional: bool = False
     """Give both networks the class."""
     learning_rate: Positive = 2.5e-3
-    """Of Adam, for both players."""
+    """Learning rate of Adam, for both players."""
     ema_kimg: Positive = 2.0
     """Half-life of G's moving average in thousands of images,"""
     ema_rampup: NonNegative = 0.05
@@ -41,7 +41,7 @@ class GANConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What the discriminator sees of reals and fakes."""
+    """Augmentation of the images that the discriminator sees."""
 
     augment: Literal["none", "ada", "diffaug"] = "none"
     """The augmentation of reals and fakes: ada adapts its strength."""
@@ -111,7 +111,7 @@ class ConvGANConfig:
     """Weight of balanced consistency (bCR, Zhao et al. 2020, arXiv:2002.04724; there 10): D gives an image, real or fake, the
     logit that it gives the image moved and flipped."""
     learning_rate: Positive = 1e-3
-    """Of Adam, for both players."""
+    """Learning rate of Adam, for both players."""
     beta_1: ShareBelowOne = 0.0
     """Decay of Adam's first moment"""
     beta_2: ShareBelowOne = 0.99

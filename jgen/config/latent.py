@@ -19,19 +19,19 @@ class PriorConfig:
     prior: Literal["unet", "dit"] = "unet"
     """A U-Net, or a DiT (Peebles & Xie 2022)."""
     learn_variance: bool = False
-    """Of the prior: learn the variance of the steps back too, by the hybrid loss (see experiments.improved_ddpm)."""
+    """The prior learns the variance of the reverse steps too, by the hybrid loss (see experiments.improved_ddpm)."""
     condition: Literal["none", "class", "text"] = "none"
     """The prior's condition: none, the class, or the caption."""
     drop_label: ShareBelowOne = 0.1
     """Share of classes or captions left out in training, for classifier-free guidance."""
     patch: Count = 1
-    """Of DiT: side of a token, in latents."""
+    """Side of a token, in latents (DiT)."""
     depth: Count = 4
     """Blocks of DiT."""
     width: Count = 128
     """Width of DiT."""
     text_width: Count = 64
-    """Of the caption encoder: of words, or of the features that --data.captions minilm gives."""
+    """Width of the caption encoder: of words, or of the features that --data.captions minilm gives."""
 
 
 @dataclass(frozen=True)

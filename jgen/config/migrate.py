@@ -6,8 +6,8 @@ from typing import Any
 
 from jgen.config.samplers import SAMPLERS
 
-FORMAT = 2
-"""Of config.json: 1 had all options of an experiment in one flat group."""
+FORMAT = 3
+"""Format of config.json: 1 had all options of an experiment in one flat group, 2 other names of samplers' options."""
 
 UNET = "channels channel_mult num_res_blocks dropout attention head_channels scale_shift_norm resblock_updown"
 CHAIN = "schedule diffusion_steps prediction"
@@ -97,6 +97,9 @@ ADDED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 RENAMED: Mapping[str, Mapping[str, str]] = {"vae": {"clip_norm": "clip"}}
 
+SOLVER_RENAMED = {"of": "parameterization"}
+"""Options of samplers up to format 2."""
+
 DROPPED = {"evaluation_steps"}
 """Options of earlier versions that changed nothing of a run itself."""
 
@@ -113,9 +116,12 @@ GRIDS = {"edm": "karras", "flow_matching": "karras", "ncsn": "karras"}
 
 
 def migrated(stored: dict[str, Any]) -> dict[str, Any]:
-    """What config.json says, with the config in today's form."""
-    if stored.get("format", 1) >= FORMAT:
+    """The content of config.json, with the config in today's form."""
+    version = stored.get("format", 1)
+    if version >= FORMAT:
         return stored
+    if version == 2:
+        return {**stored, "format": FORMAT, "config": _with_new_names(stored["config"])}
     name = stored["module"].removeprefix("experiments.")
     values = {RENAMED.get(name, {}).get(key, key): value for key, value in stored["config"].items()}
     dropped = DROPPED | WITHOUT_EFFECT.get(name, set())
@@ -123,7 +129,15 @@ def migrated(stored: dict[str, Any]) -> dict[str, Any]:
     config = _grouped(values, GROUPS.get(name, {}), ADDED.get(name, {}))
     if isinstance(config.get("sampling"), dict) and "sampler" in config["sampling"]:
         config["sampling"] = _sampling(name, config["sampling"])
-    return {**stored, "format": FORMAT, "config": config}
+    return {**stored, "format": FORMAT, "config": _with_new_names(config)}
+
+
+def _with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    sampling = config.get("sampling")
+    if not isinstance(sampling, dict) or not isinstance(sampling.get("solver"), dict):
+        return dict(config)
+    solver = {SOLVER_RENAMED.get(key, key): value for key, value in sampling["solver"].items()}
+    return {**config, "sampling": {**sampling, "solver": solver}}
 
 
 def _grouped(values: Mapping[str, Any], groups: Mapping[str, str], added: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -148,6 +162,7 @@ def _sampling(name: str, old: Mapping[str, Any]) -> dict[str, Any]:
         values["grid"] = "auto"
     if row.coordinates == "discrete" and name in OWN_CHAIN:
         values["sigma_min"] = 0.0
+    values = {SOLVER_RENAMED.get(key, key): value for key, value in values.items()}
     names = {field.name for field in dataclasses.fields(row)}
     solver = {"sampler": row.sampler, **{key: values[key] for key in names if key in values}}
     guide = "guidance guidance_from guidance_to classifier classifier_scale threshold"

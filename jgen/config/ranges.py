@@ -1,4 +1,4 @@
-"""What an option's number may be: declared once, on the field, and checked in one place.
+"""Ranges of the options' numbers: declared once, on the field, and checked in one place.
 
     steps: Count = 50
     eta: Share = 0.0
@@ -107,7 +107,7 @@ def shown(value: Any) -> str:
 
 
 def fault(hint: Any, value: Any, range_: Range | None = None) -> str:
-    """What is wrong with a value of an annotated type: "" where nothing is."""
+    """Says what is wrong with a value of an annotated type: "" where nothing is."""
     if typing.get_origin(hint) is Annotated:
         own = next((mark for mark in hint.__metadata__ if isinstance(mark, Range)), range_)
         return fault(typing.get_args(hint)[0], value, own)

@@ -76,9 +76,9 @@ class DDPM(Stepped):
     coordinates: ClassVar[Coordinates] = "discrete"
     steps: Annotated[int, Range(2)] = 50
     variance: VarianceName = "auto"
-    """Of each step: the posterior's, beta, or as the network learned it. auto: learned where it was learned."""
+    """Variance of each step: the posterior's, beta, or the network's. auto: the network's where it learned one."""
     resamplings: Count = 1
-    """Of --picture inpainted: how often each stretch of steps is walked (RePaint); 1 puts known pixels in only."""
+    """How often each stretch of steps is repeated for --picture inpainted (RePaint); 1 only puts known pixels in."""
 
 
 class Churn(NamedTuple):
@@ -174,8 +174,8 @@ class DPMSolver(Stepped):
     sampler: ClassVar[str] = "dpm"
     function: ClassVar[str] = "dpm.dpm_multistep"
     order: Order = 2
-    of: Literal["data", "noise"] = "data"
-    """What is interpolated: the clean image is DPM-Solver++, the noise DPM-Solver."""
+    parameterization: Literal["data", "noise"] = "data"
+    """The quantity that is interpolated: data (the clean image) is DPM-Solver++, noise is DPM-Solver."""
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ class DPMAdaptive(Adaptive):
     sampler: ClassVar[str] = "dpm_adaptive"
     function: ClassVar[str] = "to_zero.dpm_adaptive"
     order: Annotated[int, Range(2, 3)] = 2
-    of: Literal["data", "noise"] = "data"
-    """What is interpolated: the clean image is DPM-Solver++, the noise DPM-Solver."""
+    parameterization: Literal["data", "noise"] = "data"
+    """The quantity that is interpolated: data (the clean image) is DPM-Solver++, noise is DPM-Solver."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class PredictorCorrector(Solver):
     corrector_steps: Count = 1
     """Calls of the corrector before each of the predictor."""
     snr: Positive = 0.16
-    """Of the corrector: how long its steps are."""
+    """Signal-to-noise ratio of the corrector: how long its steps are."""
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,12 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Editing:
-    """What `sample --picture inpainted` and `edited` do with held-out images."""
+    """How `sample --picture inpainted` and `edited` change held-out images."""
 
     mask: Literal["center", "left", "right", "top", "bottom"] = "center"
-    """Of inpainted: the part of the images that is taken out."""
+    """The part of the images that inpainted removes."""
     edit_from: Positive = 1.0
-    """Of edited: the noise level that the images are brought to; the higher, the freer."""
+    """The noise level that edited brings the images to; the higher, the freer."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class DiffusionSampling:
     """How a diffusion model is sampled."""
 
     coordinates: ClassVar[tuple[Coordinates, ...]] = ("discrete", "continuous")
-    """Of the samplers that can be chosen."""
+    """Coordinates of the samplers that can be chosen."""
     solver: Inline[Solver] = DDIM()
     label: Label = -1
     """Class of all images; -1 draws one for each. For a class-conditional model, or one that a classifier guides."""
@@ -64,7 +64,7 @@ class Bound:
     """The variational bound that `evaluate` gives of a model with a chain."""
 
     bound_steps: Annotated[int, Range(-1)] = -1
-    """Of `evaluate`: the variational bound along so many steps of the chain too, a network call each; 0 for all, -1 for no
+    """`evaluate` also gives the variational bound along so many steps of the chain, a network call each; 0 for all, -1 for no
     bound."""
     bound_variance: Literal["auto", "small", "large", "learned_range"] = "auto"
-    """Of the bound's steps: the posterior's, beta, or as the network learned it. auto: learned where it was learned."""
+    """Variance of the bound's steps: the posterior's, beta, or the network's. auto: the network's where it learned one."""

@@ -45,11 +45,11 @@ class SDEConfig:
     likelihood: bool = False
     """Weigh the loss so that it bounds the log-likelihood."""
     beta_min: Positive = 0.1
-    """Of vp and subvp: the rate at time 0"""
+    """Rate at time 0 (vp, subvp)"""
     beta_max: Positive = 20.0
     """and at time 1."""
     sigma_min: Positive = 0.02
-    """Of ve: the least level"""
+    """The least noise level (ve)"""
     sigma_max: Positive = 20.0
     """and the greatest."""
 

@@ -15,7 +15,7 @@ class TrainConfig:
     seed: Seed = 0
     """Initial weights, the order of the data, and all noise depend on this alone."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; the parameters stay float32."""
+    """Type that the network computes in; the parameters stay float32."""
     accumulate: Count = 1
     """Split each batch into so many parts and average their gradients: less memory."""
     remat: bool = False
@@ -67,7 +67,7 @@ class OptimizerConfig:
     """Adam, its learning rate, and the moving average of the weights."""
 
     learning_rate: Positive = 2e-3
-    """Of Adam, reached by a linear warm-up."""
+    """Learning rate of Adam, reached by a linear warm-up."""
     warmup: Natural = 100
     """Steps of the warm-up."""
     final_learning_rate: Share = 0.05
@@ -80,7 +80,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to measure of a run."""
+    """The metrics of a run, and the samples they need."""
 
     run: str = ""
     """Folder of the run; the newest where none is given."""
@@ -89,9 +89,9 @@ class Evaluation:
     num: Natural = 0
     """Samples; or held-out images, without metrics. 0: 1,000, or all of --against; without metrics 256."""
     seed: Seed = 0
-    """Of all noise."""
+    """Seed of all noise."""
     split: str = ""
-    """Of the run's set: train is the reference of metrics, test is held out, unless given."""
+    """Split of the run's set: train is the reference of metrics, test is held out, unless given."""
     reference_num: Natural = 0
     """Images of the reference; 0 for all (10,000 of an endless set)."""
     extractor: str = ""

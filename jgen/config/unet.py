@@ -36,7 +36,7 @@ class UNetConfig(LevelsConfig):
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What the network knows of classes."""
+    """How the network is conditioned on classes."""
 
     conditional: bool = False
     """Give the network the class."""

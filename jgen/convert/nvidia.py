@@ -42,7 +42,7 @@ class Module:
 
 
 def _persistent(meta: Mapping[str, Any]) -> Module:
-    """What the file would rebuild from the source it carries."""
+    """The module that the file would rebuild from the source it carries."""
     module = Module()
     module.__setstate__(meta["state"])
     return module

@@ -14,7 +14,7 @@ from jgen.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for a damaged file, by its format and by where the damage is."""
+"""The errors that Pillow raises for a damaged file, by its format and by where the damage is."""
 
 
 class FolderSource:

@@ -31,7 +31,7 @@ ENDLESS = 2**31 - 1
 
 
 class Factors(NamedTuple):
-    """What one image shows."""
+    """The factors of variation of one image."""
 
     character: int
     font: int

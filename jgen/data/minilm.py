@@ -14,7 +14,7 @@ from jgen import convert
 from jgen.errors import UserError
 
 TOKENS = 24
-"""Of a caption at most, with the one at its beginning and the one at its end."""
+"""The most tokens of a caption, with the one at its beginning and the one at its end."""
 KEPT = 8192
 """Captions whose features are kept in memory: 37 kB each."""
 

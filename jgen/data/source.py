@@ -1,4 +1,4 @@
-"""What a source is: a length, a shape, class names, and examples by index; small ones hold arrays, large ones decode."""
+"""A source of examples: a length, a shape, class names, and examples by index; small ones hold arrays, large ones decode."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ Plane = Callable[[Key, int], Array]
 
 
 def gaussian(key: Key, side: int) -> Array:
-    """What networks are trained with."""
+    """Plain normal noise, as in training."""
     return jax.random.normal(key, (side, side, 1))
 
 

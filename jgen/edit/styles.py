@@ -1,4 +1,4 @@
-"""What the styles of a generator control: mixing, truncation, and the detail that noise adds (Karras et al. 2019, 2020).
+"""Styles of a generator: mixing, truncation, and the detail that noise adds (Karras et al. 2019, 2020).
 
 Functions take the synthesis (ws [B, num_ws, D] -> images) as a function, so they serve every StyleGAN.
 """

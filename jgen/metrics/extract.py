@@ -22,7 +22,7 @@ from jgen.models.perceptual import IMAGENET
 from jgen.types import Array, PyTree
 
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for an .npz that is cut short, empty or another file."""
+"""The errors that numpy raises for an .npz that is cut short, empty or another file."""
 
 SHIPPED = ("digits_cnn", "fashion_mnist_cnn", "glyphs_cnn")
 
@@ -33,7 +33,7 @@ class Extractor:
 
     name: str
     sha256: str
-    """Of the weight file."""
+    """Hash of the weight file."""
     resize: str
     """In words, for the record."""
     variables: PyTree
@@ -80,7 +80,7 @@ def open_extractor(name: str, data_name: str = "") -> Extractor:
 
 
 def sha256(path: Path) -> str:
-    """Of a file. Raises UserError where there is none."""
+    """The hash of a file. Raises UserError where there is none."""
     if not path.is_file():
         raise UserError(f"extractor: {path}: no such file")
     with open(path, "rb") as file:

@@ -50,7 +50,7 @@ def add(moments: Moments, features: Array, weights: Array | None = None) -> Mome
     return Moments(total, moments.mean + gap * share, moments.scatter + scatter + between)
 
 
-def of(features: np.ndarray | Array, batch: int = 2048) -> Moments:
+def feature_moments(features: np.ndarray | Array, batch: int = 2048) -> Moments:
     """The moments of features [N, D] that are all there, joined in batches of one shape."""
     join, moments = jax.jit(add, donate_argnums=0), no_moments(features.shape[1])
     for start in range(0, len(features), batch):

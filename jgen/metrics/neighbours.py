@@ -20,7 +20,7 @@ TILE = 2048
 
 
 class Manifold(NamedTuple):
-    """What a comparison of a real and a generated set gives; the last three are per image."""
+    """Results of comparing a real and a generated set; the last three are per image."""
 
     precision: float
     """Share of generated images inside the real set's balls (Kynkäänniemi et al. 2019, arXiv:1904.06991)."""

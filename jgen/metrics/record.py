@@ -23,7 +23,7 @@ class Record:
     protocol: Mapping[str, Any]
     """How it was measured: scores compare only where all of this is equal."""
     subject: Mapping[str, Any]
-    """What was measured: the run, its checkpoint's step, sampler, steps and seed; or a folder."""
+    """The measured subject: the run, its checkpoint's step, sampler, steps and seed; or a folder."""
     versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: versions(*CHANGE_NUMBERS))
 
 

@@ -45,7 +45,7 @@ ENDLESS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """What is kept of a set: moments always; features and logits where a metric needs them."""
+    """Statistics of a set: moments always; features and logits where a metric needs them."""
 
     moments: frechet.Moments
     features: np.ndarray | None
@@ -199,11 +199,11 @@ class Reference:
     split: str
     num: int
     sha256: str
-    """Of the pixels; of a large set, of its length and 256 examples spread over it."""
+    """Hash of the pixels; of a large set, of its length and 256 examples spread over it."""
     source: Source
 
     def facts(self) -> dict[str, Any]:
-        """What a record says of it."""
+        """The facts that a record states about it."""
         return {f"reference{suffix}": value for suffix, value in
                 (("", self.name), ("_split", self.split), ("_num", self.num), ("_sha256", self.sha256))}  # fmt: skip
 
@@ -226,7 +226,7 @@ def make_reference(source: Source, data: DataConfig, num: int = 0) -> Reference:
 
 
 def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, metrics: Sequence[str], batch: int) -> Collected:
-    """What is kept of the reference, from the cache where it is there: moments, and features where a metric asks.
+    """Statistics of the reference, from the cache where it is there: moments, and features where a metric asks.
 
     The cache's file names hold the hashes of images and extractor, so that it can't be stale.
     """

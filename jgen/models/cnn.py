@@ -40,7 +40,7 @@ class CNN(nn.Module):
     channels: Sequence[int] = (32, 64, 96)
     """Width of each level; each but the first halves the resolution."""
     stride: int = 2
-    """Of the first convolution."""
+    """Stride of the first convolution."""
     timed: bool = False
     """Takes noisy images and their times."""
     dropout: float = 0.0

@@ -26,7 +26,7 @@ from jgen.types import Array
 
 Dtype = jnp.dtype | None
 SMALL = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
-"""Of the last layer of a residual branch: 1e-5 of the others' scale."""
+"""Initialiser of the last layer of a residual branch: 1e-5 of the others' scale."""
 GLOROT = nn.initializers.glorot_uniform()
 HALF = 0.5**0.5
 
@@ -41,7 +41,7 @@ class Block(nn.Module):
 
     features: int
     heads: int = 0
-    """Of the attention; 0 for none."""
+    """Heads of the attention; 0 for none."""
     resample: Literal["", "up", "down"] = ""
     taps: Sequence[float] = (1, 1)
     skip_conv: bool = False

@@ -115,7 +115,7 @@ class Refine(nn.Module):
 
     features: int
     levels: int
-    """Of the norms; 0 for none."""
+    """Noise levels that the norms are conditioned on; 0 for none."""
     mean_pool: bool
     last: bool = False
 
@@ -188,7 +188,7 @@ class ChainedPool(nn.Module):
 
 
 class _RefineNet(nn.Module):
-    """What both versions share."""
+    """The RefineNet that both versions share."""
 
     channels: int = 128
     out_channels: int = 3

@@ -23,7 +23,7 @@ from jgen.nn.causal import CausalConv, Dense, Late, Place, RowConv, gate
 from jgen.types import Array
 
 Context = Any
-"""What the rows above say: a tree of arrays [B, H, W, ...], or of one row of them."""
+"""The context from the rows above: a tree of arrays [B, H, W, ...], or of one row of them."""
 
 
 class Encoding(nn.Module):

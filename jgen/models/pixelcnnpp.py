@@ -35,7 +35,7 @@ class GatedResidual(nn.Module):
 
     features: int
     rows: bool
-    """Of the stream that sees rows above: its convolutions are 2x3, the other's 2x2."""
+    """Belongs to the stream that sees rows above: its convolutions are 2x3, the other's 2x2."""
     scale: int
     dropout: float
     classes: int

@@ -13,7 +13,7 @@ ZEROS = nn.initializers.zeros
 
 
 def spelled(caption: Array) -> tuple[Array, Array]:
-    """Of captions uint8 [B, L], words apart by spaces and zeros behind them: every byte's place in its word, int32 [B, L],
+    """For captions uint8 [B, L], words apart by spaces and zeros behind them: every byte's place in its word, int32 [B, L],
     and the word it belongs to, float32 [B, L, (L + 1) // 2], all zeros for a space."""
     letter = (caption != 32) & (caption != 0)
     begins = letter & ~jnp.pad(letter, ((0, 0), (1, 0)))[:, :-1]

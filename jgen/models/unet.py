@@ -129,7 +129,7 @@ class _Blocks(nn.Module):
     transformer_depth: int = 0
     """Latent diffusion's: transformers of so many blocks, which attend to a context too, in place of attention."""
     epsilon: float = 1e-5
-    """Of the norms."""
+    """Epsilon of the norms."""
     asymmetric: bool = False
     """Strided convolutions padded right and below only, as in DDPM's own code and diffusers."""
     time_endpoint: bool = False

@@ -71,7 +71,7 @@ class VAE(nn.Module):
 
     shape: tuple[int, int, int]
     outputs: int
-    """Of the likelihood, K."""
+    """Outputs of the likelihood for a pixel, K."""
     latents: int = 16
     widths: Sequence[int] = (256, 256)
     channels: Sequence[int] = ()

@@ -114,7 +114,7 @@ class VQVAE(nn.Module):
     """
 
     channels: int
-    """Of the images."""
+    """Channels of the images."""
     features: int = 128
     blocks: int = 2
     block_features: int = 32
@@ -122,7 +122,7 @@ class VQVAE(nn.Module):
     """D."""
     levels: int = 2
     stride: int = 4
-    """Of the finest grid: 2 or 4."""
+    """Stride of the finest grid: 2 or 4."""
 
     def setup(self) -> None:
         if self.levels not in (1, 2) or self.stride not in (2, 4):

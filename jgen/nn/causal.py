@@ -26,7 +26,7 @@ class Place(NamedTuple):
     column: Array | None
     """None: a whole row at once."""
     width: int
-    """Of the image."""
+    """Width of the image."""
 
     @property
     def seen(self) -> Array:

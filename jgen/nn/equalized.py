@@ -69,7 +69,7 @@ class Dense(nn.Module):
     lr_mul: float = 1.0
     bias_init: float = 0.0
     gain: float = 1.0
-    """Of the weights: 2^0.5 before a leaky ReLU without a gain of its own."""
+    """Gain of the weights: 2^0.5 before a leaky ReLU without a gain of its own."""
     act_gain: float | None = None
 
     @nn.compact
@@ -91,7 +91,7 @@ class Conv(nn.Module):
     down: int = 1
     use_bias: bool = True
     gain: float = 1.0
-    """Of the weights."""
+    """Gain of the weights."""
     act_gain: float | None = None
     clamp: float | None = None
     taps: Sequence[float] = (1, 3, 3, 1)

@@ -45,7 +45,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def affine(self, x: Array) -> Affine:
-        """What normalises x, float32 whatever `dtype` is."""
+        """The scale and shift that normalise x, float32 whatever `dtype` is."""
         channels = x.shape[-1]
         if channels % self.groups:
             raise UserError(f"norm groups={self.groups}: do not divide {channels} channels")

@@ -24,7 +24,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Transform(NamedTuple):
-    """Of kernels with r taps an axis, to m outputs: B^T [n, n], G [n, r] and A^T [m, n] of the paper, n = m + r - 1."""
+    """Matrices for kernels with r taps an axis, to m outputs: the paper's B^T [n, n], G [n, r], A^T [m, n], n = m + r - 1."""
 
     pixels: np.ndarray
     taps: np.ndarray
@@ -144,7 +144,7 @@ def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
 
 
 def turned_padding(padding: Padding, size: int) -> Padding:
-    """Of the convolution that is the gradient by the image."""
+    """Padding of the convolution that is the gradient by the image."""
     (top, bottom), (left, right) = padding
     return (size - 1 - top, size - 1 - bottom), (size - 1 - left, size - 1 - right)
 

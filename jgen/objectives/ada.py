@@ -36,19 +36,19 @@ class ADA:
     xint: float = 0
     """Shift by whole pixels."""
     xint_max: float = 0.125
-    """Of the image's size."""
+    """Largest shift, as a share of the image's size."""
     scale: float = 0
     rotate: float = 0
     aniso: float = 0
     xfrac: float = 0
     """Shift by fractions of pixels."""
     scale_std: float = 0.2
-    """Of log2; so are aniso_std, contrast_std, saturation_std and imgfilter_std."""
+    """Standard deviation of log2 of the scale; aniso_std, contrast_std, saturation_std and imgfilter_std are too."""
     rotate_max: float = 1
     """1 is the full circle."""
     aniso_std: float = 0.2
     xfrac_std: float = 0.125
-    """Of the image's size."""
+    """Standard deviation of the shift, as a share of the image's size."""
     brightness: float = 0
     contrast: float = 0
     lumaflip: float = 0
@@ -67,7 +67,7 @@ class ADA:
     cutout: float = 0
     noise_std: float = 0.1
     cutout_size: float = 0.5
-    """Of the image's size."""
+    """Side of the cut, as a share of the image's size."""
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -91,7 +91,7 @@ BGCFNC = dataclasses.replace(BGCFN, cutout=1)
 
 
 def _strengths(config: ADA, channels: int) -> Mapping[str, float]:
-    """Of every transform; 0 for those that images with so many channels do not have."""
+    """Strength of every transform; 0 for those that images with so many channels do not have."""
     names = (*_GEOMETRY, *_COLOR, "noise", "cutout")
     strengths = {name: getattr(config, name.removesuffix("_pre").removesuffix("_post")) for name in names}
     strengths |= {name: config.imgfilter * band for name, band in zip(_FILTER, config.imgfilter_bands)}
@@ -197,7 +197,7 @@ def _amounts(draws: Draws, p: Array | float, config: ADA, on: Mapping[str, float
 
 
 def _chance(name: str, strength: float, p: Array | float) -> Array | float:
-    """Of the two rotations, at least one is on with probability strength * p."""
+    """The chance of one transform. Of the two rotations, at least one is on with probability strength * p."""
     return 1 - jnp.sqrt(jnp.clip(1 - strength * p, 0, 1)) if name.startswith("rotate_") else strength * p
 
 

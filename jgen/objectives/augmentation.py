@@ -1,4 +1,4 @@
-"""What a discriminator sees of reals and fakes, as one value: the augmentation, how it adapts, and what it keeps in extra."""
+"""Augmentation of what a discriminator sees, as one value: the augmentation, how it adapts, and what it keeps in extra."""
 
 from collections.abc import Callable
 from types import MappingProxyType

@@ -22,7 +22,7 @@ class Conditioning(NamedTuple):
     drop: float = 0.0
     """Share of the conditions left out in training."""
 
-    def of(self, key: Key, batch: Batch, train: bool = True) -> Condition:
+    def draw(self, key: Key, batch: Batch, train: bool = True) -> Condition:
         """The condition of a batch; in training a share of it, drawn image by image, is `null`."""
         condition = self.of_batch(batch)
         if not (self.drop and train):
@@ -34,7 +34,7 @@ UNCONDITIONAL = Conditioning()
 
 
 def by_label(null_label: int, drop: float = 0.0) -> Conditioning:
-    """Of models of classes: batch["label"]; null_label stands for none."""
+    """For models of classes: batch["label"]; null_label stands for none."""
     return Conditioning(
         lambda batch: Condition(label=batch["label"]),
         lambda condition: condition.replace(label=_full(condition.label, null_label)),
@@ -43,7 +43,7 @@ def by_label(null_label: int, drop: float = 0.0) -> Conditioning:
 
 
 def by_caption(drop: float = 0.0) -> Conditioning:
-    """Of models of captions: batch["caption"]; zeros stand for none."""
+    """For models of captions: batch["caption"]; zeros stand for none."""
     return Conditioning(
         lambda batch: Condition(caption=batch["caption"]),
         lambda condition: condition.replace(caption=_full(condition.caption, 0)),

@@ -63,7 +63,7 @@ def x0_from_xprev(schedule: Schedule, xt: Array, t: Array, xprev: Array) -> Arra
 
 
 def target(schedule: Schedule, x0: Array, t: Array, noise: Array, prediction: PredictionType) -> Array:
-    """What the network should put out at x_t."""
+    """The network's target at x_t."""
     if prediction == "eps":
         return noise
     if prediction == "x0":
@@ -137,7 +137,7 @@ def sampled(
             t, weight = times.draw(extra["importance"], time_key, x0.shape[:1])
         else:
             t = jax.random.randint(time_key, x0.shape[:1], 0, len(schedule))
-        condition = conditioning.of(label_key, batch, train)
+        condition = conditioning.draw(label_key, batch, train)
 
         def network(x: Array, time: Array) -> Array:
             return apply(params[player], x, time, condition, rngs={"dropout": dropout_key}, train=train)

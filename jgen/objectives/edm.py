@@ -155,7 +155,7 @@ class Levels:
     sigma: Function
     """A standard normal or uniform draw -> level."""
     normal: bool
-    """Of which kind the draw is."""
+    """Whether the draw is normal; else uniform."""
     weight: Function
     """sigma -> weight of |D - y|^2."""
 
@@ -222,7 +222,7 @@ def denoising(
         level_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
         draw = jax.random.normal if levels.normal else jax.random.uniform
         sigma = levels.sigma(draw(level_key, x0.shape[:1]))
-        condition = conditioning.of(label_key, batch, train).replace(augment=labels)
+        condition = conditioning.draw(label_key, batch, train).replace(augment=labels)
 
         def network(x: Array, time: Array) -> Array:
             return apply(params[player], x, time, condition, rngs={"dropout": dropout_key}, train=train)

@@ -17,7 +17,7 @@ from jgen.types import Array, Key
 
 LABELS = 9
 SCALE = 0.2
-"""Of log2: the deviation of the scale, and of the stretch."""
+"""Standard deviation of log2 of the scale, and of the stretch."""
 SHIFT = 0.125
 """Deviation of the shift, of the image's size."""
 

@@ -129,7 +129,7 @@ def orthogonal(
 def orthogonal_gradient(
     params: PyTree, strength: float = 1e-4, *, diagonal: bool = False, skip: Callable[[str], bool] = lambda path: False
 ) -> PyTree:
-    """What the regulariser adds to the gradients: 2 x strength x (masked W W^T) W, zeros where it has no part.
+    """The regulariser's part of the gradients: 2 x strength x (masked W W^T) W, zeros where it has no part.
 
     It is the gradient of `orthogonal`, so adding that to a loss comes to the same.
     """

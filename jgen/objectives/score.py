@@ -135,7 +135,7 @@ def _trained(
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         terms_key, dropout_key = jax.random.split(key)
-        condition = conditioning.of(jax.random.fold_in(key, 2), batch, train)
+        condition = conditioning.draw(jax.random.fold_in(key, 2), batch, train)
 
         def score(x: Array, level: Array) -> Array:
             return apply(params[player], x, level, condition, rngs={"dropout": dropout_key}, train=train)

@@ -24,7 +24,7 @@ class Terms(NamedTuple):
     reconstruction: Array
     """-log p(x | z) [B]."""
     kl: Array
-    """Of every coordinate of q(z | x) from the prior [B, D]."""
+    """KL divergence of every coordinate of q(z | x) from the prior [B, D]."""
     z: Array
 
 
@@ -61,7 +61,7 @@ def iwae_bound(log_w: Array) -> Array:
 
 
 def iwae_surrogate(log_w: Array) -> Array:
-    """What pythae reports as the IWAE loss, per image [B]: its gradient is that of -iwae_bound, its value is not."""
+    """The loss that pythae reports for IWAE, per image [B]: its gradient is that of -iwae_bound, its value is not."""
     return -jnp.sum(jax.lax.stop_gradient(jax.nn.softmax(log_w, 1)) * log_w, 1)
 
 

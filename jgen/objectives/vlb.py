@@ -34,7 +34,7 @@ def normal_kl(mean_1: Array, log_variance_1: Array, mean_2: Any, log_variance_2:
 
 
 def approximate_cdf(x: Array) -> Array:
-    """Of the standard normal, by tanh."""
+    """The distribution function of the standard normal, by tanh."""
     return 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 

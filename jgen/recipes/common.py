@@ -1,4 +1,4 @@
-"""What every family's stages have: a checked config, an optimizer, and evaluations that are means over held-out batches."""
+"""Helpers of every family's stages: a checked config, an optimizer, and evaluations that are means over held-out batches."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping

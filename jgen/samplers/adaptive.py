@@ -14,7 +14,7 @@ from jax import lax
 
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
-from jgen.samplers.linear import Of
+from jgen.samplers.linear import Parameterization
 from jgen.sigmas import Curve
 from jgen.types import Array, Denoise
 
@@ -55,21 +55,23 @@ def _finite(squares: Array) -> Array:
     return jnp.where(jnp.isfinite(squares), squares, jnp.inf)
 
 
-def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) -> tuple[Array, Array]:
+def _pair(
+    denoise: Denoise, x: Array, lam: Array, h: Array, order: int, parameterization: Parameterization
+) -> tuple[Array, Array]:
     """The steps of order - 1 and of `order` from lambda to lambda + h; r_1 = 1/2 for order 2, else 1/3 and r_2 = 2/3."""
     ratios = (0.5,) if order == 2 else (1 / 3, 2 / 3)
-    s = -1.0 if of == "data" else 1.0
+    s = -1.0 if parameterization == "data" else 1.0
 
     def evaluate(point: Array, lam: Array) -> Array:
         sigma = jnp.exp(-lam)
         clean = denoise(point, sigma)
-        return clean if of == "data" else (point - clean) / expand_dims_like(sigma, x)
+        return clean if parameterization == "data" else (point - clean) / expand_dims_like(sigma, x)
 
     def step(length: Array, one: Array, two: Array | float = 0.0) -> Array:
         """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm.phis`."""
         phi_1 = jnp.expm1(s * length)
         phi_2 = phi_1 / length - s
-        keep, factor = (jnp.exp(-length), 1.0) if of == "data" else (1.0, jnp.exp(-(lam + length)))
+        keep, factor = (jnp.exp(-length), 1.0) if parameterization == "data" else (1.0, jnp.exp(-(lam + length)))
         return (
             expand_dims_like(keep * jnp.ones_like(lam), x) * x
             - expand_dims_like(factor * phi_1, x) * one
@@ -79,7 +81,7 @@ def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) 
     def second(length: Array, d: Array) -> Array:
         """The second-order step, whose derivative term is half of phi_1 rather than phi_2."""
         phi_1 = jnp.expm1(s * length)
-        factor = 1.0 if of == "data" else jnp.exp(-(lam + length))
+        factor = 1.0 if parameterization == "data" else jnp.exp(-(lam + length))
         return step(length, m0) - 0.5 * expand_dims_like(factor * phi_1, x) * d
 
     m0 = evaluate(x, lam)
@@ -93,8 +95,8 @@ def _pair(denoise: Denoise, x: Array, lam: Array, h: Array, order: int, of: Of) 
 
 
 def _solve(
-    denoise: Denoise, x: Array, start: float, end: float, order: int, of: Of, rtol: float, atol: float, h: float,
-    together: bool, scaled: bool, limited: bool,
+    denoise: Denoise, x: Array, start: float, end: float, order: int, parameterization: Parameterization, rtol: float,
+    atol: float, h: float, together: bool, scaled: bool, limited: bool,
 ) -> Array:  # fmt: skip
     """From lambda `start` to `end`. scaled: errors are those of alpha x; limited: k-diffusion's step control."""
     if order not in (2, 3):
@@ -107,7 +109,7 @@ def _solve(
     def attempt(state: _State) -> _State:
         active = (end - state.lam > 1e-5) & _alive(state)
         h = jnp.where(active, jnp.minimum(state.h, end - state.lam), 1.0)
-        low, high = _pair(denoise, state.x, state.lam, h, order, of)
+        low, high = _pair(denoise, state.x, state.lam, h, order, parameterization)
         a = alpha(state.lam + h)
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(a * low), jnp.abs(state.before)))
         squares = _finite(jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim))))
@@ -139,21 +141,23 @@ def _solve(
 
 
 def dpm_adaptive(
-    denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, order: int = 3, of: Of = "noise", rtol: float = 0.05,
-    atol: float = 0.0078, h_init: float = 0.05, together: bool = False,
+    denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, order: int = 3,
+    parameterization: Parameterization = "noise", rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05,
+    together: bool = False,
 ) -> Any:  # fmt: skip
     """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently."""
     start, end = (-float(np.log(s)) for s in (sigma_max, sigma_min))
-    return _solve(denoise, x, start, end, order, of, rtol, atol, h_init, together, scaled=False, limited=True)
+    return _solve(denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=False, limited=True)
 
 
 def dpm_solver_adaptive(
-    denoise: Denoise, x: Array, curve: Curve, *, order: int = 3, of: Of = "data", rtol: float = 0.05, atol: float = 0.0078,
-    h_init: float = 0.05, together: bool = False,
+    denoise: Denoise, x: Array, curve: Curve, *, order: int = 3,
+    parameterization: Parameterization = "data", rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05,
+    together: bool = False,
 ) -> Any:  # fmt: skip
     """The authors': x in the coordinates x / alpha from time 1 of a curve to its end, errors those of alpha x."""
     start, end = float(curve.log_snr(1.0)), float(curve.log_snr(curve.end))
-    return _solve(denoise, x, start, end, order, of, rtol, atol, h_init, together, scaled=True, limited=False)
+    return _solve(denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=True, limited=False)
 
 
 DORMAND_PRINCE = (
@@ -188,7 +192,7 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
         return cos * (y - cos * clean) / sin - sin * clean
 
     def attempt(state: _State) -> _State:
-        """Of the state, lam is the angle here, h what it falls by, and before the slope there."""
+        """One step. In the state, lam is the angle, h its decrease, and before the slope of the step before."""
         active = (state.lam > end) & _alive(state)
         h = jnp.where(active, jnp.minimum(state.h, state.lam - end), 0.0)
 

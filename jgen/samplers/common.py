@@ -1,4 +1,4 @@
-"""What every sampler shares: one key per image, the loop over times, and clipping as a transform of the predictor."""
+"""Helpers that every sampler shares: one key per image, the loop over times, and clipping as a transform of the predictor."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar

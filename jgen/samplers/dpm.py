@@ -13,25 +13,25 @@ import numpy as np
 from jgen.errors import UserError
 from jgen.samplers.common import Trace
 from jgen.samplers.euler_heun import ancestral_levels
-from jgen.samplers.linear import Of, Row, Step, levels, run
+from jgen.samplers.linear import Parameterization, Row, Step, levels, run
 from jgen.types import Array, Denoise, Key
 
 Form = Literal["midpoint", "taylor"]
 """The two forms of a second-order term; "midpoint" is the authors' default, which they call dpmsolver."""
 
 
-def phis(h: float, of: Of) -> tuple[float, float, float]:
+def phis(h: float, parameterization: Parameterization) -> tuple[float, float, float]:
     """phi_1, phi_2, phi_3 with the signs under which x + phi_1 D + phi_2 D' + phi_3 D'' is a step (times sigma for noise)."""
-    s = -1.0 if of == "data" else 1.0
+    s = -1.0 if parameterization == "data" else 1.0
     one = float(np.expm1(s * h))
     two = one / h - s
     three = two / h - 0.5
     return -one, -s * two, -three
 
 
-def _scaled(a: float, b: float, of: Of) -> tuple[float, float]:
+def _scaled(a: float, b: float, parameterization: Parameterization) -> tuple[float, float]:
     """(factor of x, factor of the phis) of a step from level a to level b."""
-    return (b / a, 1.0) if of == "data" else (1.0, b)
+    return (b / a, 1.0) if parameterization == "data" else (1.0, b)
 
 
 def _differences(weights: Sequence[float], columns: Sequence[Sequence[float]]) -> list[float]:
@@ -63,7 +63,9 @@ def _multistep(lam: np.ndarray, i: int, order: int, weights: tuple[float, float,
     return _differences([1, two, three], [[one], d1, d2])
 
 
-def multistep_rows(sigmas: Any, order: int, of: Of, form: Form, lower_order_final: bool) -> list[Row]:
+def multistep_rows(
+    sigmas: Any, order: int, parameterization: Parameterization, form: Form, lower_order_final: bool
+) -> list[Row]:
     """One evaluation a step; derivatives of D from the steps before. A step to sigma 0 is of first order."""
     s = levels(sigmas)
     steps, rows = len(s) - 1, []
@@ -72,50 +74,50 @@ def multistep_rows(sigmas: Any, order: int, of: Of, form: Form, lower_order_fina
     for i in range(steps):
         now = min(order, i + 1, steps - i if lower_order_final and steps < 10 else order)
         if s[i + 1] == 0:
-            rows.append(Row(s[i], step=Step(0.0, [1.0]) if of == "data" else Step(1.0, [-s[i]])))
+            rows.append(Row(s[i], step=Step(0.0, [1.0]) if parameterization == "data" else Step(1.0, [-s[i]])))
             continue
         h = lam[i + 1] - lam[i]
-        keep, factor = _scaled(s[i], s[i + 1], of)
-        combination = _multistep(lam, i, now, phis(h, of), form)
+        keep, factor = _scaled(s[i], s[i + 1], parameterization)
+        combination = _multistep(lam, i, now, phis(h, parameterization), form)
         rows.append(Row(s[i], step=Step(keep, [factor * c for c in combination])))
     return rows
 
 
-def singlestep_rows(sigmas: Any, orders: Sequence[int], of: Of, form: Form) -> list[Row]:
+def singlestep_rows(sigmas: Any, orders: Sequence[int], parameterization: Parameterization, form: Form) -> list[Row]:
     """A step of order k takes k of the intervals between levels, and k evaluations: at its first level and those within."""
     s = levels(sigmas)
     if sum(orders) != len(s) - 1 or not set(orders) <= {1, 2, 3}:
         raise UserError(f"orders={list(orders)}: must be 1 to 3 and add up to the {len(s) - 1} intervals of sigmas")
     rows, at = [], 0
     for order in orders:
-        rows += _one_singlestep(s[at : at + order + 1], of, form)
+        rows += _one_singlestep(s[at : at + order + 1], parameterization, form)
         at += order
     return rows
 
 
-def _one_singlestep(s: np.ndarray, of: Of, form: Form) -> list[Row]:
+def _one_singlestep(s: np.ndarray, parameterization: Parameterization, form: Form) -> list[Row]:
     """The rows of one step over the levels s [order + 1]."""
     order, a, b = len(s) - 1, float(s[0]), float(s[-1])
     if b == 0:
         if order > 1:
             raise UserError("sigmas: the step to level 0 must be of order 1")
-        return [Row(a, step=Step(0.0, [1.0]) if of == "data" else Step(1.0, [-a]))]
+        return [Row(a, step=Step(0.0, [1.0]) if parameterization == "data" else Step(1.0, [-a]))]
     lam = -np.log(s)
     h = lam[-1] - lam[0]
-    one, two, three = phis(h, of)
-    keep, factor = _scaled(a, b, of)
+    one, two, three = phis(h, parameterization)
+    keep, factor = _scaled(a, b, parameterization)
     if order == 1:
         return [Row(a, step=Step(keep, [factor * one]))]
     r1 = (lam[1] - lam[0]) / h
-    keep1, factor1 = _scaled(a, s[1], of)
-    rows = [Row(a), Row(float(s[1]), keep1, [factor1 * phis(r1 * h, of)[0]])]
+    keep1, factor1 = _scaled(a, s[1], parameterization)
+    rows = [Row(a), Row(float(s[1]), keep1, [factor1 * phis(r1 * h, parameterization)[0]])]
     if order == 2:
         d1 = [1 / r1, -1 / r1]
         combination = _differences([1, one / 2 if form == "midpoint" else two], [[0, one], d1])
     else:
         r2 = (lam[2] - lam[0]) / h
-        keep2, factor2 = _scaled(a, s[2], of)
-        p1, p2, _ = phis(r2 * h, of)
+        keep2, factor2 = _scaled(a, s[2], parameterization)
+        p1, p2, _ = phis(r2 * h, parameterization)
         inner = _differences([1, r2 / r1 * p2], [[0, p1], [1, -1]])
         rows.append(Row(float(s[2]), keep2, [factor2 * c for c in inner]))
         d10, d11 = [0, 1 / r1, -1 / r1], [1 / r2, 0, -1 / r2]
@@ -155,7 +157,7 @@ def dpm_solver(
     *,
     order: int = 2,
     method: Literal["multistep", "singlestep"] = "multistep",
-    of: Of = "data",
+    parameterization: Parameterization = "data",
     form: Form = "midpoint",
     orders: Sequence[int] | None = None,
     lower_order_final: bool = True,
@@ -163,21 +165,21 @@ def dpm_solver(
 ) -> Any:
     """Images [B, H, W, C] from x = sigmas[0] * noise; as many evaluations as sigmas has intervals.
 
-    of: "data" is DPM-Solver++, "noise" DPM-Solver. multistep: one evaluation a step, orders 1 to 3, lower at the start and,
-    below 10 steps with lower_order_final, at the end; order 3 is the authors' code, which gives the second derivative half of
-    its weight in a Taylor series, and so converges with order 2 (`unipc` and singlestep do with 3). singlestep: a step of
-    order k takes k intervals; `orders` default to `orders_of`. A last level of 0 is reached by a step of first order.
-    Deterministic: keys are not used. Raises UserError for other orders.
+    parameterization: "data" is DPM-Solver++, "noise" DPM-Solver. multistep: one evaluation a step, orders 1 to 3, lower at
+    the start and, below 10 steps with lower_order_final, at the end; order 3 is the authors' code, which gives the second
+    derivative half of its weight in a Taylor series, and so converges with order 2 (`unipc` and singlestep do with 3).
+    singlestep: a step of order k takes k intervals; `orders` default to `orders_of`. A last level of 0 is reached by a step
+    of first order. Deterministic: keys are not used. Raises UserError for other orders.
     """
     if order not in (1, 2, 3):
         raise UserError(f"order={order}: must be 1, 2 or 3")
     if method == "multistep":
-        rows = multistep_rows(sigmas, order, of, form, lower_order_final)
+        rows = multistep_rows(sigmas, order, parameterization, form, lower_order_final)
     else:
         zero = int(levels(sigmas)[-1] == 0)
         orders = orders or [*orders_of(len(sigmas) - 1 - zero, order), *[1] * zero]
-        rows = singlestep_rows(sigmas, orders, of, form)
-    return run(denoise, x, rows, keys, of=of, trace=trace)
+        rows = singlestep_rows(sigmas, orders, parameterization, form)
+    return run(denoise, x, rows, keys, parameterization=parameterization, trace=trace)
 
 
 dpm_multistep = functools.partial(dpm_solver, method="multistep")

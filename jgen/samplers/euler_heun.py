@@ -46,7 +46,7 @@ def euler(
     for i, sigma, to in _pairs(sigmas):
         hat, deviation = _churned(sigma, len(sigmas) - 1, churn)
         rows.append(Row(hat, churn=deviation, step=Step(1.0, [to - hat]), draws=(i, i)))
-    return run(denoise, x, rows, keys, of="noise", trace=trace)
+    return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 
 def heun(
@@ -73,7 +73,7 @@ def heun(
         else:
             new = 1 / (2 * alpha)
             rows += [first, Row(hat + alpha * h, h=[alpha * h], step=Step(1.0, [new * h, (1 - new) * h]))]
-    return run(denoise, x, rows, keys, of="noise", trace=trace)
+    return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 
 def dpm_2(
@@ -84,7 +84,7 @@ def dpm_2(
     for i, sigma, to in _pairs(sigmas):
         hat, deviation = _churned(sigma, len(sigmas) - 1, churn)
         rows += _midpoint(Row(hat, churn=deviation, draws=(i, i)), to, 0.0)
-    return run(denoise, x, rows, keys, of="noise", trace=trace)
+    return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 
 def _midpoint(first: Row, to: float, up: float) -> list[Row]:
@@ -101,7 +101,7 @@ def euler_ancestral(denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: 
     for i, sigma, to in _pairs(sigmas):
         down, up = ancestral_levels(sigma, to, eta)
         rows.append(Row(sigma, step=Step(1.0, [down - sigma], up), draws=(i, i)))
-    return run(denoise, x, rows, keys, of="noise", trace=trace)
+    return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 
 def dpm_2_ancestral(denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, trace: Trace | None = None) -> Any:
@@ -110,7 +110,7 @@ def dpm_2_ancestral(denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: 
     for i, sigma, to in _pairs(sigmas):
         down, up = ancestral_levels(sigma, to, eta)
         rows += _midpoint(Row(sigma, draws=(i, i)), down, up)
-    return run(denoise, x, rows, keys, of="noise", trace=trace)
+    return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 
 def lms(denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, order: int = 4, trace: Trace | None = None) -> Any:
@@ -122,7 +122,7 @@ def lms(denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, ord
     for i, sigma, to in _pairs(sigmas):
         nodes = values[max(i - order + 1, 0) : i + 1][::-1]
         rows.append(Row(sigma, step=Step(1.0, _lagrange_integrals(nodes, sigma, to))))
-    return run(denoise, x, rows, None, of="noise", trace=trace)
+    return run(denoise, x, rows, None, parameterization="noise", trace=trace)
 
 
 def _lagrange_integrals(nodes: np.ndarray, a: float, b: float) -> list[float]:
@@ -160,4 +160,4 @@ def plms(denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, tr
             rows += [Row(sigma), Row(to, h=[h], step=Step(1.0, [h / 2, h / 2]))]
         else:
             rows.append(Row(sigma, step=Step(1.0, [h * w for w in PLMS[min(i, 4) - 1]])))
-    return run(denoise, x, rows, None, of="noise", trace=trace)
+    return run(denoise, x, rows, None, parameterization="noise", trace=trace)

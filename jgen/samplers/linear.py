@@ -18,8 +18,8 @@ from jgen.errors import UserError
 from jgen.samplers.common import Trace, check_finite, noise
 from jgen.types import Array, Denoise, Key
 
-Of = Literal["data", "noise"]
-"""What solvers combine: the clean image D(x, sigma), or the noise direction (x - D(x, sigma)) / sigma."""
+Parameterization = Literal["data", "noise"]
+"""The quantity that solvers combine: the clean image D(x, sigma), or the noise direction (x - D(x, sigma)) / sigma."""
 
 
 class Step(NamedTuple):
@@ -41,13 +41,19 @@ class Row(NamedTuple):
     churn: float = 0.0
     """Before all else, state <- state + churn * fresh noise."""
     step: Step | None = None
-    """What ends here; None within a step of several evaluations."""
+    """The step that ends here; None within a step of several evaluations."""
     draws: tuple[int, int] = (0, 0)
     """Numbers of the draws of noise before (z, churn) and after (step.z) the evaluation."""
 
 
 def run(
-    denoise: Denoise, x: Array, rows: Sequence[Row], keys: Key | None, *, of: Of = "data", trace: Trace | None = None
+    denoise: Denoise,
+    x: Array,
+    rows: Sequence[Row],
+    keys: Key | None,
+    *,
+    parameterization: Parameterization = "data",
+    trace: Trace | None = None,
 ) -> Any:
     """The images [B, H, W, C] that a table of rows makes of x; (images, traces, one a step) with a trace.
 
@@ -81,7 +87,7 @@ def run(
         point = row["x"] * state + _combine(row["h"], history) + given
         clean = denoise(point, jnp.broadcast_to(row["sigma"], x.shape[:1])).astype(x.dtype)
         check_finite(clean, "prediction", row["number"], row["sigma"])
-        value = clean if of == "data" else (point - clean) / row["sigma"]
+        value = clean if parameterization == "data" else (point - clean) / row["sigma"]
         history = (value, *history[:-1])
         state = row["to_x"] * state + _combine(row["to_h"], history)
         if after:

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgen.samplers import adaptive, euler_heun
-from jgen.samplers.linear import Of
+from jgen.samplers.linear import Parameterization
 from jgen.types import Array, Denoise, Key
 
 
@@ -25,10 +25,19 @@ def plms(denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None) -> Ar
 
 
 def dpm_adaptive(
-    denoise: Denoise, x: Array, sigmas: Any, keys: Key | None = None, *, tolerance: float, order: int = 2, of: Of = "data"
+    denoise: Denoise,
+    x: Array,
+    sigmas: Any,
+    keys: Key | None = None,
+    *,
+    tolerance: float,
+    order: int = 2,
+    parameterization: Parameterization = "data",
 ) -> Array:
     """`adaptive.dpm_adaptive` from the greatest level of sigmas to its last above 0, in steps of its own."""
-    x = adaptive.dpm_adaptive(denoise, x, sigmas[-2], sigmas[0], order=order, of=of, rtol=tolerance, atol=tolerance)
+    x = adaptive.dpm_adaptive(
+        denoise, x, sigmas[-2], sigmas[0], order=order, parameterization=parameterization, rtol=tolerance, atol=tolerance
+    )
     return final_denoise(denoise, x, sigmas[-2])
 
 

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, and the line or bar a person watches."""
+"""The logs of a run: metrics.jsonl, TensorBoard events, and the line or bar a person watches."""
 
 import json
 import math

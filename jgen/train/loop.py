@@ -36,7 +36,7 @@ HELD_OUT = 4
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """What `fit` leaves behind."""
+    """The result of `fit`."""
 
     state: TrainState
     step: int
@@ -240,7 +240,7 @@ class Watch:
             )
 
     def _culprit(self, step: int) -> str:
-        """What came in bad, if anything did: the batch of the step, which can be made again."""
+        """Names the bad input, if there is one: the batch of the step, which can be made again."""
         batch = next(self.pipeline.batches(step - 1))
         for name, value in batch.items():
             if jnp.issubdtype(value.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(value))):

@@ -41,7 +41,7 @@ class Stage:
     sample: Sample | None = None
     """Draws images; None for a stage that makes none, such as a classifier."""
     options: Any = None
-    """What `sample` takes as its options where none are given; a frozen dataclass."""
+    """Default options of `sample`; a frozen dataclass."""
     pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
     """Other pictures by name, such as reconstructions; written beside the sample grids."""
     on_request: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
@@ -60,7 +60,7 @@ class Stage:
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
 
     def extra_for(self, extra: Extra, options: Any, mesh: Mesh | None = None) -> Extra:
-        """What `sample`, pictures and the evaluation are given as their extra."""
+        """The extra that `sample`, pictures and the evaluation are given."""
         return {**extra, **self.external_params(options, mesh)} if self.external_params else extra
 
     def create(self, key: Key, batch: Batch, earlier: tuple[Params, Extra] | None = None) -> TrainState:

@@ -1,4 +1,4 @@
-"""What a run would cost, without running it: parameters, FLOPs and peak memory of a compiled step."""
+"""The cost of a run, without running it: parameters, FLOPs and peak memory of a compiled step."""
 
 from dataclasses import replace
 from typing import Any

@@ -48,7 +48,7 @@ class Call:
 
 
 def old_storage(fakes, values):
-    """What torch.save of a storage writes in its old format."""
+    """The bytes that torch.save of a storage writes in its old format."""
     key, file = "7", io.BytesIO()
 
     class Pickler(pickle.Pickler):

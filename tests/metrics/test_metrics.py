@@ -18,7 +18,7 @@ RANDOM = np.random.default_rng(0)
 @pytest.mark.parametrize("batch", [7, 64, 1000])
 def test_moments_do_not_depend_on_the_batches_they_came_in(batch):
     x = (RANDOM.normal(size=(300, 5)) * [1, 2, 3, 4, 5] + 1000).astype(np.float32)
-    moments = frechet.of(x, batch)
+    moments = frechet.feature_moments(x, batch)
     assert float(moments.count) == 300
     np.testing.assert_allclose(moments.mean, x.mean(0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(moments.covariance(), np.cov(x.astype(np.float64), rowvar=False), atol=2e-3)

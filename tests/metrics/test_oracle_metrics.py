@@ -23,7 +23,7 @@ def float64():
 def test_frechet_distance(path):
     o = Oracle(path)
     for case in o.config["cases"]:
-        moments = [frechet.of(o[f"in/{case}/{side}"].astype(np.float64), batch=16) for side in "xy"]
+        moments = [frechet.feature_moments(o[f"in/{case}/{side}"].astype(np.float64), batch=16) for side in "xy"]
         for i, m in enumerate(moments, 1):
             o.check(f"out/{case}/mu{i}", m.mean, 1e-12)
             o.check(f"out/{case}/sigma{i}", m.covariance(), 1e-12)

@@ -50,7 +50,7 @@ def compared(o, net, convert_to, call, inputs, of=MappingProxyType({}), more=Non
 
 
 def outputs(seen, name):
-    """What a module gave."""
+    """A module's outputs."""
     return seen[name]["__call__"][0]
 
 

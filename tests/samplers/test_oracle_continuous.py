@@ -224,7 +224,7 @@ def test_samplers_of_k_diffusion(path, drawn):
             orders = fast_orders(options["n"])
             levels = dpm.even_steps(orders, options["sigma_max"], options["sigma_min"])
             x = latents * levels[0]
-            how: dict = dict(method="singlestep", of="noise", orders=orders, trace=lambda x, d: x)
+            how: dict = dict(method="singlestep", parameterization="noise", orders=orders, trace=lambda x, d: x)
             found, states = dpm.dpm_solver(denoise, x, levels, **how)
             o.check(f"out/{name}/states", np.concatenate([x[None], states[:-1]]), image=True)
         elif kind == "sample_dpm_adaptive":

@@ -190,7 +190,7 @@ def processes(config):
 
 
 def exact_score(o, process):
-    """Of data N(m, diag(s^2)) at every time."""
+    """The score of data N(m, diag(s^2)) at every time."""
     m, s = image(o, "in/m"), image(o, "in/s")
 
     def score(x, t):

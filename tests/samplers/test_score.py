@@ -38,7 +38,7 @@ def test_explicit_score_matching_is_exact_and_its_sliced_forms_agree_in_the_mean
 
 
 def test_every_score_matching_loss_is_least_at_the_score():
-    """Of N(m, 1): the minimiser over m of explicit, sliced and denoising score matching is the data's mean."""
+    """For N(m, 1): the minimiser over m of explicit, sliced and denoising score matching is the data's mean."""
     x = 0.7 + jax.random.normal(jax.random.key(0), (20_000, 1))
     eps, v, sigma = jax.random.normal(jax.random.key(1), x.shape), jnp.ones_like(x), jnp.full(len(x), 0.5)
     energy = lambda m: objectives.of_energy(lambda x: 0.5 * jnp.sum((x - m) ** 2, -1))  # noqa: E731
@@ -80,7 +80,7 @@ def test_metropolis_adjustment_takes_the_bias_away():
 
 
 def noisy_score(x, sigma):
-    """Of pixels N(0.3, 0.6^2) with noise of level sigma added."""
+    """The score of pixels N(0.3, 0.6^2) with noise of level sigma added."""
     return -(x - 0.3) / expand_dims_like(0.36 + sigma**2, x)
 
 

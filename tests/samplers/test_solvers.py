@@ -36,8 +36,8 @@ ODE = {
     "dpm++1s": (samplers.dpm_solver, {"order": 1, "method": "singlestep"}, 1),
     "dpm++2m": (samplers.dpm_solver, {"order": 2}, 2),
     "dpm++3m": (samplers.dpm_solver, {"order": 3}, 2),  # as in the authors' code
-    "dpm3m": (samplers.dpm_solver, {"order": 3, "of": "noise"}, 2),
-    "dpm2m": (samplers.dpm_solver, {"order": 2, "of": "noise"}, 2),
+    "dpm3m": (samplers.dpm_solver, {"order": 3, "parameterization": "noise"}, 2),
+    "dpm2m": (samplers.dpm_solver, {"order": 2, "parameterization": "noise"}, 2),
     "dpm++2s": (samplers.dpm_solver, {"order": 2, "method": "singlestep"}, 2),
     "dpm++2s taylor": (samplers.dpm_solver, {"order": 2, "method": "singlestep", "form": "taylor"}, 2),
     "unipc2": (samplers.unipc, {"order": 2}, 2),

@@ -37,7 +37,7 @@ class Generator(nn.Module):
     size: int
     channels: int
     width: int = 64
-    """Of the last features; each level before has twice as many."""
+    """Channels of the last features; each level before has twice as many."""
     kind: Kind = "dcgan"
 
     @nn.compact
@@ -69,7 +69,7 @@ class Discriminator(nn.Module):
     """
 
     width: int = 64
-    """Of the first level; each further one has twice as many."""
+    """Channels of the first level; each further one has twice as many."""
     kind: Kind = "dcgan"
     conditioning: Conditioning = "none"
 

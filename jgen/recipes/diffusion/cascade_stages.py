@@ -19,7 +19,7 @@ class CascadeStage(NamedTuple):
 
     player: str
     side: int
-    """Of its images, in pixels."""
+    """Side of its images, in pixels."""
     data: DataConfig
     train: TrainConfig
     network: CascadeNetwork

@@ -24,7 +24,7 @@ class ChainRecipe(NamedTuple):
     model: DiffusionModel
     init: Callable[[Key, Batch], tuple[Params, Extra]]
     prediction: Any
-    """What the network predicts."""
+    """The network's target."""
 
 
 def chain_recipe(

@@ -87,7 +87,7 @@ def edit_levels(model: DiffusionModel, solver: Solver) -> np.ndarray:
         schedules.check_steps(len(model.chain), solver.steps)
         if along_chain(model, solver) and model.levels.by_time:
             return model.levels.by_time(solver.steps, model.levels.sigma_max)
-    return model.levels.of(solver)
+    return model.levels.discretize(solver)
 
 
 def class_request_of(model: DiffusionModel, data: DataConfig, options: DiffusionSampling) -> RequestOf:

@@ -1,4 +1,4 @@
-"""What `evaluate` tells of a diffusion model: its loss by time or noise level, DDIM's round trip, and the variational bound."""
+"""The evaluations of a diffusion model: its loss by time or noise level, DDIM's round trip, and the variational bound."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -24,7 +24,7 @@ A = TypeVar("A")
 
 
 class Request(NamedTuple):
-    """What the images of a sampling are to show."""
+    """The condition that the images of a sampling are drawn for."""
 
     condition: Condition = Condition()
     """As the network takes it."""

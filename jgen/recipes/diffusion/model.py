@@ -34,7 +34,7 @@ class NoiseLevels(NamedTuple):
     by_time: Callable[[int, float], np.ndarray] | None = None
     """(steps, greatest level) -> the levels [steps + 1] of grid=time, 0 last; None for a model without times of its own."""
 
-    def of(self, solver: Solver) -> np.ndarray:
+    def discretize(self, solver: Solver) -> np.ndarray:
         """The levels [steps + 1] of a sampling, 0 last; of an adaptive sampler the greatest, the least and 0.
 
         Raises UserError for a spacing that the model does not have, and a sigma_min out of its range.
@@ -67,7 +67,7 @@ class DiffusionModel:
     """Functions of a model's weights, and what they were trained on."""
 
     shape: tuple[int, ...]
-    """Of what is sampled: images, or latents."""
+    """Shape of a sample: of an image, or of its latents."""
     denoise: Callable[[Params, Array, Array, Condition], Array]
     """(params, x, sigma [B], condition) -> the clean image."""
     levels: NoiseLevels
@@ -81,7 +81,7 @@ class DiffusionModel:
     predict: Callable[[Params, Array, Array, Condition], Prediction] | None = None
     """(params, x_t, t [B], condition) -> the prediction along its chain."""
     variance: Variance = "small"
-    """Of ancestral steps where the options leave it to the model."""
+    """Variance of ancestral steps where the options leave it to the model."""
 
 
 def noise_chain(config: ChainConfig) -> Schedule:

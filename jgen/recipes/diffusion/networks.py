@@ -56,7 +56,7 @@ def unet(config: UNetConfig, train: TrainConfig, out_channels: int, num_classes:
 
 
 def _edm_levels(config: LevelsConfig, train: TrainConfig, data: DataConfig, attention: Sequence[int], classes: int) -> Any:
-    """What the networks of `jgen.models.edm` share; attention: sides in pixels."""
+    """Arguments that the networks of `jgen.models.edm` share; attention: sides in pixels."""
     check_levels(config)
     return dict(
         out_channels=data.shape[-1],

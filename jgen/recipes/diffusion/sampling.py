@@ -131,7 +131,7 @@ def draw(
     if isinstance(solver, DDPM) and solver.variance == "auto":
         solver = with_fixed_variance(solver, model.variance)
     denoise = guided_denoiser(model, params, request, options, log_prob)
-    return from_noise(solver, denoise, keys, model.shape, model.levels.of(solver))
+    return from_noise(solver, denoise, keys, model.shape, model.levels.discretize(solver))
 
 
 def sampler(model: DiffusionModel, data: DataConfig, log_prob: LogProbOf | None = None) -> Sample:

@@ -80,7 +80,7 @@ def train(noisy: bool, steps: int, seed: int = 0) -> Score:
 
 
 def share(x: Array) -> float:
-    """Of samples [B, 2], the share nearer to (5, 5); should be a fifth."""
+    """The share of samples [B, 2] nearer to (5, 5); it should be a fifth."""
     return float((x.sum(-1) > 0).mean())
 
 

@@ -20,7 +20,7 @@ from tests.tiny import configured, shape_of, stages
         (dict(sampler="ddim", variance="small"), "variance: no such sampling option .did you mean bound_variance"),
         (dict(sampler="heun", order=3), "order: no such sampling option"),
         (dict(sampler="ddim", resamplings=3), "resamplings: no such sampling option"),
-        (dict(sampler="heun", of="noise"), "of: no such sampling option"),
+        (dict(sampler="heun", parameterization="noise"), "parameterization: no such sampling option"),
         (dict(sampler="rk45", steps=9), "steps: no such sampling option.*tolerance"),
         (dict(sampler="rk45", tolerance=0.0), "tolerance=0.0: must be above 0"),
         (dict(sampler="dpm_adaptive", tolerance=float("nan")), "tolerance=nan: must be a number above 0"),

@@ -163,14 +163,14 @@ def test_a_classifier_has_a_say_within_its_levels_alone(sampler, weights):
 
 
 def test_levels_that_float32_takes_for_none_are_sampled():
-    """Of the sub-VP process the least is 1e-4, whose alpha_bar is 1 in float32."""
+    """The least level of the sub-VP process is 1e-4, whose alpha_bar is 1 in float32."""
     stage, params, extra = conditional_stage(score_sde, "score_sde", "--sde", "subvp")
     options = changed(stage.options, {"sampler": "ddim", "steps": 3})
     assert np.isfinite(jax.jit(lambda p: stage.sample(p, extra, image_keys(0, 2), options))(params)).all()
 
 
 def test_adaptive_samplers_end_at_the_least_level_whatever_the_steps():
-    np.testing.assert_allclose(FLOW_LEVELS.of(RK45()), [200.0, 0.01, 0.0])
+    np.testing.assert_allclose(FLOW_LEVELS.discretize(RK45()), [200.0, 0.01, 0.0])
     with pytest.raises(ValueError, match="grid: no such sampling option"):
         shape_of(stages(flow_matching, "flow_matching")[0], sampler="rk45", grid="time")
     assert shape_of(stages(score_sde, "score_sde")[0], sampler="ddim", grid="karras") == (3, 8, 8, 1)
@@ -216,8 +216,8 @@ def test_a_classifier_has_no_say_where_an_image_is_gone(monkeypatch):
 
 def test_noise_levels_follow_the_times_of_a_chain():
     chain = schedules.cosine(100)
-    assert chain_levels(chain).of(DPMSolver(5, sigma_min=0.1))[-2] == pytest.approx(0.1)
-    grid = chain_levels(chain).of(DPMSolver(5, grid="time"))
+    assert chain_levels(chain).discretize(DPMSolver(5, sigma_min=0.1))[-2] == pytest.approx(0.1)
+    grid = chain_levels(chain).discretize(DPMSolver(5, grid="time"))
     assert grid[0] == pytest.approx(200)  # an image is gone there; the chain itself ends at 20,000
     assert grid[-2:] == pytest.approx([chain.sigma[0], 0])
     np.testing.assert_allclose(np.diff(sigmas.time_at(chain, grid[:-1]), 2), 0, atol=1e-9)
