@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """Bad input: the message names the argument, what came, and what would be right, in one line."""
+    """Bad input: the message names the argument, what came, and what would be right, in one line.
+
+    Names from files may hold anything: control characters and bytes that are no UTF-8 are shown escaped.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__().encode("utf-8", "backslashreplace").decode()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager

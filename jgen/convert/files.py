@@ -1,5 +1,6 @@
 """Weight files -> {official name: ndarray}, never running code from the file."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,31 +9,49 @@ from safetensors.numpy import load_file
 from jgen.convert.nvidia import load_pickle
 from jgen.convert.torch_files import load_torch
 from jgen.errors import UserError
+from jgen.untrusted import read_npz
 
 
-def load_weights(path: str | Path) -> dict[str, np.ndarray]:
+def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
     """Weights of an .npz, .safetensors, .pt, .pth, .ckpt or (NVIDIA's) .pkl file, under the names they have there.
 
-    An .npz whose names begin with "w/" gives those, without the prefix. A torch file may hold the state dict itself or
-    a dict with it under "state_dict", "model" or "ema". Raises UserError for a file that is missing, damaged, of
-    another kind, or that asks for anything but tensors.
+    An .npz whose names begin with "w/" gives those, without the prefix. A torch file may hold the state dict itself, or
+    several under names, such as the raw weights and their average ("model" and "ema"; "G_ema" of a .pkl): `weights` chooses
+    one, and is needed where a torch file has more than one. Memory and time are in proportion to the file: an array is at
+    most as large as its storage, and all that is made may take 64 MiB and 32 times the file's size.
+
+    Raises UserError for a file that is missing, damaged, of another kind, or that asks for anything but tensors; for one
+    with several sets of weights where none is chosen; and for a choice that there is not.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     torch = {suffix: load_torch for suffix in (".pt", ".pth", ".ckpt")}
-    readers = {".npz": _npz, ".safetensors": load_file, **torch, ".pkl": load_pickle}
+    readers: dict[str, Callable[[Path, str], dict[str, np.ndarray]]] = {
+        ".npz": _npz, ".safetensors": _safetensors, **torch, ".pkl": load_pickle,
+    }  # fmt: skip
     if path.suffix not in readers:
         raise UserError(f"{path}: weights must be one of {', '.join(readers)}")
     try:
-        return readers[path.suffix](path)
+        return readers[path.suffix](path, weights)
     except UserError:
         raise
     except Exception as error:  # any library's complaint about a damaged file becomes one line
-        raise UserError(f"{path}: not a readable {path.suffix} file ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(f"{path}: not a readable {path.suffix} file ({reason})") from error
 
 
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        prefixed = {name[2:]: file[name] for name in file.files if name.startswith("w/")}
-        return prefixed or {name: file[name] for name in file.files}
+def _npz(path: Path, weights: str) -> dict[str, np.ndarray]:
+    _no_choice(path, weights)
+    prefixed = read_npz(path, lambda name: name.startswith("w/"))
+    return {name.removeprefix("w/"): array for name, array in prefixed.items()} or read_npz(path)
+
+
+def _safetensors(path: Path, weights: str) -> dict[str, np.ndarray]:
+    _no_choice(path, weights)
+    return load_file(path)
+
+
+def _no_choice(path: Path, weights: str) -> None:
+    if weights:
+        raise UserError(f"weights={weights}: {path} holds one set of weights, without a name")

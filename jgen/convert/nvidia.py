@@ -5,123 +5,142 @@ every tensor an array, and whatever else the file asks for is refused by name.
 """
 
 import io
-import pickle
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jgen.convert.torch_files import STORAGE, TensorUnpickler, rebuild_tensor
+from jgen.convert.pickles import OPERATION, Function, Resolve, refused, unpickle
+from jgen.convert.torch_files import read_torch, tensor_names
 from jgen.errors import UserError
+from jgen.untrusted import NUMERIC, Budget, budget_of, checked_array
 
-DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64, "int64": np.int64, "int32": np.int32}
-NUMPY = {"_reconstruct", "scalar", "ndarray", "dtype"}
+NESTED = 64
+"""The most that modules may be within each other."""
 
 
 class Module:
     """A stand-in for any network class of the file."""
 
     def __init__(self, *_: Any, **__: Any):
-        self.state: dict[str, Any] = {}
+        self.state: Mapping[str, Any] = {}
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = dict(state) if isinstance(state, Mapping) else {}
+    def build(self, state: Any) -> None:
+        """Takes the attributes that the file gives the object."""
+        self.state = state if isinstance(state, Mapping) else {}
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Parameters and buffers by the names of a state dict."""
-        own = {}
+    def part(self, name: str) -> Mapping[str, Any]:
+        """A dict among its attributes, or an empty one."""
+        found = self.state.get(name)
+        return found if isinstance(found, Mapping) else {}
+
+    def tensors(self, budget: Budget, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        """Parameters and buffers by the names of a state dict. Raises UserError where there are too many paths to them."""
+        if depth > NESTED:
+            raise UserError(f"{budget.path}: has modules within each other more than {NESTED} times")
+        budget.take(OPERATION + len(prefix))
         for kind in ("_parameters", "_buffers"):
-            own |= {k: v for k, v in dict(self.state.get(kind) or {}).items() if isinstance(v, np.ndarray)}
-        for name, part in dict(self.state.get("_modules") or {}).items():
+            for name, value in self.part(kind).items():
+                value = value.array(budget) if isinstance(value, Array) else value
+                if isinstance(value, np.ndarray):
+                    budget.take(OPERATION + len(prefix))
+                    yield f"{prefix}{name}", value
+        for name, part in self.part("_modules").items():
             if isinstance(part, Module):
-                own |= {f"{name}.{k}": v for k, v in part.tensors().items()}
-        return own
+                yield from part.tensors(budget, f"{prefix}{name}.", depth + 1)
 
 
-def _persistent(meta: Mapping[str, Any]) -> Module:
+class DType:
+    """A stand-in for numpy's dtype: plain numbers only."""
+
+    def __init__(self, name: Any, *_: Any):
+        self.dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 3 else np.dtype(object)
+        if self.dtype.kind not in NUMERIC:
+            raise ValueError("an array of what are no plain numbers")
+
+    def build(self, state: Any) -> None:
+        """Takes the byte order; the rest of the state is that of other kinds of dtype."""
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "=", "|"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class Array:
+    """A stand-in for numpy's ndarray, whose bytes are checked against its shape."""
+
+    def __init__(self, *_: Any):
+        self.state: tuple[Any, ...] = ()
+
+    def build(self, state: Any) -> None:
+        """Takes version, shape, dtype, order and bytes."""
+        self.state = state if isinstance(state, tuple) else ()
+
+    def array(self, budget: Budget) -> np.ndarray:
+        """The array. Raises UserError or ValueError where its parts do not fit."""
+        _, shape, kind, fortran, data = self.state
+        data = data.encode("latin1") if isinstance(data, str) else data
+        if not (isinstance(kind, DType) and isinstance(data, bytes) and isinstance(shape, tuple)):
+            raise ValueError("an array without dtype, shape or bytes")
+        return checked_array(data, kind.dtype, shape, f"{budget.path}: an array", order="F" if fortran else "C")
+
+
+def _persistent(meta: Any) -> Module:
     """The module that the file would rebuild from the source it carries."""
     module = Module()
-    module.__setstate__(meta["state"])
+    module.build(meta["state"])
     return module
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, path: Path):
-        super().__init__(file)
-        self.path = path
+def _names(budget: Budget) -> dict[tuple[str, str], Any]:
+    def text(value: Any, encoding: Any) -> bytes:
+        budget.take(len(value))
+        if encoding not in ("latin1", "latin-1"):
+            raise ValueError("bytes in another encoding than latin1")
+        return value.encode("latin1")
 
-    def find_class(self, module: str, name: str) -> Any:
-        known: dict[tuple[str, str], Callable[..., Any]] = {
-            ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
-            ("dnnlib.util", "EasyDict"): dict,
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
-            ("torch.storage", "_load_from_bytes"): lambda data: storage_from_bytes(data, self.path),
-            ("torch", "Size"): tuple,
-            ("torch", "device"): lambda *parts: ":".join(map(str, parts)),
-            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-        }
+    def storage(data: Any) -> Any:
+        return read_torch(io.BytesIO(data), budget)
+
+    numpy_core = [f"numpy.{core}.multiarray" for core in ("core", "_core")]
+    return {
+        **tensor_names(budget),
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): Function(_persistent),
+        ("dnnlib.util", "EasyDict"): Function(lambda: {}),
+        ("torch.storage", "_load_from_bytes"): Function(storage),
+        ("_codecs", "encode"): Function(text),
+        **{(core, "_reconstruct"): Function(lambda *_: Array()) for core in numpy_core},
+        **{(core, "scalar"): Function(lambda *_: None) for core in numpy_core},
+        ("numpy", "ndarray"): None,
+        ("numpy", "dtype"): Function(DType),
+    }
+
+
+def _resolver(budget: Budget) -> Resolve:
+    known = _names(budget)
+
+    def resolve(module: str, name: str) -> Any:
         if (module, name) in known:
             return known[module, name]
         if module.startswith("torch.nn.modules."):
-            return Module
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        if module.split(".")[0] == "numpy" and name in NUMPY:
-            return super().find_class(module, name)
-        raise UserError(f"{self.path}: refused, the file asks to load {module}.{name}, which is neither tensor nor network")
+            return Function(Module)  # nothing is imported: any layer of torch's is the same stand-in
+        raise refused(budget.path, module, name, "neither tensor nor network")
+
+    return resolve
 
 
-class _LegacyUnpickler(pickle.Unpickler):
-    """Storages of torch's old format: what a persistent id names is filled in later."""
-
-    def __init__(self, file: io.BytesIO, path: Path, found: dict[str, Any]):
-        super().__init__(file)
-        self.path, self.found = path, found
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in STORAGE:
-            return STORAGE[name]
-        raise UserError(f"{self.path}: refused, a tensor of the file asks to load {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> str:
-        _, dtype, key, _, count = pid[:5]
-        self.found[key] = (dtype, count)
-        return key
-
-
-def storage_from_bytes(data: bytes, path: Path) -> np.ndarray:
-    """A storage that torch.save wrote into bytes, in its old format or its zip."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            root = next(n for n in archive.namelist() if n.endswith("data.pkl"))[: -len("data.pkl")]
-            return TensorUnpickler(archive, root, path).load()
-    file, found = io.BytesIO(data), {}
-    for _ in range(3):  # the magic number, the version, the machine
-        _LegacyUnpickler(file, path, found).load()
-    wanted = _LegacyUnpickler(file, path, found).load()
-    arrays = {}
-    for key in _LegacyUnpickler(file, path, found).load():
-        dtype, count = found[key]
-        size = int(np.frombuffer(file.read(8), np.int64)[0])
-        if size != count:
-            raise UserError(f"{path}: a storage of {count} numbers holds {size}")
-        arrays[key] = np.frombuffer(file.read(size * np.dtype(dtype).itemsize), dtype)
-    return arrays[wanted]
-
-
-def load_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Weights of all networks of a pickle; of several, their names ("G_ema.") come first.
+def load_pickle(path: Path, weights: str = "") -> dict[str, np.ndarray]:
+    """Weights of all networks of a pickle, or of the one that is named; of several, their names ("G_ema.") come first.
 
     Raises UserError for a file that asks for anything but tensors and networks.
     """
-    content = _Unpickler(io.BytesIO(path.read_bytes()), path).load()
+    budget = budget_of(path)
+    content = unpickle(io.BytesIO(path.read_bytes()), _resolver(budget), budget)
     parts = {"": content} if isinstance(content, Module) else {k: v for k, v in content.items() if isinstance(v, Module)}
-    networks = {name: tensors for name, part in parts.items() if (tensors := part.tensors())}  # a loss is an object without any
+    if weights and weights not in parts:
+        raise UserError(f"weights={weights}: {path} has none of this name; there are {', '.join(parts) or 'none'}")
+    parts = {weights: parts[weights]} if weights else parts
+    networks = {name: dict(part.tensors(budget)) for name, part in parts.items()}
+    networks = {name: tensors for name, tensors in networks.items() if tensors}  # a loss is an object without any
     if not networks:
         raise UserError(f"{path}: holds no network")
     if len(networks) == 1:
