@@ -7,14 +7,31 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from jgen.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes the place of `path` at once when the block ends without an error."""
+    """A temporary path to write to, which takes the place of `path` at once when the block ends without an error.
+
+    A link of the name is replaced, never written through.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_no_links(folder: Path) -> None:
+    """Raises UserError for a symbolic link below a folder, since what is written there might go elsewhere."""
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            if os.path.islink(path := os.path.join(parent, name)):
+                raise UserError(f"{path}: is a symbolic link; a run's folder must hold its own files, so remove it")
 
 
 def cache_folder(name: str) -> Path | None:

@@ -1,5 +1,6 @@
 """The three commands of an experiment, after their arguments are understood."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,10 +27,10 @@ from jgen.metrics import extract, record, scores
 from jgen.metrics.record import Record
 from jgen.recipes.common import resolved
 from jgen.sharding import make_mesh, rounded_down, rounded_up
-from jgen.train import distributed
+from jgen.train import distributed, lost
 from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.draw import draw, drawn
-from jgen.train.loop import Fitted, check, fit, stage_picture
+from jgen.train.loop import Fitted, check, fit, locked, stage_picture
 from jgen.train.report import report
 from jgen.train.stage import Experiment, Stage, state_shapes
 from jgen.train.summary import dry_run as show_cost
@@ -55,28 +56,35 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry
     stages, earlier = _begin(experiment, config, mesh)
     if earlier is not None:  # before anything is written, since what does not fit is refused
         state_shapes(stages[0], earlier)
-    _check_folder(experiment, stages, folder)
-    if main:
-        write_config(folder, module, preset, config)
-    for stage in stages:
-        place = experiment.folder(folder, stage)
+    with lost.named(), locked(folder) if main else contextlib.nullcontext():
+        _check_folder(experiment, stages, folder)
         if main:
-            print(f"{module} {preset}: training {stage.name} in {place} on {mesh.size} {jax.default_backend()} device(s)")
-        fitted = fit(stage, place, mesh, earlier)
-        if main:
-            _report(module, preset, config, stage, place, folder, fitted, again)
-        if not fitted.finished:
+            write_config(folder, module, preset, config)
+        for stage in stages:
+            place = experiment.folder(folder, stage)
             if main:
-                print(f"stopped at step {fitted.step} of {stage.train.steps}, saved; go on with:\n  {again}")
-            return
-        earlier = (fitted.state.averaged, fitted.state.extra)
+                print(f"{module} {preset}: training {stage.name} in {place} on {mesh.size} {jax.default_backend()} device(s)")
+            fitted = fit(stage, place, mesh, earlier, lock=False)
+            if main:
+                _report(module, preset, config, stage, place, folder, fitted, again)
+            if not fitted.finished:
+                if main:
+                    print(f"stopped at step {fitted.step} of {stage.train.steps}, saved; go on with:\n  {again}")
+                return
+            earlier = (fitted.state.averaged, fitted.state.extra)
     if main:
-        last = experiment.folder(folder, experiment.stages[-1])
-        if experiment.stages[-1].sample:
-            print(f"samples: {last / 'samples.png'}")
-        print(f"report:  {last / 'report.html'}\nnext:")
-        for command in _commands(module, folder, experiment.stages[-1]):
-            print(f"  {command}")
+        _show_results(module, folder, experiment)
+
+
+def _show_results(module: str, folder: Path, experiment: Experiment) -> None:
+    """Says where the results are and what to run next."""
+    stage = experiment.stages[-1]
+    last = experiment.folder(folder, stage)
+    if stage.sample:
+        print(f"samples: {last / 'samples.png'}")
+    print(f"report:  {last / 'report.html'}\nnext:")
+    for command in _commands(module, folder, stage):
+        print(f"  {command}")
 
 
 def began() -> str:
@@ -194,8 +202,8 @@ def write_images(images: np.ndarray, path: Path) -> None:
     if path.suffix == ".png":
         return pictures.save(pictures.grid(images), path)
     if path.suffix == ".npz":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return np.savez_compressed(path, images=pictures.to_bytes(images))
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            return np.savez_compressed(file, images=pictures.to_bytes(images))
     path.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pictures.to_bytes(images)):
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path / f"{i:06d}.png")

@@ -25,7 +25,7 @@ MARK = object()
 
 
 class Function(NamedTuple):
-    """What a name in the file stands for where the file may call it."""
+    """A function that a name in the file stands for, and that the file may call."""
 
     call: Callable[..., Any]
 

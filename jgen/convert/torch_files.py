@@ -48,7 +48,7 @@ class Storage(NamedTuple):
 
 
 def tensor_names(budget: Budget) -> dict[tuple[str, str], Any]:
-    """What the names of a file that holds tensors stand for: (module, name) -> function or value."""
+    """The names of a file that holds tensors: (module, name) -> function or value."""
     types = {(module, name): dtype for module in ("torch", "torch.storage") for name, dtype in STORAGE.items()}
     return {
         **types,

@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from jgen.convert import feature_nets, load_weights
 from jgen.errors import UserError, nearest
+from jgen.files import replacing
 from jgen.metrics.resize import resize
 from jgen.models.cnn import CNN
 from jgen.models.perceptual import IMAGENET
@@ -142,8 +143,8 @@ def cnn_extractor(path: Path) -> Extractor:
 def export(params: PyTree, meta: dict[str, Any], path: Path) -> None:
     """Writes a classifier's weights as float16, with the numbers that rebuild it, for `cnn_extractor`."""
     flat: dict[str, Any] = {"/".join(k): np.asarray(v, np.float16) for k, v in traverse_util.flatten_dict(dict(params)).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **flat)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, meta=np.array(json.dumps(meta)), **flat)
 
 
 def _colour(levels: Array) -> Array:

@@ -16,6 +16,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jgen.errors import UserError
+from jgen.train.quiet import quiet_libraries
 from jgen.types import Array, PyTree
 
 Shapes = dict[str, tuple[int, ...]]
@@ -32,6 +33,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True, create=True
         )
+        quiet_libraries()
         self.folder = folder
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
         self._digest = jax.jit(digest)
@@ -48,7 +50,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, oldest first."""
-        return sorted(self.manager.all_steps())
+        return steps_in(self.folder)
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
         """Starts writing the state of a step; `loss` ranks it for keep_best. Raises what an earlier write met."""
@@ -63,42 +65,71 @@ class Checkpoints:
         self.manager.check_for_errors()
 
     def restore(self, shapes: PyTree, shardings: PyTree, warn: Callable[[str], None] = print) -> tuple[int, PyTree] | None:
-        """(step, state) of the newest good checkpoint, laid out by `shardings`; None where there is none.
+        """As `newest_good`; damaged checkpoints after the good one are removed, since their steps will be written again."""
+        found = newest_good(self.folder, shapes, shardings, warn)
+        for step in self.steps():
+            if found and step > found[0]:
+                self._remove(step)
+        return found
 
-        A damaged one is named through `warn` and removed, and the one before is tried. Raises UserError where there
-        are checkpoints but none can be read, and for those of another network, which stay as they are.
-        """
-        check_fits(self.folder, shapes)
-        steps = self.steps()
-        for step in reversed(steps):
-            try:
-                return step, self._read(step, shapes, shardings)
-            except Exception as error:  # whatever the reader meets in a damaged file
+    def _remove(self, step: int) -> None:
+        path = self.folder / str(step)
+        if path.is_dir() and not path.is_symlink():
+            self.manager.delete(step)
+        else:
+            path.rename(path.with_name(f"{step}.not-a-checkpoint"))
+
+
+def newest_good(
+    folder: Path, shapes: PyTree, shardings: PyTree, warn: Callable[[str], None] = print
+) -> tuple[int, PyTree] | None:
+    """(step, state) of the newest good checkpoint in a folder, laid out by `shardings`; None where there is none.
+
+    Nothing is written or deleted, so that it disturbs no training that writes there. A damaged one is named through `warn`
+    and the one before is tried; those that a training removes meanwhile are passed over. Raises UserError where there are
+    checkpoints but none can be read, and for those of another network.
+    """
+    quiet_libraries()
+    check_fits(folder, shapes)
+    tried: set[int] = set()
+    while left := [step for step in steps_in(folder) if step not in tried]:
+        step = left[-1]
+        tried.add(step)
+        try:
+            return step, _read(folder / str(step), step, shapes, shardings)
+        except Exception as error:  # whatever the reader meets in a damaged file
+            if (folder / str(step)).exists():
                 reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-                warn(f"{self.folder / str(step)}: damaged checkpoint skipped ({reason})")
-                if len(steps) > 1 and step != steps[0]:
-                    self.manager.delete(step)
-        if steps:
-            raise UserError(f"{self.folder}: none of its checkpoints ({', '.join(map(str, steps))}) can be read")
-        return None
+                warn(f"{folder / str(step)}: damaged checkpoint skipped ({reason})")
+    if steps := steps_in(folder):
+        raise UserError(f"{folder}: none of its checkpoints ({', '.join(map(str, steps))}) can be read")
+    return None
 
-    def _read(self, step: int, shapes: PyTree, shardings: PyTree) -> PyTree:
-        replicated = jax.tree.leaves(shardings)[0]
-        target = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, shardings)
-        count = jax.ShapeDtypeStruct((len(jax.tree.leaves(shapes)),), jnp.uint32)
-        if hasattr(replicated, "mesh"):
-            spec = jax.sharding.NamedSharding(replicated.mesh, jax.sharding.PartitionSpec())
-            count = jax.ShapeDtypeStruct(count.shape, count.dtype, sharding=spec)
-        wanted = ocp.args.StandardRestore({"state": target, "digest": count})
-        content = self.manager.restore(step, args=ocp.args.Composite(run=wanted))["run"]
-        if not bool(jnp.array_equal(self._digest(content["state"]), content["digest"])):
-            raise ValueError("its arrays do not match their digest")
-        return content["state"]
+
+def _read(place: Path, step: int, shapes: PyTree, shardings: PyTree) -> PyTree:
+    if not place.is_dir():
+        raise ValueError("it is a file, not a checkpoint's folder")
+    target = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, shardings)
+    count = jax.ShapeDtypeStruct((len(jax.tree.leaves(shapes)),), jnp.uint32)
+    layout = jax.tree.leaves(shardings)[0]
+    if hasattr(layout, "mesh"):
+        everywhere = jax.sharding.NamedSharding(layout.mesh, jax.sharding.PartitionSpec())
+        count = jax.ShapeDtypeStruct(count.shape, count.dtype, sharding=everywhere)
+    wanted = ocp.args.StandardRestore({"state": target, "digest": count})
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        content = reader.restore(epath.Path(place.absolute()) / "run", args=wanted)
+    state = content["state"]
+    if not bool(jnp.array_equal(jax.jit(digest)(state), content["digest"])):
+        raise ValueError("its arrays do not match their digest")
+    if (held := getattr(state, "step", None)) is not None and int(held) != step:
+        raise ValueError(f"it holds step {int(held)}")
+    return state
 
 
 def steps_in(folder: Path) -> list[int]:
     """The steps that have a checkpoint in a folder, oldest first; it is only looked at, and need not be there."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    names = (path.name for path in folder.glob("*"))
+    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
 def check_fits(folder: Path, shapes: PyTree) -> None:

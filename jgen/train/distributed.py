@@ -1,5 +1,6 @@
 """Devices and processes, set up before JAX first asks for them."""
 
+import functools
 import logging
 import os
 
@@ -8,6 +9,7 @@ import jax
 from jgen.config import MeshConfig
 from jgen.errors import UserError
 from jgen.files import cache_folder
+from jgen.train import lost
 
 
 def cores() -> int:
@@ -35,10 +37,12 @@ def start(mesh: MeshConfig, batch_size: int = 0) -> None:
             f"mesh.coordinator={mesh.coordinator}: goes with --mesh.num-processes N and --mesh.process-id 0..N-1, "
             f"not {mesh.num_processes} and {mesh.process_id}"
         )
+    lost.Watch()
+    join = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=lost.HEARTBEAT_SECONDS)
     try:
         if mesh.coordinator:
-            jax.distributed.initialize(mesh.coordinator, mesh.num_processes, mesh.process_id)
+            join(mesh.coordinator, mesh.num_processes, mesh.process_id)
         else:
-            jax.distributed.initialize()
+            join()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"mesh: the processes could not join ({str(error).splitlines()[0]})") from error

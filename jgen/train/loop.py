@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import itertools
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from jgen import memory, pictures
 from jgen.config import DataConfig, ranges
 from jgen.data import Pipeline, Source, open_source
 from jgen.errors import UserError, in_stage
+from jgen.files import check_no_links
 from jgen.sharding import batch_sharding, check_batch, jit_once, jit_step, replicated, rounded_down, state_shardings
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.draw import check_sampling, draw
@@ -30,6 +33,8 @@ from jgen.types import Extra, Metrics, Params
 
 PREVIEW = 64
 """Images of a sample grid."""
+DISPATCHES = itertools.count(1)
+"""Numbers the dispatches of a process over all its stages: several processes agree on one of them to stop after."""
 HELD_OUT = 4
 """Batches of held-out images that rank a checkpoint."""
 
@@ -95,18 +100,28 @@ def check(stage: Stage, mesh: Mesh) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder against other processes; the lock goes with the process, however it ends."""
+    """Holds the folder against other processes; the lock goes with the process, however it ends.
+
+    Raises UserError where another one holds it, and for symbolic links below it, which are never written through.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another process is training in this folder") from error
+    check_no_links(folder)
+    number = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(f"{folder}: another process is training in this folder") from error
+    else:
         yield
+    finally:
+        os.close(number)
 
 
 class Stop:
-    """Remembers a SIGTERM or Ctrl-C until the loop can act on it. Use as a context manager."""
+    """Remembers a SIGTERM or Ctrl-C until the loop can act on it. Use as a context manager.
+
+    Of several processes, JAX's runtime takes the SIGTERM of any and agrees with the others on a step to stop at.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -114,7 +129,8 @@ class Stop:
     def __enter__(self) -> "Stop":
         self.before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
+            for number in numbers:
                 self.before[number] = signal.signal(number, self._request)
         return self
 
@@ -122,16 +138,18 @@ class Stop:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def at(self, step: int) -> bool:
-        """Whether to stop after this step; all processes of a run answer alike."""
+    def now(self) -> bool:
+        """Whether to stop after this dispatch, to be asked after each; all processes of a run answer alike."""
         if jax.process_count() == 1:
             return self.requested
-        return bool(multihost_utils.reached_preemption_sync_point(step)) or self.requested
+        return bool(multihost_utils.reached_preemption_sync_point(next(DISPATCHES)))
 
 
 def fit(
@@ -140,16 +158,18 @@ def fit(
     mesh: Mesh,
     earlier: tuple[Params, Extra] | None = None,
     pipeline: Pipeline | None = None,
+    lock: bool = True,
 ) -> Fitted:
     """Trains a stage in a folder, from its newest good checkpoint if it has one; saves, logs and draws as it goes.
 
-    A resumed run equals an uninterrupted one bit for bit. SIGTERM or Ctrl-C saves and returns early. Raises UserError
+    A resumed run equals an uninterrupted one bit for bit. SIGTERM or Ctrl-C saves and returns early. lock: False where the
+    caller holds the folder by `locked`. Raises UserError
     for settings that can't work, a folder in use, losses that stay non-finite, or a checkpoint that can't be written.
     """
     check(stage, mesh)
     config, main = stage.train, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        if main:
+        if main and lock:
             stack.enter_context(locked(folder))
         pipeline = pipeline or Pipeline(open_source(stage.data, config.seed), stage.data, config.seed, mesh)
         compiled = compile_stage(stage, mesh, earlier)
@@ -174,7 +194,7 @@ def fit(
                 memory.fill()
             step += config.scan
             watch.see(step, metrics)
-            stopping = stop.at(step)
+            stopping = stop.now()
             if step % config.save_every == 0 or step == config.steps or stopping:
                 watch.catch_up()
                 _save(checkpoints, folder, step, state, held_out, log)

@@ -15,7 +15,7 @@ from jgen.config import DataConfig, TrainConfig
 from jgen.data.source import Source
 from jgen.errors import UserError
 from jgen.sharding import state_shardings
-from jgen.train.checkpoint import Checkpoints
+from jgen.train.checkpoint import newest_good
 from jgen.train.step import Decay, Phase, TrainState, init_state
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
@@ -133,10 +133,9 @@ def batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def restore(stage: Stage, path: Path, mesh: Mesh) -> tuple[int, TrainState] | None:
-    """(step, state) of the newest good checkpoint of a stage."""
+    """(step, state) of the newest good checkpoint of a stage; nothing is written or removed."""
     shapes = state_shapes(stage)
-    with Checkpoints(path) as checkpoints:
-        return checkpoints.restore(shapes, state_shardings(mesh, shapes))
+    return newest_good(path, shapes, state_shardings(mesh, shapes))
 
 
 def count(tree: Any) -> int:

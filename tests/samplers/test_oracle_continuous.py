@@ -297,10 +297,12 @@ def test_dpm_solver_and_its_schedules(path):
         if run["method"] == "adaptive":
             control = {k: run[k] for k in ("order", "atol", "rtol")}
             with jax.enable_x64(True):
-                found = dpm_solver_adaptive(used, x.astype(jnp.float64), c, of=of, together=True, **control)
+                found = dpm_solver_adaptive(used, x.astype(jnp.float64), c, parameterization=of, together=True, **control)
             found = np.asarray(found, np.float32)
         else:
-            options = dict(of=of, form="taylor" if run.get("solver_type") == "taylor" else "midpoint", order=run["order"])
+            options = dict(
+                parameterization=of, form="taylor" if run.get("solver_type") == "taylor" else "midpoint", order=run["order"]
+            )
             if run["method"] == "multistep":
                 grid = c.sigma(c.times(run["steps"], spacing))
                 options["lower_order_final"] = run.get("lower_order_final", True)

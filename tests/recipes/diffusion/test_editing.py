@@ -105,7 +105,7 @@ def test_latents_whose_pixels_are_known_are_put_in():
 
     options = DiffusionSampling(Euler(4), edit=Editing("right"))
     pictures = edits(
-        options, lambda *_: lambda x, sigma: jnp.full_like(x, 0.25), NoiseLevels(0.01, 10.0).of,
+        options, lambda *_: lambda x, sigma: jnp.full_like(x, 0.25), NoiseLevels(0.01, 10.0).discretize,
         lambda batch, keys: Request(), encode, decode,
     )  # fmt: skip
     rows = np.asarray(pictures["inpainted"](None, {}, jax.random.key(0), {"image": images})).reshape(8, 8, 8, 8, 1)
