@@ -17,6 +17,27 @@ def dot(a: Array, b: Array) -> Array:
     return jnp.sum((a * b).reshape(len(a), -1), -1)
 
 
+def great_circle(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """(u, v, angle): cos(t angle) u + sin(t angle) v goes from the direction of a to that of b [..., D].
+
+    u and v are unit vectors across each other. Between parallel or opposite vectors v is some direction across, always the
+    same one. The direction of zero is zero.
+    """
+    u, other = _unit(a), _unit(b)
+    cosine = jnp.sum(u * other, -1, keepdims=True)
+    across = other - cosine * u
+    sine = jnp.linalg.norm(across, axis=-1, keepdims=True)
+    least = jax.nn.one_hot(jnp.argmin(jnp.abs(u), -1), u.shape[-1], dtype=u.dtype)
+    any_across = _unit(least - jnp.sum(least * u, -1, keepdims=True) * u)
+    v = jnp.where(sine < 1e-6, any_across, across / jnp.where(sine < 1e-6, 1.0, sine))
+    return u, v, jnp.arctan2(sine, cosine)[..., 0]
+
+
+def _unit(x: Array) -> Array:
+    size = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(size == 0, 1.0, size)
+
+
 def shard_like(draws: PyTree, batch: Array) -> PyTree:
     """Draws, arrays [b, ...], laid over the devices as batch [B, ...] is; b divides B, else they stay as they are.
 

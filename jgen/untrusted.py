@@ -1,5 +1,6 @@
 """Files from strangers: a limit on the memory that reading one takes, and a reader of .npz files that keeps it."""
 
+import gzip
 import io
 import zipfile
 from collections.abc import Callable
@@ -64,6 +65,23 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True, kind
                 array = _array(read_entry(archive, entry, budget), name, budget.path, kinds)
                 found |= {} if array is None else {name: array}
     return found
+
+
+def read_maybe_gzipped(path: Path) -> bytes:
+    """The bytes of a file, unpacked where it is gzipped, whatever its name says.
+
+    Raises UserError for what expands out of proportion, else what gzip raises for a damaged file.
+    """
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if not packed:
+        return path.read_bytes()
+    budget, parts = budget_of(path), []
+    with gzip.open(path) as file:
+        while part := file.read(2**20):
+            budget.take(len(part))
+            parts.append(part)
+    return b"".join(parts)
 
 
 def _array(data: bytes, name: str, path: Path, kinds: str) -> np.ndarray | None:

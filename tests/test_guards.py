@@ -50,7 +50,7 @@ def test_settings_of_earlier_runs_are_brought_into_today_s_form(name):
     config, own = from_dict(module.Config, stored["config"]), tiny.parsed(name, "--mesh.devices", "1")
     before, now = to_dict(config), to_dict(own)
     for part in (before, now):
-        for filled in ("shape", "num_classes"):
+        for filled in ("shape", "num_classes", "classes"):
             part["data"].pop(filled)
     if name == "cascade":  # an option without settings of its own was written as many times as there were stages
         before.pop("stages"), now.pop("stages")

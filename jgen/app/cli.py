@@ -112,7 +112,9 @@ def _resumed(config: Any, stored: dict[str, Any], folder: Path, accept_changes: 
     """The config of a run that goes on. Raises UserError for settings that differ from the run's, unless accepted."""
     before = from_dict(type(config), stored["config"])
     if config.data.name == before.data.name:
-        data = dataclasses.replace(config.data, shape=before.data.shape, num_classes=before.data.num_classes)
+        data = dataclasses.replace(
+            config.data, shape=before.data.shape, num_classes=before.data.num_classes, classes=before.data.classes
+        )
         config = dataclasses.replace(config, data=data)
     changed = differences(before, config)
     if changed and not accept_changes:

@@ -43,9 +43,10 @@ def pairs(given: Pairs) -> None:
         known["lpips"] = functools.partial(distance, weights)
     if unknown := [n for n in names if n not in known]:
         raise UserError(f"metrics={unknown[0]}: must be among psnr, ssim, ms_ssim, lpips")
-    a, b = (scores.read_images(Path(p)) for p in (given.a, given.b))
-    if len(a) != len(b) or a.shape != b.shape:
-        raise UserError(f"{given.a} holds {len(a)} images {a.shape}, {given.b} {len(b)} of {b.shape}; they must be pairs")
+    a, b, left_out = scores.pair(*(scores.read_images(Path(p), given.ground) for p in (given.a, given.b)))
+    if left_out:
+        shown = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        print(f"left out, since only one side has them: {len(left_out)} ({shown})")
     rows = []
     for name in names:
         run, values = jax.jit(known[name]), []

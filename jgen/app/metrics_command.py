@@ -44,7 +44,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Mean similarity of two folders of images, pair by pair in the order of their names."""
+    """Mean similarity of the images of two folders (or .npz files) that have one name."""
 
     a: Positional[str]
     b: Positional[str]
@@ -54,6 +54,8 @@ class Pairs:
     """For lpips: torchvision's VGG16 or AlexNet weights, a .pth file."""
     heads: str = ""
     """For lpips: its linear heads, vgg.pth or alex.pth of the lpips package."""
+    ground: str = "white"
+    """The colour that shows through transparent pixels."""
 
 
 @dataclasses.dataclass(frozen=True)

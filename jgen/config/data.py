@@ -36,7 +36,11 @@ class DataConfig:
     """Processes that decode a large set; 0 decodes in threads."""
     root: str = ""
     """Where the files are: a folder of IDX files for fashion_mnist, the data_dir of TFDS."""
-    shape: Annotated[tuple[int, ...], tyro.conf.Suppress] = ()
+    ground: str = "white"
+    """The colour that shows through transparent pixels of a folder's images: a name, or as in #808080."""
+    shape: Annotated[tuple[Count, ...], tyro.conf.Suppress] = ()
     """Height, width, channels: filled in when a run starts, and kept with it."""
-    num_classes: Annotated[int, tyro.conf.Suppress] = 0
+    num_classes: Annotated[Natural, tyro.conf.Suppress] = 0
     """Filled in when a run starts; 0 where the set has no labels."""
+    classes: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Names of the classes in the order of their labels: filled in when a run starts, and kept with it."""

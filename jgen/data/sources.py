@@ -29,6 +29,7 @@ def open_source(config: DataConfig, seed: int = 0) -> Source:
 
 def _opened(config: DataConfig, seed: int) -> Source:
     source = _find(config, seed)
+    _check_unchanged(config, source)
     if config.channels and source.shape[2] != config.channels:
         raise UserError(f"data.channels={config.channels}: {config.name} has {source.shape[2]}")
     if config.resolution and source.shape[:2] != (config.resolution,) * 2:
@@ -46,11 +47,23 @@ def _opened(config: DataConfig, seed: int) -> Source:
     return Limited(source, count) if config.limit else source
 
 
+def _check_unchanged(config: DataConfig, source: Source) -> None:
+    """Raises UserError where a run's set has other shapes or classes than when it began: its labels would mean others."""
+    if not config.shape:
+        return
+    if tuple(source.shape) != tuple(config.shape):
+        raise UserError(f"data: {config.name} is {source.shape} now, the run began with {tuple(config.shape)}")
+    if len(source.classes) != config.num_classes:
+        raise UserError(f"data: {config.name} has {len(source.classes)} classes now, the run began with {config.num_classes}")
+    if config.classes and (new := [f"{a} for {b}" for a, b in zip(source.classes, config.classes) if a != b]):
+        raise UserError(f"data: {config.name} has other classes than the run began with: {', '.join(new[:5])}")
+
+
 def _find(config: DataConfig, seed: int) -> Source:
     kind, _, rest = config.name.partition(":")
     if kind in ("folder", "idx") and rest:
         if kind == "folder":
-            return FolderSource(Path(rest), config.resolution or 64, config.channels or 3, config.skip_bad)
+            return FolderSource(Path(rest), config.resolution or 64, config.channels or 3, config.skip_bad, config.ground)
         return idx.idx_source(Path(rest), config.split, config.name)
     if config.name == "digits":
         return digits(config.split)
@@ -91,4 +104,6 @@ def resolve(config: DataConfig) -> DataConfig:
     if config.shape:
         return config
     source = open_source(config)
-    return dataclasses.replace(config, shape=tuple(source.shape), num_classes=len(source.classes))
+    return dataclasses.replace(
+        config, shape=tuple(source.shape), num_classes=len(source.classes), classes=tuple(source.classes)
+    )

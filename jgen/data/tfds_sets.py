@@ -15,6 +15,7 @@ from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
 from jgen.data.folder import FolderSource
 from jgen.data.idx import FASHION_MNIST, fashion_mnist_folder, idx_source
+from jgen.data.images import eight_bits
 from jgen.data.source import BUILT_IN, Example, check_labels
 from jgen.errors import UserError, nearest
 
@@ -64,11 +65,12 @@ class TfdsSource:
         features = builder.info.features
         if "image" not in features:
             raise UserError(f"data.name={name}: has no feature named image, only {', '.join(features)}")
-        self.name, self.resolution = name, resolution
+        self.name, self.resolution, self.folder = name, resolution, Path(builder.data_path)
         self.data = builder.as_data_source(split=split)
         label = features["label"] if "label" in features else None
         self.classes = tuple(getattr(label, "names", ()))
         height, width, depth = features["image"].shape
+        depth = 1 if depth in (1, 2) else 3  # transparent ones are laid on a ground
         size = (resolution, resolution) if resolution else (height, width)
         if None in size:
             raise UserError(f"data.name={name}: images of many sizes, choose one with --data.resolution")
@@ -76,6 +78,10 @@ class TfdsSource:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def paths(self) -> list[Path]:
+        """The files, whose times and sizes tell whether the set has changed."""
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
     def __getitem__(self, index: int, /) -> Example:
         record = self.data[int(index)]
@@ -100,10 +106,10 @@ def _how_to_prepare(name: str) -> str:
 
 
 def _fit(image: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
-    if image.shape[2] != shape[2]:
-        raise UserError(f"data.channels={shape[2]}: {name} has an image with {image.shape[2]}")
-    fitted = ImageOps.fit(Image.fromarray(image.squeeze()), (shape[1], shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(fitted).reshape(shape)
+    if image.dtype != np.uint8:
+        raise UserError(f"data.name={name}: has images of {image.dtype}; must be uint8")
+    plain = eight_bits(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), shape[2])
+    return np.asarray(ImageOps.fit(plain, (shape[1], shape[0]), Image.Resampling.BICUBIC)).reshape(shape)
 
 
 def png(image: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jgen.arrays import great_circle
 from jgen.errors import UserError
 from jgen.types import Array
 
@@ -16,15 +17,14 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
     """The points a share t [T] along the arc from a to b [D] -> [T, D]; lengths change evenly from one to the other.
 
     Points of a Gaussian in many dimensions lie near a sphere, which an arc keeps to and a line leaves (Shoemake 1985;
-    White 2016, arXiv:1609.04468).
+    White 2016, arXiv:1609.04468). Between opposite points there are many arcs: one is taken, always the same. From or to
+    zero, which has no direction, it is the line.
     """
     size_a, size_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
-    cosine = jnp.clip(jnp.dot(a / size_a, b / size_b), -1, 1)
-    angle = jnp.arccos(cosine)
-    safe = jnp.maximum(jnp.sin(angle), 1e-6)
-    arc = (jnp.sin((1 - t) * angle)[:, None] * (a / size_a)[None] + jnp.sin(t * angle)[:, None] * (b / size_b)[None]) / safe
-    direction = jnp.where(angle < 1e-4, lerp(a / size_a, b / size_b, t), arc)
-    return direction * (size_a + t * (size_b - size_a))[:, None]
+    start, aside, angle = great_circle(a, b)
+    direction = jnp.cos(t * angle)[:, None] * start[None] + jnp.sin(t * angle)[:, None] * aside[None]
+    along = direction * (size_a + t * (size_b - size_a))[:, None]
+    return jnp.where((size_a == 0) | (size_b == 0), lerp(a, b, t), along)
 
 
 def traversal(z: Array, dims: int, steps: int, reach: float = 3.0) -> Array:

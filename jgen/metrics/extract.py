@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -21,6 +22,7 @@ from jgen.metrics.resize import resize
 from jgen.models.cnn import CNN
 from jgen.models.perceptual import IMAGENET
 from jgen.types import Array, PyTree
+from jgen.untrusted import read_npz
 
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 """The errors that numpy raises for an .npz that is cut short, empty or another file."""
@@ -119,11 +121,16 @@ def cnn_extractor(path: Path) -> Extractor:
     """A classifier that `export` wrote. Raises UserError for any other file."""
     digest = sha256(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            flat = {tuple(k.split("/")): file[k].astype(np.float32) for k in file.files if k != "meta"}
+        arrays = read_npz(path, kinds="fU")
+        meta = json.loads(str(arrays.pop("meta")))
+        variables = {
+            "params": traverse_util.unflatten_dict({tuple(k.split("/")): v.astype(np.float32) for k, v in arrays.items()})
+        }
         net = CNN(meta["classes"], tuple(meta["channels"]), meta["stride"])
         height, width, channels = meta["shape"]
+        shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32))
+        if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, shapes):
+            raise ValueError("weights of other sizes than its settings say")
     except DAMAGED as error:
         raise UserError(f"extractor={path}: sha256 {digest}, not a file that `python -m jgen.metrics export` wrote") from error
 
@@ -137,7 +144,7 @@ def cnn_extractor(path: Path) -> Extractor:
         return net.apply(variables, levels / 127.5 - 1)  # pyright: ignore
 
     words = f"clean: float bicubic, antialiased, {height}x{width}, where the size differs"
-    return Extractor(meta["name"], digest, words, {"params": traverse_util.unflatten_dict(flat)}, apply)
+    return Extractor(meta["name"], digest, words, variables, apply)
 
 
 def export(params: PyTree, meta: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,8 @@ from jgen.types import Array
 Border = Literal["valid", "reflect"]
 """valid: windows that lie fully inside, as Wang et al. mean it; reflect: the images are mirrored outwards first."""
 
+K1, K2 = 0.01, 0.03
+"""Constants of SSIM (Wang et al. 2004)."""
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weights of MS-SSIM's scales (Wang, Simoncelli & Bovik 2003)."""
 
@@ -29,9 +31,12 @@ def uniform(size: int = 7) -> np.ndarray:
     return np.full(size, 1 / size)
 
 
-def psnr(a: Array, b: Array, data_range: float = 2.0, pooled: bool = False) -> Array:
-    """10 log10(range^2 / mean squared error) in dB of images [B, H, W, C]: [B], or of the whole batch's error []."""
-    _check_pair(a, b)
+def psnr(a: Array, b: Array, data_range: float | None = None, pooled: bool = False) -> Array:
+    """10 log10(range^2 / mean squared error) in dB of images [B, H, W, C]: [B], or of the whole batch's error [].
+
+    data_range: 2 for floats (in [-1, 1]) and 255 for uint8 unless given.
+    """
+    a, b, data_range = _pair(a, b, data_range)
     error = jnp.mean(jnp.square(a - b), axis=None if pooled else (1, 2, 3))
     return 10 * jnp.log10(data_range**2 / error)
 
@@ -39,65 +44,80 @@ def psnr(a: Array, b: Array, data_range: float = 2.0, pooled: bool = False) -> A
 def ssim(
     a: Array,
     b: Array,
-    data_range: float = 2.0,
+    data_range: float | None = None,
     *,
     window: np.ndarray | None = None,
     border: Border = "valid",
     sample_covariance: bool = False,
+    k1: float = K1,
+    k2: float = K2,
 ) -> Array:
     """Structural similarity [B] of images [B, H, W, C] (Wang et al. 2004), channels averaged.
 
-    data_range: 2 for images in [-1, 1]. window: 11-tap Gaussian of sigma 1.5 unless given; it is applied along both
-    axes. sample_covariance: divide by n - 1 pixels rather than n, as scikit-image does by default. Raises UserError
-    for images smaller than the window.
+    data_range: 2 for floats (in [-1, 1]) and 255 for uint8 unless given. window: 11-tap Gaussian of sigma 1.5 unless given;
+    it is applied along both axes. sample_covariance: divide by n - 1 pixels rather than n, as scikit-image does by default.
+    k1, k2: the paper's constants that keep the quotients stable. Raises UserError for images smaller than the window.
     """
-    full, _ = _maps(a, b, data_range, window, border, sample_covariance)
+    full, _ = _maps(a, b, data_range, window, border, sample_covariance, k1, k2)
     return jnp.mean(full, (1, 2, 3))
 
 
 def contrast_structure(
-    a: Array, b: Array, data_range: float = 2.0, *, window: np.ndarray | None = None, border: Border = "valid"
+    a: Array,
+    b: Array,
+    data_range: float | None = None,
+    *,
+    window: np.ndarray | None = None,
+    border: Border = "valid",
+    k1: float = K1,
+    k2: float = K2,
 ) -> Array:
     """SSIM without its luminance factor, over windows that lie inside whatever the border [B]."""
-    return jnp.mean(_maps(a, b, data_range, window, "valid", False)[1], (1, 2, 3))
+    return jnp.mean(_maps(a, b, data_range, window, "valid", False, k1, k2)[1], (1, 2, 3))
 
 
 def ms_ssim(
     a: Array,
     b: Array,
-    data_range: float = 2.0,
+    data_range: float | None = None,
     *,
     window: np.ndarray | None = None,
     weights: Sequence[float] = SCALES,
     border: Border = "valid",
     per_channel: bool = True,
     normalize: bool = False,
+    k1: float = K1,
+    k2: float = K2,
 ) -> Array:
     """Multi-scale SSIM [B] of images [B, H, W, C]: contrast and structure at all scales, luminance at the last.
 
     per_channel: multiply the scales of each channel and average those, clamped at 0 (pytorch-msssim); False averages
     channels first (torchmetrics, whose border is "reflect"). normalize: factors become (x + 1) / 2, so that none is
-    negative. Raises UserError for images too small for their scales.
+    negative. A factor of 0 or below counts as 0, with a gradient of 0. Raises UserError for images too small for their scales.
     """
+    a, b, data_range = _pair(a, b, data_range)
     axes = (1, 2) if per_channel else (1, 2, 3)
     factors = []
     for i, weight in enumerate(weights):
         last = i == len(weights) - 1
-        full, _ = _maps(a, b, data_range, window, border, False)
-        _, contrast = _maps(a, b, data_range, window, "valid", False)
+        full, _ = _maps(a, b, data_range, window, border, False, k1, k2)
+        _, contrast = _maps(a, b, data_range, window, "valid", False, k1, k2)
         factor = jnp.mean(full if last else contrast, axes)
         factor = (factor + 1) / 2 if normalize else factor
-        factors.append(jnp.maximum(factor, 0) ** weight if per_channel else factor**weight)
+        # The power's slope at 0 is infinite, and 0 times that is no number: it is taken where there is something only.
+        above = factor > 0
+        factors.append(jnp.where(above, jnp.where(above, factor, 1.0) ** weight, 0.0))
         a, b = _halve(a), _halve(b)
     product = jnp.prod(jnp.stack(factors), 0)
     return jnp.mean(product, 1) if per_channel else product
 
 
 def _maps(
-    a: Array, b: Array, data_range: float, window: np.ndarray | None, border: Border, sample_covariance: bool
-) -> tuple[Array, Array]:
+    a: Array, b: Array, data_range: float | None, window: np.ndarray | None, border: Border, sample_covariance: bool,
+    k1: float, k2: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """(SSIM, its contrast-structure factor) at every window."""
-    _check_pair(a, b)
+    a, b, data_range = _pair(a, b, data_range)
     window = gaussian() if window is None else window
     size = len(window)
     if min(a.shape[1:3]) < size:
@@ -121,7 +141,7 @@ def _maps(
     var_a = jnp.maximum(blur(a * a) - mean_a**2, 0) * scale
     var_b = jnp.maximum(blur(b * b) - mean_b**2, 0) * scale
     covariance = (blur(a * b) - mean_a * mean_b) * scale
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
     contrast = (2 * covariance + c2) / (var_a + var_b + c2)
     return (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * contrast, contrast
 
@@ -132,6 +152,15 @@ def _halve(x: Array) -> Array:
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def _check_pair(a: Array, b: Array) -> None:
+def _pair(a: Array, b: Array, data_range: float | None) -> tuple[Array, Array, float]:
+    """Both images as floats, since differences of whole numbers wrap around, and the range of their values."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
     if a.shape != b.shape or a.ndim != 4:
         raise UserError(f"images {a.shape} and {b.shape}: must be two of the same shape [B, H, W, C]")
+    if data_range is None:
+        whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (a, b)]
+        if whole[0] != whole[1] or any(w and x.dtype != jnp.uint8 for w, x in zip(whole, (a, b))):
+            raise UserError(f"images of {a.dtype} and {b.dtype}: give the data_range of their values")
+        data_range = 255.0 if whole[0] else 2.0
+    kind = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    return a.astype(kind), b.astype(kind), data_range

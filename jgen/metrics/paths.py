@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.arrays import expand_dims_like
+from jgen.arrays import expand_dims_like, great_circle
 from jgen.errors import UserError
 from jgen.types import Array
 
@@ -24,10 +24,9 @@ class PathLength(NamedTuple):
 
 def slerp(a: Array, b: Array, t: Array) -> Array:
     """The point a share t [B] of the way along the great circle from a to b [B, D]; all of unit length."""
-    a, b = _unit(a), _unit(b)
-    cosine = jnp.clip(jnp.sum(a * b, -1, keepdims=True), -1, 1)
-    angle = t[:, None] * jnp.arccos(cosine)
-    return _unit(a * jnp.cos(angle) + _unit(b - cosine * a) * jnp.sin(angle))
+    u, v, whole = great_circle(a, b)
+    angle = (t * whole)[:, None]
+    return u * jnp.cos(angle) + v * jnp.sin(angle)
 
 
 def lerp(a: Array, b: Array, t: Array) -> Array:
@@ -75,7 +74,3 @@ def path_length(distances: np.ndarray) -> PathLength:
     high = np.percentile(distances, 99, method="higher")
     kept = distances[(distances >= low) & (distances <= high)]
     return PathLength(float(kept.mean()), float(low), float(high), len(kept))
-
-
-def _unit(x: Array) -> Array:
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -2,21 +2,22 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from PIL import Image
 from rich.console import Console
 
 from jgen.config import DataConfig
-from jgen.data.folder import SUFFIXES, UNREADABLE
+from jgen.data.fingerprint import fingerprint
+from jgen.data.images import image_files, read_image, say_passed_over
 from jgen.data.source import IN_MEMORY, ArraySource, Source, good_example
 from jgen.errors import UserError, nearest
 from jgen.files import cache_folder, replacing
@@ -29,6 +30,7 @@ from jgen.metrics.record import Record
 from jgen.progress import progress_bar
 from jgen.sharding import batch_sharding, replicated, rounded_up
 from jgen.types import Array
+from jgen.untrusted import read_npz
 
 METRICS = {
     "fd": "Fréchet distance (FID, where the features are Inception's)",
@@ -199,7 +201,7 @@ class Reference:
     split: str
     num: int
     sha256: str
-    """Hash of the pixels; of a large set, of its length and 256 examples spread over it."""
+    """Hash of the pixels; of an endless set, of 256 examples."""
     source: Source
 
     def facts(self) -> dict[str, Any]:
@@ -216,13 +218,7 @@ def make_reference(source: Source, data: DataConfig, num: int = 0) -> Reference:
     if num > len(source):
         raise UserError(f"reference_num={num}: the {data.split} split of {data.name} has {len(source)} images")
     num = num or (ENDLESS if source.endless else len(source))
-    digest = hashlib.sha256(f"{num} {source.shape}".encode())
-    if isinstance(source, ArraySource):
-        digest.update(source.arrays["image"][:num].tobytes())
-    else:
-        for index in np.linspace(0, num - 1, min(num, 256)).astype(int):
-            digest.update(good_example(source, int(index))[0]["image"].tobytes())
-    return Reference(data.name, data.split, num, digest.hexdigest(), source)
+    return Reference(data.name, data.split, num, fingerprint(source, num), source)
 
 
 def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, metrics: Sequence[str], batch: int) -> Collected:
@@ -276,44 +272,66 @@ def image_batches(source: Source, num: int, size: int) -> Iterator[np.ndarray]:
             yield images
 
 
-def read_images(path: Path) -> ArraySource:
-    """Images as they are, of a folder of PNG, JPEG or WebP files, or of an .npz with uint8 "images" [N, H, W, C].
+class Images(NamedTuple):
+    """Images as they are, and their names: paths below the folder without suffixes, or the places in an .npz."""
 
-    Raises UserError for images of different sizes or channels (naming the first two that differ), or none.
+    source: ArraySource
+    names: tuple[str, ...]
+
+
+def read_images(path: Path, ground: str = "white") -> Images:
+    """The images of a folder of PNG, JPEG or WebP files, or of an .npz with uint8 "images" [N, H, W, C].
+
+    Read as training reads them, but not resized. Raises UserError for images of different sizes or channels (naming the
+    first two that differ), or none.
     """
     if path.suffix == ".npz" and path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as file:
-                images = file["images"]
+            images = read_npz(path, lambda name: name == "images")["images"]
         except DAMAGED as error:
             raise UserError(f"against={path}: not an .npz with uint8 images under the name images ({error})") from error
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"against={path}: images are {images.dtype} {images.shape}; must be uint8 [N, H, W, C]")
-        return ArraySource({"image": images}, name=str(path))
+        return Images(ArraySource({"image": images}, name=str(path)), tuple(str(i) for i in range(len(images))))
     if not path.is_dir():
         raise UserError(f"against={path}: no such folder or .npz file")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"against={path}: holds no {', '.join(SUFFIXES)} files")
+    files, others = image_files(path)
+    if others:
+        say_passed_over(path, tuple(others.most_common()))
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(_read_image, files))
+        images = list(pool.map(lambda name: read_image(path / name, ground=ground), files))
     for file, image in zip(files, images):
         if image.shape != images[0].shape:
             sizes = ["x".join(map(str, x.shape)) for x in (images[0], image)]
-            raise UserError(f"against={path}: {files[0].name} is {sizes[0]}, {file.name} is {sizes[1]}; must be all alike")
+            raise UserError(f"against={path}: {files[0]} is {sizes[0]}, {file} is {sizes[1]}; must be all alike")
     if len(images) * images[0].size > 16 * IN_MEMORY:
         raise UserError(f"against={path}: {len(images)} images do not fit in memory; score fewer")
-    return ArraySource({"image": np.stack(images)}, name=str(path))
+    return Images(ArraySource({"image": np.stack(images)}, name=str(path)), tuple(os.path.splitext(file)[0] for file in files))
 
 
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            grey = image.mode in ("1", "L", "I;16", "I", "F", "LA")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except UNREADABLE as error:
-        raise UserError(f"against: {path}: truncated or not an image ({error})") from error
-    return pixels[..., None] if grey else pixels
+class Pairs(NamedTuple):
+    """Images of two sets that have one name."""
+
+    a: ArraySource
+    b: ArraySource
+    left_out: tuple[str, ...]
+    """Names that only one of them has."""
+
+
+def pair(a: Images, b: Images) -> Pairs:
+    """Pairs by name. Raises UserError where none has one, names that occur twice, and for images of different sizes."""
+    places = [{name: i for i, name in enumerate(each.names)} for each in (a, b)]
+    for each, place in zip((a, b), places):
+        if len(place) < len(each.names):
+            name = next(n for i, n in enumerate(each.names) if place[n] != i)
+            raise UserError(f"{each.source.name}: has two images of the name {name}, so that its pairs are not known")
+    common = [name for name in a.names if name in places[1]]
+    if not common:
+        raise UserError(f"{a.source.name} and {b.source.name}: no image of one has the name of one in the other")
+    if a.source.shape != b.source.shape:
+        raise UserError(f"{a.source.name} holds images {a.source.shape}, {b.source.name} {b.source.shape}; they must be alike")
+    found = [ArraySource(each.source[[place[n] for n in common]], name=each.source.name) for each, place in zip((a, b), places)]
+    return Pairs(found[0], found[1], tuple(sorted(set(a.names) ^ set(b.names))))
 
 
 def measure(
@@ -352,7 +370,7 @@ def of_images(
     batch: int = 64,
 ) -> list[Record]:
     """The records of a folder or .npz of images against a set. Raises UserError where their shapes or numbers differ."""
-    images = read_images(path)
+    images = read_images(path, data.ground).source
     if tuple(images.shape) != tuple(source.shape):
         shapes = ["x".join(map(str, s)) for s in (images.shape, source.shape)]
         raise UserError(f"{path}: its images are {shapes[0]}, those of {data.name} are {shapes[1]}")

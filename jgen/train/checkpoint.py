@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -36,7 +37,7 @@ class Checkpoints:
         quiet_libraries()
         self.folder = folder
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self._digest = jax.jit(digest)
+        self._examine = jax.jit(lambda state: (digest(state), finite_leaves(state)))
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -53,9 +54,17 @@ class Checkpoints:
         return steps_in(self.folder)
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
-        """Starts writing the state of a step; `loss` ranks it for keep_best. Raises what an earlier write met."""
+        """Starts writing the state of a step; `loss` ranks it for keep_best.
+
+        Raises UserError, and writes nothing, for a state that is not finite; else what an earlier write met.
+        """
         self.manager.check_for_errors()
-        content = {"state": state, "digest": self._digest(state)}
+        checksums, finite = self._examine(state)
+        if not np.all(finite):
+            path, _ = jax.tree_util.tree_leaves_with_path(state)[int(np.argmin(finite))]
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(f"{self.folder}: {name} is not finite at step {step}, so that nothing was saved of it")
+        content = {"state": state, "digest": checksums}
         metrics = None if loss is None else {"loss": loss}
         self.manager.save(step, args=ocp.args.Composite(run=ocp.args.StandardSave(content)), metrics=metrics, force=True)
 
@@ -159,6 +168,12 @@ def _check_shapes(place: Path, stored: Shapes, wanted: Shapes) -> None:
 def _shapes(tree: PyTree) -> Shapes:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def finite_leaves(tree: PyTree) -> Array:
+    """bool [leaves]: whether all numbers of each array are finite."""
+    leaves = jax.tree.leaves(tree)
+    return jnp.stack([jnp.all(jnp.isfinite(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.array(True) for x in leaves])
 
 
 def digest(tree: PyTree) -> Array:

@@ -53,6 +53,8 @@ def drawn(
 
     Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once.
     """
+    if not 0 <= seed < 2**31:
+        raise UserError(f"seed={seed}: must be from 0 to {2**31 - 1}")
     for name, value in (("num", num), ("batch", batch)):
         if value < 1:
             raise UserError(f"{name}={value}: must be at least 1")

@@ -305,6 +305,8 @@ def _save(checkpoints: Checkpoints, folder: Path, step: int, state: TrainState, 
         log.record(step, {"val_loss": loss})
     try:
         checkpoints.save(step, state, loss if loss is not None and np.isfinite(loss) else None)
+    except UserError:
+        raise
     except Exception as error:
         raise _unwritten(folder, checkpoints, error) from error
 

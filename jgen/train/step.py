@@ -82,7 +82,7 @@ def make_step(
     """(state, run key, batch) -> (state, metrics), to be jitted; metrics are float32 scalars.
 
     accumulate: split the batch into so many interleaved parts and average their gradients; each part draws its own
-    noise, and `extra` passes from part to part. A phase whose loss or gradient is not finite changes nothing: its code
+    noise, and `extra` passes from part to part. A phase whose loss, gradient or update is not finite changes nothing: its code
     in the metric "nonfinite" (0: fine) says which, see `nonfinite_name`. The metric of a phase that does not run at a
     step is NaN. Raises UserError for a phase without an optimizer or two phases of one name.
     """
@@ -96,8 +96,8 @@ def make_step(
     def update(phase: Phase, state: TrainState, key: Key, batch: Batch) -> tuple[TrainState, Metrics]:
         player = phase.player
         loss, metrics, extra, grads = _gradients(phase, state, key, batch, accumulate)
-        code, norm = _examine(loss, grads)
         updates, opt = optimizers[player].update(grads, state.opt[player], state.params[player])
+        code, norm = _examine(loss, grads, updates)
         params = _chosen(code, optax.apply_updates(state.params[player], updates), state.params[player])
         # The weights' update reads the old moments; written over before, those would have to be copied.
         opt, extra = _chosen(after(code, params), (opt, extra), (state.opt[player], state.extra))
@@ -131,8 +131,10 @@ def nonfinite_name(code: int, params: PyTree) -> str:
     """The tensor that the metric "nonfinite" of a phase names; `params` are the weights of its player."""
     if code == 1:
         return "loss"
-    path, _ = jax.tree_util.tree_leaves_with_path(params)[code - 2]
-    return "gradient of " + jax.tree_util.keystr(path, simple=True, separator="/")
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    which, place = divmod(code - 2, len(leaves))
+    name = jax.tree_util.keystr(leaves[place][0], simple=True, separator="/")
+    return f"{('gradient', 'update')[which]} of {name}"
 
 
 def _gradients(phase: Phase, state: TrainState, key: Key, batch: Batch, parts: int) -> tuple[Array, Metrics, Extra, PyTree]:
@@ -168,10 +170,10 @@ def _split(batch: Batch, parts: int) -> Batch:
     return jax.tree.map(split, batch)
 
 
-def _examine(loss: Array, grads: PyTree) -> tuple[Array, Array]:
-    """(0, or 1 for the loss, or 2 + i for the first bad gradient leaf; the gradient's norm)."""
-    squares = jnp.stack([_square(g) for g in jax.tree.leaves(grads)])
-    finite = jnp.append(jnp.isfinite(loss), jnp.isfinite(squares))
+def _examine(loss: Array, grads: PyTree, updates: PyTree) -> tuple[Array, Array]:
+    """(0, or 1 for the loss, 2 + i for the first bad gradient leaf, 2 + n + i for that of an update; the gradient's norm)."""
+    squares, moves = (jnp.stack([_square(x) for x in jax.tree.leaves(tree)]) for tree in (grads, updates))
+    finite = jnp.concatenate([jnp.isfinite(loss)[None], jnp.isfinite(squares), jnp.isfinite(moves)])
     return jnp.where(jnp.all(finite), 0, 1 + jnp.argmin(finite)), jnp.sqrt(jnp.sum(squares))
 
 

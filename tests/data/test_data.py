@@ -179,8 +179,8 @@ def test_a_million_images_cost_only_their_names(tmp_path, monkeypatch):
         os.link(tmp_path / "0.png", tmp_path / f"{i}.png")
     from jgen.data import folder as folder_module
 
-    decoded, decode = [], folder_module.decode
-    monkeypatch.setattr(folder_module, "decode", lambda *a: decoded.append(1) or decode(*a))
+    decoded, read = [], folder_module.read_image
+    monkeypatch.setattr(folder_module, "read_image", lambda *a: decoded.append(1) or read(*a))
     monkeypatch.setattr(sources_module, "IN_MEMORY", 2999 * 16 * 16 * 3)
     config = DataConfig(f"folder:{tmp_path}", batch_size=8, resolution=16)
     source = open_source(config)
@@ -211,11 +211,11 @@ def test_bad_files_are_named_or_skipped_and_counted(folder, monkeypatch, capsys)
         list(make_reference(open_source(config), config).batches(5))
 
 
-def test_other_files_in_a_folder_are_named(folder):
-    (folder / "cats" / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes.txt: not an image"):
-        open_source(DataConfig(f"folder:{folder}"))
-    assert len(open_source(DataConfig(f"folder:{folder}", skip_bad=True))) == 12
+def test_other_files_in_a_folder_are_passed_over_and_counted(folder, capsys):
+    for name in ("cats/notes.txt", "cats/Thumbs.db", "more.txt", "cats/.DS_Store"):
+        (folder / name).write_text("x")
+    assert len(open_source(DataConfig(f"folder:{folder}"))) == 12
+    assert capsys.readouterr().err == f"{folder}: passed over 3 files that are no images (2 .txt, 1 .db)\n"
 
 
 def write_idx(folder, count=12, labels=None):

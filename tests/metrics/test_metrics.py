@@ -1,5 +1,6 @@
 """Scores against closed forms."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -129,3 +130,36 @@ def test_image_quality_of_an_image_and_itself_and_bad_pairs():
         image_quality.ms_ssim(x, x)
     with pytest.raises(UserError, match="same shape"):
         image_quality.ssim(x, x[:1])
+
+
+def test_bytes_are_compared_as_numbers():
+    """Differences of uint8 would wrap around; the range is that of the type."""
+    a, b = np.full((1, 16, 16, 1), 10, np.uint8), np.full((1, 16, 16, 1), 110, np.uint8)
+    expected = 10 * np.log10(255**2 / 100**2)
+    for x, y in ((a, b), (b, a)):
+        np.testing.assert_allclose(image_quality.psnr(x, y), expected, rtol=1e-6)
+    as_floats = [x / np.float32(127.5) - 1 for x in (a, b)]
+    np.testing.assert_allclose(image_quality.psnr(*as_floats), expected, rtol=1e-5)
+    with pytest.raises(UserError, match="give the data_range"):
+        image_quality.psnr(a.astype(np.int16), b.astype(np.int16))
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_gradient_of_ms_ssim_is_finite_between_noise_images(per_channel):
+    """Where a scale has no structure in common its factor is 0, and its slope too."""
+    x, y = jax.random.normal(jax.random.key(0), (2, 1, 64, 64, 1))
+
+    def loss(x):
+        return jnp.sum(image_quality.ms_ssim(x, -x + 0.1 * y, weights=(0.5, 0.5), per_channel=per_channel))
+
+    assert np.isfinite(jax.grad(loss)(x)).all()
+    assert np.isfinite(loss(x))
+
+
+def test_k1_and_k2_are_those_of_the_formula():
+    x, y = (np.asarray(v) for v in jax.random.uniform(jax.random.key(1), (2, 1, 7, 7, 1)))
+    window = image_quality.uniform(7)
+    mx, my, vx, vy = x.mean(), y.mean(), x.var(), y.var()
+    c1, c2 = 0.02**2, 0.05**2
+    expected = (2 * mx * my + c1) * (2 * ((x * y).mean() - mx * my) + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    np.testing.assert_allclose(image_quality.ssim(x, y, 1.0, window=window, k1=0.02, k2=0.05), expected, rtol=1e-4)

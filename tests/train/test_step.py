@@ -117,18 +117,18 @@ def test_scanned_steps_equal_the_loop_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, scanned, state)
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("where", ["loss", "gradient", "update"])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counter(where):
     def loss(params, extra, key, batch):
         w = params["g"]["w"]
         bad = jnp.log(-1.0) if where == "loss" else jnp.sum(jnp.sqrt(w * 0.0))  # sqrt has an infinite slope at 0
-        return jnp.sum(w) + bad, ({"seen": extra["seen"] + 1}, {})
+        return jnp.sum(w) + (0 if where == "update" else bad), ({"seen": extra["seen"] + 1}, {})
 
-    optimizers, ema = {"g": optax.adam(0.1)}, {"g": 0.5}
+    optimizers, ema = {"g": optax.adam(jnp.nan if where == "update" else 0.1)}, {"g": 0.5}
     before = start(optimizers, ema)
     state, metrics = jax.jit(make_step([Phase("g", loss)], optimizers, ema))(before, KEY, BATCH)
     name = nonfinite_name(int(metrics["nonfinite"]), PARAMS["g"])
-    assert name == ("loss" if where == "loss" else "gradient of w")
+    assert name == ("loss" if where == "loss" else f"{where} of w")
     assert int(state.step) == 1
     jax.tree.map(np.testing.assert_array_equal, state.replace(step=before.step), before)
 

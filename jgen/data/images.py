@@ -1,0 +1,121 @@
+"""Image files as people have them: the one reader that training, scores and pairs share.
+
+Turned as their EXIF data say, 16 bits brought to 8, transparent pixels laid on a ground; files that are no images and hidden
+folders passed over.
+"""
+
+import functools
+import os
+import struct
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageColor, ImageOps
+
+from jgen.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""The errors that Pillow raises for a damaged file, by its format and by where the damage is."""
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's modes without colours."""
+NO_CLASS = ("__MACOSX", "@eaDir", "lost+found")
+"""Folders that archives and file servers leave behind; so are those whose names begin with a dot."""
+
+
+class Files(NamedTuple):
+    """The image files below a folder."""
+
+    names: tuple[str, ...]
+    """Relative to the folder, sorted."""
+    passed_over: Counter[str]
+    """How many files of other kinds there are, by their suffix."""
+
+
+def image_files(folder: Path) -> Files:
+    """The image files below a folder, those in linked folders too. Raises UserError where there are none."""
+    names, passed_over = [], Counter()
+    for path in _walk(folder):
+        if path.lower().endswith(SUFFIXES):
+            names.append(os.path.relpath(path, folder))
+        else:
+            passed_over[os.path.splitext(path)[1] or os.path.basename(path)] += 1
+    if not names:
+        raise UserError(f"{folder}: holds no {', '.join(SUFFIXES)} files")
+    return Files(tuple(sorted(names)), passed_over)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths of the files below a folder that are not hidden; each linked folder once, so that no circle is endless."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if f[0] != "." and f not in NO_CLASS)
+        yield from (os.path.join(parent, name) for name in sorted(names) if name[0] != ".")
+
+
+@functools.cache
+def say_passed_over(folder: Path, kinds: tuple[tuple[str, int], ...]) -> None:
+    """Prints, once a folder, how many files are no images."""
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds[:5]) + (", ..." if len(kinds) > 5 else "")
+    print(f"{folder}: passed over {sum(count for _, count in kinds)} files that are no images ({shown})", file=sys.stderr)
+
+
+def check_ground(ground: str) -> tuple[int, int, int]:
+    """The colour of a ground's name (white, black, #808080, ...). Raises UserError where it is none."""
+    try:
+        return ImageColor.getrgb(ground)[:3]
+    except ValueError as error:
+        raise UserError(f"data.ground={ground}: must be a colour, such as white, black or #808080") from error
+
+
+def eight_bits(image: Image.Image, channels: int = 0, ground: str = "white") -> Image.Image:
+    """An image turned upright, with 8 bits, in grey ("L") or colours ("RGB"), without transparency.
+
+    channels: 1 or 3; 0 keeps grey images grey. ground: the colour that shows through.
+    """
+    image = ImageOps.exif_transpose(image)
+    grey = image.mode in GREY
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _from_16_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        under = Image.new("RGBA", image.size, (*check_ground(ground), 255))
+        image = Image.alpha_composite(under, image).convert("RGB")
+    return image.convert("L" if (channels or (1 if grey else 3)) == 1 else "RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Levels 0..65535 as 0..255; what is transparent there stays so."""
+    values = np.asarray(image).astype(np.float64)
+    levels = Image.fromarray(np.clip(np.round(values / 257), 0, 255).astype(np.uint8))
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int):
+        levels.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    return levels
+
+
+def read_image(path: Path, channels: int = 0, ground: str = "white", size: tuple[int, int] | None = None) -> np.ndarray:
+    """One image file as uint8 [H, W, 1 or 3]; with `size` (height, width) the shorter side fits, and the middle is kept.
+
+    Raises UserError that names the file where it can't be read.
+    """
+    try:
+        with Image.open(path) as image:
+            image = eight_bits(image, channels, ground)
+            if size is not None and image.size != size[::-1]:
+                image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(f"{path}: truncated or not an image; --data.skip-bad passes over it ({error})") from error
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
