@@ -1,11 +1,25 @@
 """The bar that shows how far something is."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
 import rich.progress
 from rich.console import Console
 
 
 def progress_bar(console: Console, shown: bool, *more: rich.progress.ProgressColumn) -> rich.progress.Progress:
-    """A bar with counts, time left and what `more` shows; drawn on a terminal only."""
+    """A bar with counts, time and time left and what `more` shows; drawn on a terminal or in a notebook only."""
     columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn())
-    end = rich.progress.TimeRemainingColumn()
-    return rich.progress.Progress(*columns, *more, end, console=console, disable=not (shown and console.is_terminal))
+    ends = (rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn())
+    seen = console.is_terminal or console.is_jupyter
+    return rich.progress.Progress(*columns, *more, *ends, console=console, disable=not (shown and seen))
+
+
+def tracked(batches: Iterable[Any], num: int, title: str) -> Iterator[Any]:
+    """The batches, each waited for, with a bar of `num` images that runs from a thread of its own."""
+    with progress_bar(Console(stderr=True), jax.process_index() == 0) as bar:
+        task = bar.add_task(title, total=num)
+        for batch in batches:
+            yield jax.block_until_ready(batch)
+            bar.advance(task, len(batch))

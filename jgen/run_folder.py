@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jgen.config.migrate import migrated
+from jgen.config.migrate import FORMAT, migrated
 from jgen.errors import UserError
 
 
@@ -18,11 +18,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: no run there (it has no config.json)")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # other bytes than UTF-8, numbers too long, lists too deep
         raise UserError(f"{path}: not JSON ({error})") from error
     if not isinstance(stored, dict):
         raise UserError(f"{path}: is {type(stored).__name__}; must be settings by name")
     for name, kind in {"module": str, "preset": str, "config": dict}.items():
         if not isinstance(stored.get(name), kind):
             raise UserError(f"{path}: {name} is {stored.get(name)!r:.60}; is this a run of jgen?")
-    return migrated(stored)
+    version = stored.get("format", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT:
+        raise UserError(f"{path}: format is {version!r:.30}; this version of jgen reads 1 to {FORMAT}")
+    try:
+        return migrated(stored)
+    except (TypeError, KeyError, AttributeError) as error:  # values of other types than any version wrote
+        raise UserError(f"{path}: its settings are none of an earlier version ({type(error).__name__}: {error})") from error

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
-from jgen.types import Array, Denoise, Predict, Prediction
+from jgen.types import Array, Denoise, Predict, Prediction, as_prediction
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,12 +103,13 @@ def from_betas(betas: np.ndarray) -> Schedule:
     return Schedule(betas, np.arange(len(betas)))
 
 
-def linear(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
+def linear(steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = True) -> Schedule:
     """DDPM's linear betas, end points scaled by 1000 / steps so that a short chain ends as noisy as a long one.
 
-    Raises UserError for 20 steps or fewer, where beta would reach 1.
+    rescale: False keeps the end points, as the DDIM repository's "linear" does. Raises UserError for 20 steps or fewer, where
+    a rescaled beta would reach 1.
     """
-    scale = _scale(steps, beta_T, "linear")
+    scale = _scale(steps, beta_T, "linear") if rescale else 1.0
     return from_betas(np.linspace(beta_1 * scale, beta_T * scale, steps, dtype=np.float64))
 
 
@@ -176,14 +177,17 @@ def evenly(total: int, count: int) -> np.ndarray:
 
 
 def sections(total: int, counts: Sequence[int]) -> np.ndarray:
-    """Evenly spaced steps within each of len(counts) equal sections; leftover steps go to the first sections.
+    """Evenly spaced steps within each of len(counts) equal sections, none of one whose count is 0; leftover steps go to the
+    first sections. Raises UserError for counts that are all 0, below it or above their section.
 
-    >>> sections(10, [2, 3]).tolist()
-    [0, 4, 5, 7, 9]
+    >>> sections(10, [2, 3]).tolist(), sections(10, [0, 2]).tolist()
+    ([0, 4, 5, 7, 9], [5, 9])
     """
+    if not len(counts) or min(counts) < 0 or not any(counts):
+        raise UserError(f"counts={list(counts)}: must be at least 0 each, and one of them above")
     size, extra = divmod(total, len(counts))
     starts = np.cumsum([0] + [size + (i < extra) for i in range(len(counts))])
-    return np.concatenate([a + evenly(b - a, n) for a, b, n in zip(starts, starts[1:], counts)])
+    return np.concatenate([a + evenly(b - a, n) for a, b, n in zip(starts, starts[1:], counts) if n])
 
 
 def strided(total: int, count: int) -> np.ndarray:
@@ -260,7 +264,7 @@ def denoiser(predict: Predict, schedule: Schedule) -> Denoise:
         level = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
         t = jnp.argmin(jnp.abs(jnp.log(jnp.maximum(level, 1e-20))[:, None] - log_sigma[None]), axis=-1)
         xt = x * at(np.sqrt(schedule.alpha_bar), t, x.ndim)
-        prediction = predict(xt, jnp.asarray(schedule.timesteps)[t])
+        prediction = as_prediction(predict(xt, jnp.asarray(schedule.timesteps)[t]))
         return guided_x0(prediction, xt, at(schedule.alpha_bar, t, x.ndim))
 
     return denoise

@@ -68,8 +68,13 @@ class Prediction(NamedTuple):
     """[B, H, W, C]: the gradient at x_t of what the sample is steered to, scaled; samplers add it to the score."""
 
 
-Predict = Callable[[Array, Array], Prediction]
-"""(x_t [B, H, W, C], t int32 [B]) -> Prediction. The discrete coordinate system."""
+def as_prediction(output: Prediction | Array) -> Prediction:
+    """The output of a `Predict`, which may be the clean image alone."""
+    return output if isinstance(output, Prediction) else Prediction(output)
+
+
+Predict = Callable[[Array, Array], Prediction | Array]
+"""(x_t [B, H, W, C], t int32 [B]) -> Prediction, or the clean image alone. The discrete coordinate system."""
 
 Denoise = Callable[[Array, Array], Array]
 """(x [B, H, W, C], sigma float32 [B]) -> expected clean image [B, H, W, C]. The continuous coordinate system."""

@@ -1,5 +1,6 @@
 """Golden numbers from the original authors' code: $JGEN_ORACLES, else beside the checkout; tests skip without them."""
 
+import fnmatch
 import json
 import os
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Oracle:
         self.path, self.arrays = path, np.load(path)
         self.meta = json.loads(str(self.arrays["meta"]))
         self.config = self.meta["config"]
+        self.checked: set[str] = set()
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -41,12 +43,19 @@ class Oracle:
 
     def check(self, name: str, value: Any, rtol: float | None = None, image: bool = False) -> None:
         """Fails unless |difference| <= rtol * max|reference|."""
+        self.checked.add(name)
         want = (self.nhwc(name) if image else self[name]).astype(np.float64)
         value = np.asarray(value, np.float64)
         assert value.shape == want.shape, f"{name}: shape {value.shape}, not {want.shape}"
         worst = np.max(np.abs(value - want)) if want.size else 0.0
-        limit = (rtol or self.meta["rtol_suggested"]) * np.max(np.abs(want))
+        limit = (rtol or self.meta.get("rtol_suggested", 1e-4)) * np.max(np.abs(want)) if want.size else 0.0
         assert worst <= limit, f"{self.path.name} {name}: off by {worst:.3g}, allowed {limit:.3g}"
+
+    def check_whole(self, *apart: str) -> None:
+        """Fails unless every array of out/ was compared; apart: patterns of those that are no result."""
+        left = [n for n in self.names if n.startswith("out/") and n not in self.checked]
+        left = [n for n in left if not any(fnmatch.fnmatchcase(n, pattern) for pattern in apart)]
+        assert not left, f"{self.path.name}: not compared: {', '.join(left)}"
 
 
 def find(tree: Any, name: str) -> Any:
@@ -129,9 +138,18 @@ class Heard:
         return np.array([sigma for _, sigma in calls]), np.stack([x for x, _ in calls])
 
 
-def files(family: str, prefix: str) -> list[Any]:
-    """Parameters for a test: every file of a family whose name begins with `prefix`; one skipped where none is there."""
-    found = sorted((ROOT / family).glob(f"{prefix}*.npz"))
+TAKEN: set[Path] = set()
+"""The files that tests have asked for."""
+
+
+def files(family: str, prefix: str, apart: tuple[str, ...] = ()) -> list[Any]:
+    """Parameters for a test: every file of a family, and of more/, whose name begins with `prefix`; one skipped where none is.
+
+    apart: beginnings of names that another test takes.
+    """
+    found = [path for folder in (ROOT, ROOT / "more") for path in sorted((folder / family).glob(f"{prefix}*.npz"))]
+    found = [path for path in found if not path.name.startswith(apart)]
+    TAKEN.update(found)
     if not found:
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"no {family}/{prefix}*.npz in {ROOT}"), id=prefix)]
     return [pytest.param(path, id=path.stem) for path in found]

@@ -183,7 +183,7 @@ def test_accepted_changes_that_do_not_fit_leave_a_run_as_it_was(tmp_path):
     from experiments import cascade
 
     def trained(*flags):
-        train("experiments.cascade", "digits", cascade.build, tiny.configured(cascade, "cascade", *flags), run, False)
+        train("experiments.cascade", "digits", cascade.build, tiny.configured(cascade, "cascade", *flags), run)
 
     run = tmp_path / "run"
     trained()
@@ -213,7 +213,7 @@ def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
         return tiny.parsed("latent_diffusion", "--adversarial", "0", *flags)
 
     config = configured()
-    train("experiments.latent_diffusion", "digits", latent_diffusion.build, config, tmp_path / "one", False)
+    train("experiments.latent_diffusion", "digits", latent_diffusion.build, config, tmp_path / "one")
     other = ["--prior", "dit", "--width", "16", "--depth", "1", "--train.begin-from"]
     again = configured(*other, str(tmp_path / "one" / "autoencoder"))
     (stage,), earlier = _begin(latent_diffusion.build(again), again, MESH)
@@ -224,7 +224,7 @@ def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
     for flags in (["--latent-channels", "3"], ["--first", "vq"]):
         unlike = configured(*flags, "--train.begin-from", str(tmp_path / "one" / "autoencoder"))
         with pytest.raises(ValueError, match="not the autoencoder that the prior begins from"):
-            train("experiments.latent_diffusion", "digits", latent_diffusion.build, unlike, tmp_path / "two", False)
+            train("experiments.latent_diffusion", "digits", latent_diffusion.build, unlike, tmp_path / "two")
     assert not (tmp_path / "two").exists()  # where the right settings may be given next
     with pytest.raises(ValueError, match="stage=nothing: .* has none of this name; there are autoencoder, diffusion"):
         load(tmp_path / "one", MESH, stage="nothing")
@@ -236,7 +236,7 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
 
     config = tiny.config(train__steps=2)
     monkeypatch.chdir(tmp_path)
-    train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "one", False)
+    train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "one")
     stages, earlier = _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="one")), MESH)
     assert [s.name for s in stages] == ["ddpm"]
     state = compile_stage(stages[0], MESH, earlier).create(
@@ -260,7 +260,7 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
 def test_a_run_of_before_a_setting_goes_on(tmp_path, monkeypatch, form):
     """A config.json without a field that came later stands for the field's default; options of sampling are checked."""
     monkeypatch.chdir(tmp_path)
-    run = ["--run", "one", *tiny.FLAGS["ddpm"], "--train.steps", "2"]
+    run = ["--name", "./one", *tiny.FLAGS["ddpm"], "--train.steps", "2"]
     tiny.run("-m", "experiments.ddpm", *run, cwd=tmp_path)
     path = tmp_path / "one" / "config.json"
     stored = json.loads(path.read_text())

@@ -16,7 +16,7 @@ README = (tiny.ROOT / "README.md").read_text()
 @pytest.mark.slow
 def test_the_import_lines_of_the_readme_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny.run("-m", "experiments.ddpm", "--run", "runs/ddpm/readme", *tiny.FLAGS["ddpm"], cwd=tmp_path)
+    tiny.run("-m", "experiments.ddpm", "--name", "readme", *tiny.FLAGS["ddpm"], cwd=tmp_path)
     block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "jgen.load" in b)
     assert len([line for line in block.splitlines() if line]) < 12
     names = {}

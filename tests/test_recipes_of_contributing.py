@@ -117,7 +117,7 @@ def linear_gan():
 def test_a_gan_is_its_players_and_an_experiment(tmp_path):
     from jgen.app.runs import train
 
-    train(__name__, "toy", build, Config(), tmp_path / "run", False)
+    train(__name__, "toy", build, Config(), tmp_path / "run")
     run = jgen.load(tmp_path / "run", module=sys.modules[__name__])
     images = run.sample(num=3)
     assert images.shape == (3, 8, 8, 1)

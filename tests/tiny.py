@@ -35,6 +35,7 @@ FLAGS = {
         "--train.save-every", "2",
     ],
     "ddpm": [
+        "--prediction", "eps", "--schedule", "linear",
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
@@ -134,9 +135,8 @@ def with_option(config, name, value):
 
 
 def parsed(name, *flags):
-    """The first preset of an experiment, shrunk by its flags and changed by more, as the command line would."""
-    first = next(iter(module(name).PRESETS.values()))
-    return parse_config(first, [*FLAGS[name], *flags])
+    """The settings of an experiment without a preset, shrunk by its flags and changed by more, as the command line would."""
+    return parse_config(module(name).Config(), [*FLAGS[name], *flags])
 
 
 def stage(**changes):

@@ -6,6 +6,7 @@
 import contextlib
 import dataclasses
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -84,6 +85,8 @@ def _option(kind: Any, about: str) -> Any:
 def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
     run, preset = peek(args, "run"), peek(args, "preset")
     stored = _stored(run, module) if run else None
+    if run and stored is None:
+        raise UserError(f"run={run}: no run there to go on with (it has no config.json); a new run is named by --name")
     name = preset or (stored["preset"] if stored else next(iter(presets)))
     if name not in presets:
         raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
@@ -91,8 +94,10 @@ def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
     default = config_default(_config(config_class, stored) if stored and not preset else presets[name], args)
     fields = [
         ("preset", _option(Literal[tuple(presets)], "Named settings to begin from."), name),
-        ("run", _option(str, "Folder of the run; one that exists is resumed."), run or ""),
-        ("dry_run", _option(bool, "Show parameters, FLOPs and memory of a step, then stop."), False),
+        ("run", _option(str, "Folder of a run to resume."), run or ""),
+        ("name", _option(str, "Name of a new run, below runs/EXPERIMENT; a path puts it elsewhere."), ""),
+        ("dry_run", _option(bool, "Show parameters and FLOPs of a step, then stop."), False),
+        ("dry_run_memory", _option(bool, "As --dry-run, and compile the step to show the memory it takes."), False),
         ("accept_changes", _option(bool, "Resume with settings that differ from the run's."), False),
         *sampler_field(getattr(default, "sampling", None), "sampling."),
         ("config", Annotated[config_class, tyro.conf.arg(name="")], dataclasses.field(default=default)),
@@ -100,12 +105,31 @@ def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
     options: Any = parse(dataclasses.make_dataclass("Train", fields), module, args, _about(build, module))
     config = options.config
     check(config)
+    named = _new_folder(module, options.run, options.name)  # before the processes join, since one of them will write there
     runs = _runs()
     runs.start(config.mesh, config.data.batch_size)
-    folder = Path(options.run or f"runs/{module.split('.')[-1]}/{name}-{runs.began()}")
+    folder = Path(options.run) if options.run else named or Path("runs", _short(module), f"{name}-{runs.began()}")
     if stored:
         config = _resumed(config, stored, folder, options.accept_changes)
-    runs.train(module, name, build, config, folder, options.dry_run)
+    if options.dry_run or options.dry_run_memory:
+        return runs.show_costs(build, config, options.dry_run_memory)
+    runs.train(module, name, build, config, folder)
+
+
+def _short(module: str) -> str:
+    return module.split(".")[-1]
+
+
+def _new_folder(module: str, run: str, name: str) -> Path | None:
+    """The folder of a new run of this name. Raises UserError where there is one already, or where another is to be resumed."""
+    if not name:
+        return None
+    if run:
+        raise UserError(f"name={name}: --run {run} resumes a run, which has a name; leave out one of the two")
+    folder = Path(name) if os.sep in name else Path("runs", _short(module), name)
+    if (folder / "config.json").exists():
+        raise UserError(f"name={name}: {folder} holds a run; go on with it by train --run {folder}, or choose another name")
+    return folder
 
 
 def _resumed(config: Any, stored: dict[str, Any], folder: Path, accept_changes: bool) -> Any:
@@ -116,12 +140,17 @@ def _resumed(config: Any, stored: dict[str, Any], folder: Path, accept_changes: 
             config.data, shape=before.data.shape, num_classes=before.data.num_classes, classes=before.data.classes
         )
         config = dataclasses.replace(config, data=data)
-    changed = differences(before, config)
+    changed = [each for each in differences(before, config) if not _trains_longer(each, before, config)]
     if changed and not accept_changes:
         raise UserError(
             f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with --accept-changes"
         )
     return config
+
+
+def _trains_longer(difference: str, before: Any, now: Any) -> bool:
+    """Whether an option that differs is the number of steps, and there are more of them."""
+    return difference.startswith("train.steps:") and now.train.steps > before.train.steps
 
 
 def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:

@@ -62,7 +62,7 @@ class Run:
         """
         chosen = self.stage.options if options is None else options
         chosen = changed(chosen, changes) if changes else chosen
-        return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen)
+        return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen, bar=True)
 
 
 def experiment_module(stored: Any, folder: Path, module: ModuleType | None = None) -> ModuleType:

@@ -31,7 +31,7 @@ class Score:
     metrics: str = "fd,kid,pr"
     """Any of fd,kid,is,pr,dc."""
     extractor: str = ""
-    """The one jgen ships for the set unless given, or inception:FILE, vgg16:FILE, alexnet:FILE, cnn:FILE."""
+    """That of the set, else efficientnet_lite0, unless given; or inception:FILE, vgg16:FILE, alexnet:FILE, cnn:FILE."""
     num: Natural = 0
     """Images; 0 for all."""
     reference_num: Natural = 0

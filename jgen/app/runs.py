@@ -41,16 +41,20 @@ start = distributed.start
 """Called before any device is touched."""
 
 
-def train(module: str, preset: str, build: Build, config: Any, folder: Path, dry_run: bool) -> None:
+def show_costs(build: Build, config: Any, memory: bool) -> None:
+    """Prints what a step of every stage costs; memory: compiles it to see what it takes."""
+    config = resolved(config)
+    mesh = make_mesh(config.mesh)
+    for stage in build(config).stages:
+        show_cost(stage, mesh, memory=memory)
+
+
+def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> None:
     """Trains every stage in turn, resuming where the run was left, then says where everything is."""
     config = resolved(config)
     experiment, mesh = build(config), make_mesh(config.mesh)
     for stage in experiment.stages:
         check(stage, mesh)
-    if dry_run:
-        for stage in experiment.stages:
-            show_cost(stage, mesh)
-        return
     main = jax.process_index() == 0
     again = f"python -m {module} train --run {folder}"
     stages, earlier = _begin(experiment, config, mesh)
@@ -140,9 +144,11 @@ def _stage_folder(path: Path) -> tuple[Path, str]:
 
 
 def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
+    missing = extract.missing_package(stage.data.name)
+    first = f"pip install {missing} && " if missing else ""
     draws = [
         f"python -m {module} sample --run {folder} --num 64 --seed 1",
-        f"python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000",
+        f"{first}python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000",
     ]
     return [
         *(draws if stage.sample else []),
@@ -167,11 +173,11 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
     if num < 1 or batch < 1:
         raise UserError(f"num={num}, batch={batch}: must be at least 1")
-    path = Path(out) if out else folder / f"samples-seed{seed}.png"
-    _check_out(path)
+    _check_out(Path(out))
     run = load(folder, make_mesh(mesh))
+    path = Path(out) if out else folder / f"samples{_differing(run, options)}-seed{seed}.png"
     began = time.monotonic()
-    images = draw(run.stage, run.params, run.extra, run.mesh, num=num, seed=seed, options=options, batch=batch)
+    images = draw(run.stage, run.params, run.extra, run.mesh, num=num, seed=seed, options=options, batch=batch, bar=True)
     seconds = time.monotonic() - began
     write_images(images, path)
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
@@ -179,8 +185,8 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
 
 def picture(folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None = None) -> None:
     """Writes one of the run's other pictures, such as reconstructions or a mixing grid, as a grid, arrays or PNGs."""
-    path = Path(out) if out else folder / f"{name}-seed{seed}.png"
-    _check_out(path)
+    _check_out(Path(out))
+    path = Path(out) if out else folder / f"{name}{_differing(load(folder, make_mesh(mesh)), options)}-seed{seed}.png"
     run = load(folder, make_mesh(mesh), options)
     known = {**run.stage.pictures, **run.stage.on_request}
     if name not in known:
@@ -189,6 +195,15 @@ def picture(folder: Path, name: str, options: Any, seed: int, out: str, mesh: Me
     images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
     write_images(images, path)
     print(f"{name} from step {run.step}: {path}")
+
+
+def _differing(run: Run, options: Any) -> str:
+    """A tag of options other than the run's own for a picture's name, so that it takes the place of no other's."""
+    own = run.stage.options
+    if options is None or own is None or to_dict(options) == to_dict(own):
+        return ""
+    tag = hashlib.sha256(json.dumps(to_dict(options), sort_keys=True, default=str).encode()).hexdigest()[:6]
+    return f"-{options.solver.sampler}-{tag}" if hasattr(options, "solver") else f"-{tag}"
 
 
 def _check_out(path: Path) -> None:

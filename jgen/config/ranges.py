@@ -46,11 +46,10 @@ class Range:
         >>> str(Range(0, 1, open_high=True)), str(Range(1)), str(Range(0, open_low=True))
         ('from 0 to below 1', 'at least 1', 'above 0')
         """
-        low = f"{'above ' if self.open_low else 'at least '}{self.low:g}"
-        high = f"{'below ' if self.open_high else ''}{self.high:g}"
+        low, high = (f"{int(end)}" if float(end).is_integer() else f"{end:g}" for end in (self.low, self.high))
         if math.isinf(self.high):
-            return low
-        return f"from {'above ' if self.open_low else ''}{self.low:g} to {high}"
+            return f"{'above ' if self.open_low else 'at least '}{low}"
+        return f"from {'above ' if self.open_low else ''}{low} to {'below ' if self.open_high else ''}{high}"
 
 
 Count = Annotated[int, Range(1)]

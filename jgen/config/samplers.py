@@ -136,7 +136,22 @@ class DPM2(Churned):
 
 
 @dataclass(frozen=True)
-class EulerAncestral(Stepped):
+class Noisy(Stepped):
+    """A sampler of k-diffusion's that adds fresh noise after each step."""
+
+    placed: ClassVar[frozenset[str]] = Solver.placed | {"noise_eta"}
+    noise_eta: Share = 1.0
+    """Share of fresh noise (k-diffusion's eta): 0 follows the ODE."""
+    s_noise: NonNegative = 1.0
+    """Factor of the fresh noise (k-diffusion's s_noise)."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The share under the function's own name."""
+        return {**super().arguments(), "eta": self.noise_eta}
+
+
+@dataclass(frozen=True)
+class EulerAncestral(Noisy):
     """Ancestral Euler steps (k-diffusion): one call a step."""
 
     sampler: ClassVar[str] = "euler_ancestral"
@@ -144,7 +159,7 @@ class EulerAncestral(Stepped):
 
 
 @dataclass(frozen=True)
-class DPM2Ancestral(Stepped):
+class DPM2Ancestral(Noisy):
     """Ancestral midpoint steps (k-diffusion): two calls a step, one in the last."""
 
     sampler: ClassVar[str] = "dpm_2_ancestral"
@@ -152,7 +167,7 @@ class DPM2Ancestral(Stepped):
 
 
 @dataclass(frozen=True)
-class DPMpp2SAncestral(Stepped):
+class DPMpp2SAncestral(Noisy):
     """Ancestral singlestep DPM-Solver++ of order 2 (k-diffusion): two calls a step, one in the last."""
 
     sampler: ClassVar[str] = "dpmpp_2s_ancestral"
@@ -160,7 +175,7 @@ class DPMpp2SAncestral(Stepped):
 
 
 @dataclass(frozen=True)
-class DPMppSDE(Stepped):
+class DPMppSDE(Noisy):
     """DPM-Solver++ of the reverse SDE, singlestep (k-diffusion): two calls a step, one in the last."""
 
     sampler: ClassVar[str] = "dpmpp_sde"
@@ -187,7 +202,7 @@ class DPMSolverSinglestep(DPMSolver):
 
 
 @dataclass(frozen=True)
-class DPMSolverSDE(Stepped):
+class DPMSolverSDE(Noisy):
     """Multistep DPM-Solver++ of the reverse SDE (Lu et al. 2022): one call a step, with noise."""
 
     sampler: ClassVar[str] = "dpm_sde"

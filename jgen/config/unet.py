@@ -10,7 +10,7 @@ from jgen.config.ranges import Count, Natural, Range, ShareBelowOne
 class LevelsConfig:
     """A U-Net: the width and depth of its levels."""
 
-    channels: Count = 32
+    channels: Annotated[int, Range(2)] = 32
     """Width of the U-Net's first level."""
     channel_mult: tuple[Count, ...] = (1, 2)
     """Width of each level as multiples; each but the last halves the resolution."""

@@ -45,8 +45,8 @@ def from_dict(kind: type[T], values: Any, path: str = "") -> T:
     values = dict(values)
     if issubclass(kind, Solver):
         name = values.pop("sampler", None)
-        if name not in SAMPLERS:
-            raise UserError(f"config: {path}sampler={name}: must be one of {', '.join(SAMPLERS)}")
+        if not isinstance(name, str) or name not in SAMPLERS:
+            raise UserError(f"config: {path}sampler={name!r:.60}: must be one of {', '.join(SAMPLERS)}")
         kind = typing.cast(type[T], SAMPLERS[name])
     hints = typing.get_type_hints(kind, include_extras=True)
     known = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
-from jgen.errors import UserError
+from jgen.errors import UserError, nearest
 from jgen.models.unet import Classifier, SuperResUNet, UNet
 from jgen.nn.attention import heads_of
 
@@ -34,7 +34,7 @@ def super_res(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[SuperRe
 
 
 def classifier(weights: Mapping[str, np.ndarray], pool: str = "attention", **config: Any) -> tuple[Classifier, dict]:
-    """As `unet`, for EncoderUNetModel with attention or adaptive pooling."""
+    """As `unet`, for EncoderUNetModel with any of its pools: attention, adaptive, spatial, spatial_v2."""
     net = Classifier(**_fields(**config), pool=pool)
     return net, variables_of(net, weights, config, {})
 
@@ -43,11 +43,7 @@ def classifier(weights: Mapping[str, np.ndarray], pool: str = "attention", **con
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "use_checkpoint": (False, True),
     "use_fp16": (False, True),
-    "use_spatial_transformer": (False, True),
-    "legacy": (False, True),
-    "conv_resample": (True,),
     "dims": (2,),
-    "num_heads_upsample": (-1,),
     "n_embed": (None,),
 }
 
@@ -63,6 +59,8 @@ def _fields(
     num_classes: int | None = None,
     num_heads: int = 1,
     num_head_channels: int = -1,
+    num_heads_upsample: int = -1,
+    conv_resample: bool = True,
     use_scale_shift_norm: bool = False,
     resblock_updown: bool = False,
     dropout: float = 0.0,
@@ -74,11 +72,14 @@ def _fields(
 ) -> dict[str, Any]:
     """The fields of jgen's network; use_new_attention_order, image_size and context_dim matter to layouts and shapes alone.
 
+    num_heads_upsample is of the way up alone, and like num_heads without effect where num_head_channels is given.
+
     Raises UserError for an argument that the reference constructors don't have, or a value that jgen's network can't have.
     """
     for name, value in other.items():
         if name not in WITHOUT_EFFECT:
-            raise UserError(f"{name}: no argument of the reference constructors")
+            close = nearest(name, [*WITHOUT_EFFECT, *_fields.__annotations__])
+            raise UserError(f"{name}: no argument of the reference constructors{close}")
         if value not in WITHOUT_EFFECT[name]:
             raise UserError(f"{name}={value}: must be {' or '.join(map(str, WITHOUT_EFFECT[name]))} here")
     return dict(
@@ -90,6 +91,8 @@ def _fields(
         num_classes=num_classes or 0,
         num_heads=num_heads,
         head_channels=None if num_head_channels == -1 else num_head_channels,
+        up_heads=None if num_heads_upsample == -1 else num_heads_upsample,
+        conv_resample=conv_resample,
         scale_shift_norm=use_scale_shift_norm,
         resblock_updown=resblock_updown,
         dropout=dropout,
@@ -112,16 +115,18 @@ def variables_of(net: Any, weights: Mapping[str, np.ndarray], config: Mapping[st
     """{"params": ...} of a network of `jgen.models.unet` from guided-diffusion's names."""
     size = config.get("image_size") or 2 ** len(net.channel_mult)
     x, t = jnp.zeros((1, size, size, config["in_channels"])), jnp.zeros((1,))
-    label = {"label": jnp.zeros((1,), jnp.int32)} if net.num_classes else {}
+    labels = {"class": jnp.zeros((1,), jnp.int32), "time": jnp.zeros((1,)), "vector": jnp.zeros((1, 4 * net.channels))}
+    label = {"label": labels[net.label_as]} if net.num_classes else {}
     if "context_dim" in config:
         inputs = {**inputs, "context": jnp.zeros((1, 1, config["context_dim"]))}
-    legacy = not config.get("use_new_attention_order", False)
+    legacy, up_heads = not config.get("use_new_attention_order", False), net.up_heads or net.num_heads
 
     def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if ".qkv." in name and legacy:
-            heads = heads_of(array.shape[0] // 3, net.num_heads, net.head_channels)
+            count = up_heads if name.startswith("output_blocks.") else net.num_heads
+            heads = heads_of(array.shape[0] // 3, count, net.head_channels)
             grouped = array.reshape(heads, 3, -1, *array.shape[1:])
             array = grouped.swapaxes(0, 1).reshape(array.shape)
-        return array if "_embedding" in name or name.startswith("label_emb") else to_linen(array, shape)
+        return array if "_embedding" in name or name == "label_emb.weight" else to_linen(array, shape)
 
     return {"params": fill(param_shapes(net.init, x, t, **label, **inputs), weights, _path, layout)}

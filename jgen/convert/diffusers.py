@@ -1,5 +1,6 @@
-"""diffusers' UNet2DModel in DDPM's configuration -> `jgen.models.unet.UNet`, by renaming."""
+"""diffusers' UNet2DModel with plain and attentive blocks -> `jgen.models.unet.UNet`, by renaming."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from jgen.convert.adm import variables_of
 from jgen.convert.common import join_qkv
+from jgen.convert.options import ANY, check_options
 from jgen.errors import UserError
 from jgen.models.unet import UNet
 
@@ -23,20 +25,27 @@ RES = {
 
 # Names of attention weights in the first releases, and today's.
 FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-# Options that could make another network, and the values at which they do not; others say nothing of the network.
-PLAIN: dict[str, tuple[Any, ...]] = {
+CLASSES: dict[str | None, Any] = {None: "class", "timestep": "time", "identity": "vector"}
+"""{class_embed_type: label_as of the network}."""
+LIMITS: dict[str, tuple[Any, ...] | None] = {
+    "sample_size": ANY,
+    "num_train_timesteps": ANY,  # of time_embedding_type="learned" alone
     "act_fn": ("silu", "swish"),
-    "add_attention": (True,),
-    "attn_norm_num_groups": (None,),
+    "add_attention": (False, True),
+    "attention_legacy_order": (False,),
     "center_input_sample": (False,),
-    "class_embed_type": (None,),
+    "class_embed_type": tuple(CLASSES),
+    "downsample_padding": (0, 1),
     "downsample_type": ("conv",),
+    "flip_sin_to_cos": (False, True),
+    "freq_shift": (0, 1),
     "mid_block_scale_factor": (1,),
     "mid_block_type": ("UNetMidBlock2D",),
-    "num_class_embeds": (None,),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
     "time_embedding_type": ("positional",),
     "upsample_type": ("conv",),
 }
+"""Options with the values that they may have here; ANY where they say nothing of the network."""
 
 
 def _today(name: str) -> str:
@@ -60,25 +69,53 @@ def unet2d(
     flip_sin_to_cos: bool = True,
     freq_shift: float = 0,
     resnet_time_scale_shift: str = "default",
+    attn_norm_num_groups: int | None = None,
+    add_attention: bool = True,
+    class_embed_type: str | None = None,
+    num_class_embeds: int | None = None,
+    time_embedding_dim: int | None = None,
+    dropout: float = 0.0,
     **other: Any,
 ) -> tuple[UNet, dict[str, Any]]:
     """The network and its {"params": ...} from diffusers' names and config, of today or as in its first releases.
 
-    Raises UserError for blocks of other kinds, for options that make another network, and for weights that do not fit.
+    Labels are classes where num_class_embeds is given, numbers for class_embed_type="timestep", and vectors for "identity".
+    Names that begin with an underscore, which diffusers adds to a config, are passed over. Raises UserError for blocks of
+    other kinds, for options that make another network, and for weights that do not fit.
     """
-    for name, value in other.items():
-        if name in PLAIN and value not in PLAIN[name]:
-            raise UserError(f"{name}={value}: must be {' or '.join(map(str, PLAIN[name]))} here")
+    given = dict(
+        add_attention=add_attention, class_embed_type=class_embed_type, downsample_padding=downsample_padding,
+        flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift, resnet_time_scale_shift=resnet_time_scale_shift,
+    )  # fmt: skip
+    given |= {name: value for name, value in other.items() if not name.startswith("_")}
+    check_options(given, (), LIMITS, "UNet2DModel")
     unknown = sorted({*down_block_types, *up_block_types} - set(BLOCKS))
     if unknown:
         raise UserError(f"{unknown[0]}: blocks must be among {', '.join(BLOCKS)}")
+    down, up = ([BLOCKS[kind] for kind in kinds] for kinds in (down_block_types, up_block_types))
+    if down != up[::-1] or len(down) != len(block_out_channels):
+        raise UserError(
+            f"up_block_types={list(up_block_types)}: must have attention where {list(down_block_types)} do, in reverse,"
+            f" a block for each of block_out_channels={list(block_out_channels)}"
+        )
     width = block_out_channels[0]
+    if time_embedding_dim not in (None, 4 * width):
+        raise UserError(f"time_embedding_dim={time_embedding_dim}: must be None or {4 * width}, 4 times the first width")
+    labelled = num_class_embeds if class_embed_type is None else 1
+    # With the conditioning by scale and shift, the middle's attention has no norm of its own unless it is asked for.
+    groups = norm_num_groups if resnet_time_scale_shift == "default" else None
+    groups = groups if attn_norm_num_groups is None else attn_norm_num_groups
     net = UNet(
         channels=width,
         out_channels=out_channels,
         num_res_blocks=layers_per_block,
-        channel_mult=tuple(c // width for c in block_out_channels),
-        attention_resolutions=tuple(2**i for i, kind in enumerate(down_block_types) if BLOCKS[kind]),
+        channel_mult=tuple(_multiple(c, width) for c in block_out_channels),
+        attention_resolutions=tuple(2**i for i, attends in enumerate(down) if attends),
+        num_classes=labelled or 0,
+        label_as=CLASSES[class_embed_type],
+        dropout=dropout,
+        middle_attention=add_attention,
+        middle_groups=groups,
         head_channels=attention_head_dim,
         scale_shift_norm=resnet_time_scale_shift == "scale_shift",
         groups=norm_num_groups,
@@ -89,7 +126,7 @@ def unet2d(
     renamed = {}
     for name, array in join_qkv({_today(name): array for name, array in weights.items()}).items():
         new = _name(name, len(block_out_channels), layers_per_block, up_block_types)
-        if name == "time_embedding.linear_1.weight" and not flip_sin_to_cos:
+        if name in ("time_embedding.linear_1.weight", "class_embedding.linear_1.weight") and not flip_sin_to_cos:
             array = np.roll(array, array.shape[1] // 2, axis=1)  # sines come first there, cosines here
         renamed[new] = array
     size = 2 ** len(block_out_channels)
@@ -97,12 +134,19 @@ def unet2d(
     return net, variables_of(net, renamed, config, {})
 
 
+def _multiple(channels: int, width: int) -> float:
+    """The multiple of a width that comes to so many channels, its fraction cut off."""
+    multiple = channels / width
+    return multiple if int(multiple * width) == channels else math.nextafter(multiple, math.inf)
+
+
 def _name(name: str, levels: int, layers: int, up: Sequence[str]) -> str:
     """guided-diffusion's name of a weight."""
     stem, _, kind = name.rpartition(".")
     fixed = {
         "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-        "conv_norm_out": "out.0", "conv_out": "out.2",
+        "conv_norm_out": "out.0", "conv_out": "out.2", "class_embedding": "label_emb",
+        "class_embedding.linear_1": "label_emb.0", "class_embedding.linear_2": "label_emb.2",
     }  # fmt: skip
     if stem in fixed:
         return f"{fixed[stem]}.{kind}"

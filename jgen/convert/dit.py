@@ -7,15 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import Path, fill, join_qkv, linen_path, param_shapes, to_linen
+from jgen.convert.options import ANY, check_options
 from jgen.models.dit import DiT
+
+DIFFUSERS: dict[str, tuple[Any, ...] | None] = {
+    "dropout": ANY, "norm_num_groups": ANY, "upcast_attention": ANY, "attention_bias": (False, True),
+    "activation_fn": ("gelu-approximate",), "norm_type": ("ada_norm_zero",), "norm_elementwise_affine": (False,),
+    "norm_eps": (1e-6, 1e-5),
+}  # fmt: skip
+"""Options of diffusers' network that change no number here, or that have these values. norm_eps, of the norm before the MLP,
+is 1e-6 as in the original whichever it says, which moves no result by more than about 1e-5 of it."""
 
 
 def dit(
     weights: Mapping[str, np.ndarray], *, in_channels: int = 4, hidden_size: int = 1152, depth: int = 28, num_heads: int = 16,
     input_size: int = 32, patch_size: int = 2, num_classes: int = 1000, learn_sigma: bool = True, mlp_ratio: float = 4.0,
-    **_: Any,
+    class_dropout_prob: float = 0.1, **other: Any,
 ) -> tuple[DiT, dict[str, Any]]:  # fmt: skip
-    """The network and its {"params": ...} from the reference's names and constructor arguments."""
+    """The network and its {"params": ...} from the reference's names and constructor arguments.
+
+    A network that was trained without dropping labels (class_dropout_prob=0) gets zeros as the embedding of none. Raises
+    UserError for an argument that the reference doesn't have, and for weights that do not fit.
+    """
+    check_options(other, (), {}, "DiT")
     outputs = in_channels * (2 if learn_sigma else 1)
     net = DiT(outputs, hidden_size, depth, num_heads, patch_size, num_classes, mlp_ratio)
 
@@ -30,17 +44,24 @@ def dit(
         return ("_".join(flat[:-1]), flat[-1])
 
     used = {k: v for k, v in weights.items() if k != "pos_embed"}  # made here
+    table = "y_embedder.embedding_table.weight"
+    if not class_dropout_prob and table in used:
+        used[table] = np.concatenate([used[table], np.zeros_like(used[table][:1])])
     return net, _variables(net, used, path, in_channels, input_size)
 
 
 def diffusers(
-    weights: Mapping[str, np.ndarray], *, in_channels: int = 4, out_channels: int = 8, num_attention_heads: int = 16,
+    weights: Mapping[str, np.ndarray], *, in_channels: int = 4, out_channels: int | None = None, num_attention_heads: int = 16,
     attention_head_dim: int = 72, num_layers: int = 28, sample_size: int = 32, patch_size: int = 2,
-    num_embeds_ada_norm: int = 1000, **_: Any,
+    num_embeds_ada_norm: int = 1000, attention_bias: bool = True, **other: Any,
 ) -> tuple[DiT, dict[str, Any]]:  # fmt: skip
-    """As `dit`, of diffusers' DiTTransformer2DModel."""
-    width = num_attention_heads * attention_head_dim
-    net = DiT(out_channels, width, num_layers, num_attention_heads, patch_size, num_embeds_ada_norm, own_embedders=True)
+    """As `dit`, of diffusers' DiTTransformer2DModel; without attention_bias queries, keys and values get zeros for one."""
+    check_options({**other, "attention_bias": attention_bias}, (), DIFFUSERS, "DiTTransformer2DModel")
+    width, outputs = num_attention_heads * attention_head_dim, in_channels if out_channels is None else out_channels
+    net = DiT(outputs, width, num_layers, num_attention_heads, patch_size, num_embeds_ada_norm, own_embedders=True)
+    if not attention_bias:
+        names = [k.removesuffix("weight") for k in weights if k.endswith(tuple(f".to_{x}.weight" for x in "qkv"))]
+        weights = {**weights, **{f"{name}bias": np.zeros(width, np.float32) for name in names}}
     joined = {k: v for k, v in join_qkv(weights).items() if not k.endswith("pos_embed.pos_embed")}  # made here
     names = {
         "attn1.qkv": "attn_qkv",

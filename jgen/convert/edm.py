@@ -6,65 +6,75 @@ snapshots of training, which hold the augmentation besides. Query, key and value
 [3, head, c] here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import Path, fill, param_shapes, part, to_linen
+from jgen.convert.options import ANY, check_options
 from jgen.models.edm import DhariwalUNet, SongUNet
+
+LABEL_DROPOUT = {"label_dropout": ANY}
+"""Options that belong to training alone."""
+COMMON: dict[str, Any] = dict(
+    label_dim=0, augment_dim=0, model_channels=128, channel_mult=(1, 2, 2, 2), channel_mult_emb=4, num_blocks=4,
+    attn_resolutions=(16,), dropout=0.10,
+)  # fmt: skip
+"""The reference's defaults of what both networks have, for SongUNet."""
+DHARIWAL = {**COMMON, "model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)}
+SONG = {**COMMON, "channel_mult_noise": 1, "resample_filter": (1, 1)}
+CHOICES = {
+    "embedding_type": ("positional", "fourier"),
+    "encoder_type": ("standard", "skip", "residual"),
+    "decoder_type": ("standard", "skip"),
+}
+"""The values of SongUNet's options that are names, the default first."""
 
 
 def song_unet(
-    weights: Mapping[str, np.ndarray],
-    *,
-    img_resolution: int,
-    in_channels: int,
-    embedding_type: str = "positional",
-    channel_mult_noise: int = 1,
-    encoder_type: str = "standard",
-    decoder_type: str = "standard",
-    resample_filter: Sequence[float] = (1, 1),
-    **config: Any,
+    weights: Mapping[str, np.ndarray], *, img_resolution: int, in_channels: int, out_channels: int, **config: Any
 ) -> tuple[SongUNet, dict[str, Any]]:
-    """The network and its {"params": ...}. Raises UserError that lists missing or left-over weights."""
-    own: Any = dict(
-        embedding=embedding_type,
-        channel_mult_noise=channel_mult_noise,
-        encoder=encoder_type,
-        decoder=decoder_type,
-        taps=tuple(resample_filter),
+    """The network and its {"params": ...}.
+
+    Raises UserError for an argument that the reference constructor does not have, a value that it does not take, and weights
+    that are missing or left over, which it lists.
+    """
+    check_options(config, tuple(SONG), {**CHOICES, **LABEL_DROPOUT, "network": ("SongUNet",)}, "SongUNet")
+    given = {**SONG, **{name: values[0] for name, values in CHOICES.items()}, **config}
+    net = SongUNet(
+        **_fields(given),
+        out_channels=out_channels,
+        embedding=given["embedding_type"],
+        channel_mult_noise=given["channel_mult_noise"],
+        encoder=given["encoder_type"],
+        decoder=given["decoder_type"],
+        taps=tuple(given["resample_filter"]),
     )
-    net = SongUNet(**_fields(4, 4, (1, 2, 2, 2), (16,), **config), **own)
     return net, _variables(net, weights, img_resolution, in_channels)
 
 
 def dhariwal_unet(
-    weights: Mapping[str, np.ndarray], *, img_resolution: int, in_channels: int, **config: Any
+    weights: Mapping[str, np.ndarray], *, img_resolution: int, in_channels: int, out_channels: int, **config: Any
 ) -> tuple[DhariwalUNet, dict[str, Any]]:
-    """As `song_unet`."""
-    net = DhariwalUNet(**_fields(4, 3, (1, 2, 3, 4), (32, 16, 8), **config))
+    """DhariwalUNet and its {"params": ...}, without attention below 64 channels, as in the reference. Raises as `song_unet`."""
+    check_options(config, tuple(DHARIWAL), {**LABEL_DROPOUT, "network": ("DhariwalUNet",)}, "DhariwalUNet")
+    net = DhariwalUNet(**_fields({**DHARIWAL, **config}), out_channels=out_channels, attend_narrow=False)
     return net, _variables(net, weights, img_resolution, in_channels)
 
 
-def _fields(
-    emb: int, blocks: int, mult: Sequence[int], attend: Sequence[int], *, out_channels: int, label_dim: int = 0,
-    augment_dim: int = 0, model_channels: int = 128, channel_mult: Sequence[int] | None = None,
-    channel_mult_emb: int | None = None, num_blocks: int | None = None, attn_resolutions: Sequence[int] | None = None,
-    dropout: float = 0.10, label_dropout: float = 0, network: str = "",
-) -> dict[str, Any]:  # fmt: skip
-    """The fields that both networks have; label_dropout belongs to their training, network names the class."""
+def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that both networks have."""
     return dict(
-        out_channels=out_channels,
-        channels=model_channels,
-        channel_mult=tuple(channel_mult or mult),
-        channel_mult_emb=channel_mult_emb or emb,
-        num_blocks=num_blocks or blocks,
-        attention_resolutions=tuple(attn_resolutions or attend),
-        classes=label_dim,
-        augment=augment_dim,
-        dropout=dropout,
+        channels=given["model_channels"],
+        channel_mult=tuple(given["channel_mult"]),
+        channel_mult_emb=given["channel_mult_emb"],
+        num_blocks=given["num_blocks"],
+        attention_resolutions=tuple(given["attn_resolutions"]),
+        classes=given["label_dim"],
+        augment=given["augment_dim"],
+        dropout=given["dropout"],
     )
 
 

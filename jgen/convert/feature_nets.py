@@ -1,4 +1,4 @@
-"""Weights of feature networks: torchvision's VGG16 and AlexNet, LPIPS, and pytorch-fid's Inception-v3."""
+"""Weights of feature networks: torchvision's VGG16 and AlexNet, LPIPS, pytorch-fid's Inception-v3, EfficientNet-Lite0."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 
 from jgen.convert.common import fill, linen_path, param_shapes, to_linen
 from jgen.errors import UserError
+from jgen.models.efficientnet_lite import EfficientNetLite
 from jgen.models.inception import InceptionV3
 from jgen.models.perceptual import LPIPS, VGG16, AlexNet
 
@@ -26,6 +27,33 @@ def inception_v3(weights: Weights) -> tuple[InceptionV3, dict[str, Any]]:
         return tuple(name.replace(".bn.", ".bn_").split("."))
 
     return net, {"params": fill(shapes, used, path, lambda _, array, shape: to_linen(array, shape))}
+
+
+def efficientnet_lite0(weights: Weights) -> tuple[EfficientNetLite, dict[str, Any]]:
+    """EfficientNet-Lite0 by efficientnet-lite-pytorch's names; its batch norms (epsilon 1e-3) go into the convolutions."""
+    net = EfficientNetLite(classes=len(weights.get("_fc.bias", np.zeros(1000))))
+    shapes = param_shapes(net.init, jnp.zeros((1, 32, 32, 3)))
+    norms = {
+        "_conv_stem": "_bn0",
+        "_conv_head": "_bn1",
+        "_expand_conv": "_bn0",
+        "_depthwise_conv": "_bn1",
+        "_project_conv": "_bn2",
+    }
+    ours = {"_conv_stem": "stem", "_conv_head": "head", "_expand_conv": "expand", "_depthwise_conv": "depthwise",
+            "_project_conv": "project"}  # fmt: skip
+    left, folded = {k: np.asarray(v) for k, v in weights.items() if not k.endswith("num_batches_tracked")}, {}
+    for name in [k for k in left if k.endswith(".weight") and "conv" in k]:
+        stem, _, conv = name.removesuffix(".weight").rpartition(".")
+        at = f"{stem}." if stem else ""
+        norm = {part: left.pop(f"{at}{norms[conv]}.{part}") for part in ("weight", "bias", "running_mean", "running_var")}
+        factor = norm["weight"] / np.sqrt(norm["running_var"] + 1e-3)
+        new = f"{stem.replace('_blocks.', 'block_')}.{ours[conv]}" if stem else ours[conv]
+        folded[f"{new}.weight"] = left.pop(name) * factor[:, None, None, None]
+        folded[f"{new}.bias"] = norm["bias"] - norm["running_mean"] * factor
+    folded |= {k.replace("_fc.", "classifier."): v for k, v in left.items()}
+    params = fill(shapes, folded, lambda name: tuple(name.split(".")), lambda _, array, shape: to_linen(array, shape))
+    return net, {"params": params}
 
 
 def vgg16(weights: Weights, dense: bool = True) -> tuple[VGG16, dict[str, Any]]:

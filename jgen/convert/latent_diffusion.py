@@ -9,35 +9,78 @@ import numpy as np
 
 from jgen.convert import adm
 from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
+from jgen.convert.options import ANY, check_options, required
+from jgen.errors import UserError
 from jgen.models.autoencoder import AutoencoderKL, VQModel
 from jgen.models.patchgan import PatchGAN
 from jgen.models.unet import UNet
 
 Weights = Mapping[str, np.ndarray]
+DDCONFIG = ("z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "attn_resolutions")
+FIXED: dict[str, tuple[Any, ...] | None] = {
+    "dropout": ANY, "resamp_with_conv": (True,), "give_pre_end": (False,), "tanh_out": (False,), "use_linear_attn": (False,),
+    "attn_type": ("vanilla",),
+}  # fmt: skip
+"""Options of ddconfig that jgen's networks have fixed; dropout is of training alone, and these networks train without."""
+TRAINING: dict[str, tuple[Any, ...] | None] = {
+    "lossconfig": ANY, "ckpt_path": ANY, "ignore_keys": ANY, "image_key": ANY, "monitor": ANY, "scheduler_config": ANY,
+    "batch_resize_range": ANY, "lr_g_factor": ANY, "use_ema": ANY, "base_learning_rate": ANY, "colorize_nlabels": (None,),
+}  # fmt: skip
+"""Options of the first stages' classes that say nothing about the network."""
 
 
-def autoencoder_kl(weights: Weights, *, ddconfig: Mapping[str, Any], embed_dim: int, **_: Any) -> tuple[AutoencoderKL, dict]:
-    """The first stage and its {"params": ...} from the reference's names and constructor arguments."""
-    net = AutoencoderKL(**_fields(ddconfig, embed_dim))
+def autoencoder_kl(
+    weights: Weights, *, ddconfig: Mapping[str, Any], embed_dim: int, **other: Any
+) -> tuple[AutoencoderKL, dict]:
+    """The first stage and its {"params": ...} from the reference's names and constructor arguments.
+
+    Raises UserError that names an argument which the reference doesn't have or which makes a network that jgen can't, and one
+    that lists missing or left-over weights.
+    """
+    check_options(other, (), TRAINING, "AutoencoderKL")
+    net = AutoencoderKL(**_fields(ddconfig, embed_dim, double_z=True))
     return net, _first_stage(net, weights, ddconfig)
 
 
-def vq_model(weights: Weights, *, ddconfig: Mapping[str, Any], embed_dim: int, n_embed: int, **_: Any) -> tuple[VQModel, dict]:
-    """As `autoencoder_kl`; its codebook is a parameter."""
-    net = VQModel(**_fields(ddconfig, embed_dim), codes=n_embed)
+def vq_model(
+    weights: Weights, *, ddconfig: Mapping[str, Any], embed_dim: int, n_embed: int, **other: Any
+) -> tuple[VQModel, dict]:
+    """As `autoencoder_kl`; its codebook is a parameter. beta and legacy are of the loss, `jgen.objectives.first_stage`."""
+    check_options(other, (), {**TRAINING, "beta": ANY, "legacy": ANY, "remap": (None,), "sane_index_shape": ANY}, "VQModel")
+    net = VQModel(**_fields(ddconfig, embed_dim, double_z=False), codes=n_embed)
     return net, _first_stage(net, weights, ddconfig)
 
 
-def unet(weights: Weights, *, context_dim: int, transformer_depth: int = 1, **config: Any) -> tuple[UNet, dict[str, Any]]:
-    """The U-Net with cross-attention to a context [B, tokens, context_dim]."""
-    config.pop("use_spatial_transformer", None)
-    return adm.unet(weights, transformer_depth=transformer_depth, context_dim=context_dim, **config)
+def unet(
+    weights: Weights,
+    *,
+    use_spatial_transformer: bool | None = None,
+    transformer_depth: int = 1,
+    context_dim: int | None = None,
+    legacy: bool = True,
+    **config: Any,
+) -> tuple[UNet, dict[str, Any]]:
+    """The U-Net, with cross-attention to a context [B, tokens, context_dim] where use_spatial_transformer is true.
+
+    Without use_spatial_transformer, context_dim says it. Raises UserError where they contradict each other, and as `adm.unet`.
+    """
+    attends = context_dim is not None if use_spatial_transformer is None else use_spatial_transformer
+    if attends != (context_dim is not None):
+        raise UserError(
+            f"{use_spatial_transformer=}, {context_dim=}: a transformer needs the width of the context, others none"
+        )
+    if attends or not legacy:
+        config["num_heads_upsample"] = -1  # there the reference takes the heads of the way down on both ways
+    if attends:
+        config |= {"transformer_depth": transformer_depth, "context_dim": context_dim}
+    return adm.unet(weights, **config)
 
 
-def patchgan(weights: Weights, *, ndf: int = 64, n_layers: int = 3, input_nc: int = 3, **_: Any) -> tuple[PatchGAN, dict]:
-    """The discriminator and its variables, running statistics included."""
-    net = PatchGAN(ndf, n_layers)
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 64, 64, input_nc)), train=False))
+def patchgan(weights: Weights, *, ndf: int = 64, n_layers: int = 3, input_nc: int = 3, **other: Any) -> tuple[PatchGAN, dict]:
+    """The discriminator and its variables, running statistics included; its norm is batch normalisation."""
+    check_options(other, (), {"use_actnorm": (False,)}, "NLayerDiscriminator")
+    net, side = PatchGAN(ndf, n_layers), 4 * 2**n_layers
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, side, side, input_nc)), train=False))
     running = {"running_mean": "mean", "running_var": "var"}
     kinds = {"params": {}, "batch_stats": {}}
     for name, array in weights.items():
@@ -53,7 +96,9 @@ def patchgan(weights: Weights, *, ndf: int = 64, n_layers: int = 3, input_nc: in
     return net, {kind: fill(shapes[kind], found, linen_path, layout) for kind, found in kinds.items()}
 
 
-def _fields(ddconfig: Mapping[str, Any], embed_dim: int) -> dict[str, Any]:
+def _fields(ddconfig: Mapping[str, Any], embed_dim: int, double_z: bool) -> dict[str, Any]:
+    required(ddconfig, DDCONFIG, "ddconfig")
+    check_options(ddconfig, DDCONFIG, {**FIXED, "double_z": (double_z,)}, "ddconfig")
     mult: Sequence[int] = ddconfig["ch_mult"]
     levels = {ddconfig["resolution"] >> i: i for i in range(len(mult))}
     return dict(
@@ -63,7 +108,7 @@ def _fields(ddconfig: Mapping[str, Any], embed_dim: int) -> dict[str, Any]:
         channels=ddconfig["ch"],
         channel_mult=tuple(mult),
         num_res_blocks=ddconfig["num_res_blocks"],
-        attention=tuple(levels[r] for r in ddconfig["attn_resolutions"]),
+        attention=tuple(levels[r] for r in ddconfig["attn_resolutions"] if r in levels),
     )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import fill, linen_path, param_shapes, to_linen
+from jgen.convert.options import ANY, check_options
 from jgen.models.pixelcnn import GatedPixelCNN, PixelCNN
 
 NAMES = (
@@ -30,9 +31,13 @@ NAMES = (
 
 def pixelcnn(
     weights: Mapping[str, np.ndarray], *, in_channels: int, out_channels: int, n_residual: int, residual_channels: int,
-    head_channels: int, **_: Any,
+    head_channels: int, **other: Any,
 ) -> tuple[PixelCNN, dict[str, Any]]:  # fmt: skip
-    """pytorch-generative's PixelCNN, whose blocks add their shortcut twice."""
+    """pytorch-generative's PixelCNN, whose blocks add their shortcut twice; sample_fn, of its sampling alone, is passed over.
+
+    Raises UserError for an argument that its constructor doesn't have, and for weights that do not fit.
+    """
+    check_options(other, (), {"sample_fn": ANY}, "PixelCNN")
     used = {name: value for name, value in weights.items() if not name.endswith(".mask")}
     net = PixelCNN(out_channels, residual_channels, n_residual, head_channels, twice=True)
     kernel, bias = used.pop("_input.weight"), used.pop("_input.bias")
@@ -44,9 +49,10 @@ def pixelcnn(
 
 def gated_pixelcnn(
     weights: Mapping[str, np.ndarray], *, in_channels: int, out_channels: int, n_gated: int, gated_channels: int,
-    head_channels: int, **_: Any,
+    head_channels: int, **other: Any,
 ) -> tuple[GatedPixelCNN, dict[str, Any]]:  # fmt: skip
-    """pytorch-generative's GatedPixelCNN."""
+    """pytorch-generative's GatedPixelCNN, as `pixelcnn`."""
+    check_options(other, (), {"sample_fn": ANY}, "GatedPixelCNN")
     net = GatedPixelCNN(out_channels, gated_channels, n_gated, head_channels)
     return net, _filled(net, weights, in_channels)
 

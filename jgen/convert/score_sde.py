@@ -1,191 +1,149 @@
-"""Weights of score_sde (Song et al. 2021) -> `jgen.models.edm.SongUNet` (NCSN++, DDPM++) and `jgen.models.unet.UNet` (DDPM).
+"""Weights of score_sde (Song et al. 2021) -> `jgen.models.ncsnpp.NCSNpp`, for the authors' NCSN++, DDPM++ and DDPM.
 
-Names there are positions in one list (`all_modules.7.Conv_0.weight`); here the list is walked as its network builds it.
-The arguments are the `model` and `data` sections of the authors' configurations.
+The arguments are the sections of the authors' configurations. The networks take and give what the authors' do: images in [0, 1]
+unless `centered`, the noise level itself with Fourier features and else the number of a time step, and the result is divided by
+the noise level where `scale_by_sigma` says so.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.convert.adm import variables_of
-from jgen.convert.common import fill, param_shapes, to_linen
+from jgen.convert.common import Path, fill, linen_path, param_shapes, to_linen
+from jgen.convert.options import ANY, check_options, required
 from jgen.errors import UserError
-from jgen.models.edm import SongUNet
-from jgen.models.unet import UNet
+from jgen.models.ncsnpp import NCSNpp, Style
+from jgen.nn.nonlinearity import NONLINEARITIES
 
-BLOCK = {
-    "GroupNorm_0": "norm0", "Conv_0": "conv0", "Dense_0": "affine", "GroupNorm_1": "norm1", "Conv_1": "conv1", "Conv_2": "skip",
+Options = Mapping[str, Any]
+SHAPE = ("nf", "ch_mult", "num_res_blocks", "attn_resolutions")
+HEEDED = (*SHAPE, "dropout", "scale_by_sigma", "sigma_min", "sigma_max", "num_scales")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "nonlinearity": tuple(NONLINEARITIES),
+    "embedding_type": ("fourier", "positional"),
+    "resblock_type": ("biggan", "ddpm"),
+    "progressive": ("none", "output_skip", "residual"),
+    "progressive_input": ("none", "input_skip", "residual"),
+    "progressive_combine": ("sum", "cat"),
+}
+"""Options that are names, which the authors read in any case."""
+FLAGS = {name: (False, True) for name in ("resamp_with_conv", "conditional", "fir", "skip_rescale")}
+FIXED: dict[str, tuple[Any, ...] | None] = {
+    # The authors' code has no other normalization, attention or size of kernel than these.
+    "normalization": ("GroupNorm",), "attention_type": ("ddpm",), "conv_size": (3,),
+    # They belong to the start of training, to its schedule and its average.
+    "init_scale": ANY, "ema_rate": ANY, "beta_min": ANY, "beta_max": ANY,
 }  # fmt: skip
-ATTENTION = {"GroupNorm_0": "norm2", "NIN_3": "proj"}
-UNET_BLOCK = {
-    "GroupNorm_0": "in_layers.0", "Conv_0": "in_layers.2", "Dense_0": "emb_layers.1", "GroupNorm_1": "out_layers.0",
-    "Conv_1": "out_layers.3", "NIN_0": "skip_connection",
+NCSNPP_ONLY = (
+    "fir", "fir_kernel", "fourier_scale", "skip_rescale", "resblock_type", "embedding_type", "progressive", "progressive_input",
+    "progressive_combine",
+)  # fmt: skip
+"""Options that the authors' DDPM does not read."""
+DATA: dict[str, tuple[Any, ...] | None] = {
+    "centered": (False, True), "dataset": ANY, "category": ANY, "random_flip": ANY, "uniform_dequantization": ANY,
+    "tfrecords_path": ANY,
 }  # fmt: skip
-UNET_ATTENTION = {"GroupNorm_0": "norm", "NIN_3": "proj_out"}
+SECTIONS = {name: ANY for name in ("training", "sampling", "eval", "optim", "seed", "device")}
+"""Sections that say nothing about the network."""
 
 
-def ncsnpp(
-    weights: Mapping[str, np.ndarray], *, model: Mapping[str, Any], data: Mapping[str, Any], **_: Any
-) -> tuple[SongUNet, dict[str, Any]]:
-    """NCSN++ or DDPM++ and its {"params": ...}; the network predicts, to be divided by sigma where scale_by_sigma is set.
+def ncsnpp(weights: Mapping[str, np.ndarray], *, model: Options, data: Options, **other: Any) -> tuple[NCSNpp, dict[str, Any]]:
+    """NCSN++ or DDPM++ and its {"params": ...}.
 
-    Images go in as [-1, 1]; where the configuration has them in [0, 1], map them first. Raises UserError for a variant
-    with other blocks, or for weights that do not fit.
+    model, data: the sections of a configuration; other: its other sections, which change nothing here. Raises UserError for an
+    option that the authors don't have, a value or a combination that jgen's network can't have, and weights that do not fit.
     """
-    wanted = dict(resblock_type="biggan", progressive="none", skip_rescale=True, conditional=True)
-    if model["progressive_input"] not in ("residual", "none"):
-        raise UserError(f"progressive_input={model['progressive_input']}: the converter knows residual and none")
-    for name, value in wanted.items():
-        if model[name] != value:
-            raise UserError(f"{name}={model[name]}: the converter knows {value} only")
-    fourier = model["embedding_type"] == "fourier"
-    net = SongUNet(
+    model, needed = (
+        _lower(model),
+        ("fir", "skip_rescale", "resblock_type", "progressive", "progressive_input", "embedding_type"),
+    )
+    fixed = {**FIXED, **CHOICES, **FLAGS, "name": ("ncsnpp",)}
+    _check(model, data, other, (*HEEDED, "fir_kernel", "fourier_scale"), fixed, needed)
+    fir, with_conv = model["fir"], model.get("resamp_with_conv", True)
+    if fir and model["progressive"] == "residual":
+        raise UserError("progressive=residual: not with fir=True, with which the authors' code fails")
+    if fir and with_conv and model["resblock_type"] == "ddpm":
+        raise UserError("resblock_type=ddpm: not with fir=True and resamp_with_conv=True, with which the authors' code fails")
+    style = Style(
+        nonlinearity=model.get("nonlinearity", "swish"),
+        taps=tuple(model.get("fir_kernel", (1, 3, 3, 1))) if fir else (),
+        rescale=model["skip_rescale"],
+        dropout=model.get("dropout", 0.0),
+    )
+    net = NCSNpp(
+        **_fields(model, data),
+        style=style,
+        embedding=model["embedding_type"],
+        conditional=model.get("conditional", True),
+        block=model["resblock_type"],
+        output=model["progressive"],
+        input=model["progressive_input"],
+        combine=model.get("progressive_combine", "sum"),
+        fourier_scale=model.get("fourier_scale", 16.0),
+    )
+    if not net.conditional:  # the authors' blocks have the layer that would hear the label, but do not use it
+        weights = {name: array for name, array in weights.items() if ".Dense_0." not in name}
+    return net, _variables(net, weights, data)
+
+
+def ddpm(weights: Mapping[str, np.ndarray], *, model: Options, data: Options, **other: Any) -> tuple[NCSNpp, dict[str, Any]]:
+    """DDPM's U-Net and its {"params": ...}, as `ncsnpp`; the authors build it alike whether conditional or not."""
+    model = _lower(model)
+    fixed = {**FIXED, **dict.fromkeys(NCSNPP_ONLY, ANY)}
+    fixed |= {"nonlinearity": CHOICES["nonlinearity"], "conditional": ANY, "resamp_with_conv": (False, True), "name": ("ddpm",)}
+    _check(model, data, other, HEEDED, fixed, ())
+    style = Style(nonlinearity=model.get("nonlinearity", "swish"), groups=32, dropout=model.get("dropout", 0.0))
+    net = NCSNpp(**_fields(model, data), style=style, embedding="positional", block="ddpm", input="none")
+    return net, _variables(net, weights, data)
+
+
+def _lower(model: Options) -> dict[str, Any]:
+    return {name: str(value).lower() if name in CHOICES else value for name, value in model.items()}
+
+
+def _check(
+    model: Options, data: Options, other: Options, heeded: tuple[str, ...], fixed: Mapping[str, Any], needed: tuple[str, ...]
+) -> None:
+    check_options(other, (), SECTIONS, "score_sde's configurations")
+    check_options(model, heeded, fixed, "score_sde's section model")
+    check_options(data, ("image_size", "num_channels"), DATA, "score_sde's section data")
+    scaled = ("sigma_min", "sigma_max", "num_scales") if model.get("scale_by_sigma") else ()
+    required(model, (*SHAPE, "scale_by_sigma", *scaled, *needed), "score_sde's section model")
+    required(data, ("image_size", "num_channels", "centered"), "score_sde's section data")
+
+
+def _fields(model: Options, data: Options) -> dict[str, Any]:
+    """The fields that the authors' networks have in common."""
+    levels = {name: model[name] for name in ("sigma_min", "sigma_max", "num_scales") if name in model}
+    return dict(
         out_channels=data["num_channels"],
         channels=model["nf"],
         channel_mult=tuple(model["ch_mult"]),
-        num_blocks=model["num_res_blocks"],
+        num_res_blocks=model["num_res_blocks"],
         attention_resolutions=tuple(model["attn_resolutions"]),
-        embedding="fourier" if fourier else "positional",
-        channel_mult_noise=2 if fourier else 1,
-        encoder="residual" if model["progressive_input"] == "residual" else "standard",
-        taps=tuple(model["fir_kernel"]) if model["fir"] else (1, 1),
-        dropout=model["dropout"],
+        resample_conv=model.get("resamp_with_conv", True),
+        centered=data["centered"],
+        scale_by_sigma=model["scale_by_sigma"],
+        **levels,
     )
+
+
+def _path(name: str) -> Path:
+    *path, leaf = linen_path(name.removeprefix("module."))
+    if path and path[-1].startswith("NIN_"):
+        leaf = {"W": "kernel", "b": "bias"}.get(leaf, leaf)
+    return (*path, leaf)
+
+
+def _variables(net: NCSNpp, weights: Mapping[str, np.ndarray], data: Options) -> dict[str, Any]:
     size = data["image_size"]
-    shapes = param_shapes(net.init, jnp.zeros((1, size, size, data["num_channels"])), jnp.zeros(1))
-    renamed = _renamed(weights, _song_modules(net, size), BLOCK, ATTENTION)
-    return net, {"params": fill(shapes, renamed, lambda n: tuple(n.split(".")), lambda n, a, s: to_linen(a, s))}
+    shapes = param_shapes(net.init, jnp.zeros((1, size, size, data["num_channels"])), jnp.ones(1))
+    # The table of noise levels is no parameter here.
+    used = {name: array for name, array in weights.items() if name.removeprefix("module.") != "sigmas"}
 
+    def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return array if name.endswith(".W") else to_linen(array, shape)  # theirs is [in, out]
 
-def _song_modules(net: SongUNet, size: int) -> Iterator[tuple[str, str]]:
-    """(our name, kind) of every module in the reference's list, in its order."""
-    levels = len(net.channel_mult)
-    if net.embedding == "fourier":
-        yield "freqs", "fourier"
-    yield "map_layer0", "plain"
-    yield "map_layer1", "plain"
-    for level in range(levels):
-        side = size >> level
-        at = f"enc_{side}x{side}"
-        if level == 0:
-            yield f"{at}_conv", "plain"
-        else:
-            yield f"{at}_down", "block"
-            if net.encoder == "residual":
-                yield f"{at}_aux_residual", "plain"
-        for i in range(net.num_blocks):
-            yield f"{at}_block{i}", "block"
-            if side in net.attention_resolutions:
-                yield f"{at}_block{i}", "attention"
-    lowest = f"dec_{size >> (levels - 1)}x{size >> (levels - 1)}"
-    yield f"{lowest}_in0", "block"
-    yield f"{lowest}_in0", "attention"
-    yield f"{lowest}_in1", "block"
-    for level in reversed(range(levels)):
-        side = size >> level
-        at = f"dec_{side}x{side}"
-        if level < levels - 1:
-            yield f"{at}_up", "block"
-        for i in range(net.num_blocks + 1):
-            yield f"{at}_block{i}", "block"
-        if side in net.attention_resolutions:
-            yield f"{at}_block{net.num_blocks}", "attention"
-    yield f"dec_{size}x{size}_aux_norm", "plain"
-    yield f"dec_{size}x{size}_aux_conv", "plain"
-
-
-def ddpm(
-    weights: Mapping[str, np.ndarray], *, model: Mapping[str, Any], data: Mapping[str, Any], **_: Any
-) -> tuple[UNet, dict[str, Any]]:
-    """DDPM's U-Net and its {"params": ...}, as `ncsnpp`; attention has a single head."""
-    size, levels, blocks = data["image_size"], len(model["ch_mult"]), model["num_res_blocks"]
-    factors = tuple(2**i for i in range(levels) if size >> i in model["attn_resolutions"])
-    net = UNet(
-        channels=model["nf"], out_channels=data["num_channels"], num_res_blocks=blocks,
-        channel_mult=tuple(model["ch_mult"]), attention_resolutions=factors, dropout=model["dropout"], epsilon=1e-6,
-        asymmetric=True, time_endpoint=True, attend_last=True,
-    )  # fmt: skip
-    renamed = _renamed(weights, _unet_modules(levels, blocks, factors), UNET_BLOCK, UNET_ATTENTION)
-    # Sines come first there, cosines here.
-    first = renamed["time_embed.0.weight"]
-    renamed["time_embed.0.weight"] = np.roll(first, first.shape[1] // 2, axis=1)
-    config = dict(image_size=size, in_channels=data["num_channels"], use_new_attention_order=True)
-    return net, variables_of(net, renamed, config, {})
-
-
-def _unet_modules(levels: int, blocks: int, factors: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    yield "time_embed.0", "plain"
-    yield "time_embed.2", "plain"
-    yield "input_blocks.0.0", "plain"
-    index = 1
-    for level in range(levels):
-        for _ in range(blocks):
-            yield f"input_blocks.{index}.0", "block"
-            if 2**level in factors:
-                yield f"input_blocks.{index}.1", "attention"
-            index += 1
-        if level < levels - 1:
-            yield f"input_blocks.{index}.0.op", "plain"
-            index += 1
-    yield "middle_block.0", "block"
-    yield "middle_block.1", "attention"
-    yield "middle_block.2", "block"
-    index = 0
-    for level in reversed(range(levels)):
-        for _ in range(blocks + 1):
-            yield f"output_blocks.{index}.0", "block"
-            index += 1
-        if 2**level in factors:
-            yield f"output_blocks.{index - 1}.1", "attention"
-        if level:
-            yield f"output_blocks.{index - 1}.{1 + (2**level in factors)}.conv", "plain"
-    yield "out.0", "plain"
-    yield "out.2", "plain"
-
-
-def _renamed(
-    weights: Mapping[str, np.ndarray],
-    modules: Iterator[tuple[str, str]],
-    block: Mapping[str, str],
-    attention: Mapping[str, str],
-) -> dict[str, np.ndarray]:
-    """Weights by our names; query, key and value joined. Raises UserError for a part that no module has."""
-    parts = _by_position(weights)
-    renamed: dict[str, np.ndarray] = {}
-    for index, (name, kind) in enumerate(modules):
-        for part, array in parts.pop(index, {}).items():
-            inner, _, leaf = part.rpartition(".")
-            if inner.startswith("NIN"):  # [in, out] there
-                array, leaf = array.T, {"W": "weight", "b": "bias"}[leaf]
-            if kind == "fourier":
-                renamed[name] = array
-            elif kind == "plain":
-                renamed[f"{name}.{leaf}"] = array
-            else:
-                renamed[f"{name}.{(block if kind == 'block' else attention).get(inner, inner)}.{leaf}"] = array
-    if parts:
-        index = min(parts)
-        raise UserError(
-            f"weight all_modules.{index}.{next(iter(parts[index]))}: a network of this configuration has no such part"
-        )
-    for name in [n for n in renamed if ".NIN_0." in n]:
-        three = [renamed.pop(name.replace("NIN_0", f"NIN_{i}")) for i in range(3)]
-        renamed[name.replace("NIN_0", "qkv")] = np.concatenate(three)
-    return renamed
-
-
-def _by_position(weights: Mapping[str, np.ndarray]) -> dict[int, dict[str, np.ndarray]]:
-    """{position in all_modules: {what follows in the name: array}}; names may begin with "module." and sigmas are left out."""
-    parts: dict[int, dict[str, np.ndarray]] = {}
-    for name, array in weights.items():
-        plain = name.removeprefix("module.")
-        if plain == "sigmas":
-            continue
-        if not plain.startswith("all_modules."):
-            raise UserError(f"weight {name}: a score_sde network's names begin with all_modules")
-        _, index, part = plain.split(".", 2)
-        parts.setdefault(int(index), {})[part] = np.asarray(array)
-    return parts
+    return {"params": fill(shapes, used, _path, layout)}

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import Path, fill, param_shapes, to_linen
+from jgen.convert.options import check_options
 from jgen.models.gan.stylegan1 import Discriminator, FusedScale, Generator
 
 MADE_HERE = ("lod", "blur.kernel", "apply_noise.noise")
 """Ends of names that stand for no weight."""
+FUSED = (False, True, "auto")
 
 
 def generator(
@@ -31,18 +33,23 @@ def generator(
     mapping_fmaps: int = 512,
     mapping_lr_mul: float = 0.01,
     image_channels: int = 3,
+    final_tanh: bool = False,
     fused_scale: FusedScale = "auto",
     fmaps_base: int = 16384,
     fmaps_max: int = 512,
-    **_: Any,
+    **other: Any,
 ) -> tuple[Generator, dict[str, Any]]:
     """The generator, and {"params", "w_avg" [D], "noise": its constant planes {layer: [1, S, S, 1]}}.
 
-    Raises UserError that lists missing or left-over weights.
+    Raises UserError that names an argument which the port's constructor doesn't have or which makes a network that jgen
+    can't, and one that lists missing or left-over weights.
     """
+    plain = {"repeat_w": (True,), "const_input": (True,), "use_wscale": (True,), "noise_type": ("spatial",)}
+    limits = {"final_tanh": (False, True), "fused_scale": FUSED, **plain}
+    check_options({**other, "final_tanh": final_tanh, "fused_scale": fused_scale}, (), limits, "StyleGANGenerator")
     net = Generator(
         z_space_dim, label_size, w_space_dim, resolution, image_channels, mapping_layers, mapping_fmaps, mapping_lr_mul,
-        fmaps_base, fmaps_max, fused_scale,
+        fmaps_base, fmaps_max, fused_scale, final_tanh,
     )  # fmt: skip
     weights = _renamed(weights, partial(generator_name, resolution=resolution))
     labels = {"c": jnp.zeros((1, label_size))} if label_size else {}
@@ -66,9 +73,11 @@ def discriminator(
     fmaps_base: int = 16384,
     fmaps_max: int = 512,
     minibatch_std_group_size: int = 4,
-    **_: Any,
+    **other: Any,
 ) -> tuple[Discriminator, dict[str, Any]]:
     """The discriminator and its {"params": ...}, as `generator`. Fused scaling makes no difference to it."""
+    plain = {"fused_scale": FUSED, "use_wscale": (True,), "minibatch_std_channels": (1,)}
+    check_options(other, (), plain, "StyleGANDiscriminator")
     net = Discriminator(label_size, resolution, image_channels, fmaps_base, fmaps_max, minibatch_std_group_size)
     weights = _renamed(weights, partial(discriminator_name, resolution=resolution))
     dense = f"layer{2 * _level(resolution) + 1}.weight"

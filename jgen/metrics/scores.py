@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from rich.console import Console
 
 from jgen.config import DataConfig
 from jgen.data.fingerprint import fingerprint
@@ -27,7 +26,7 @@ from jgen.metrics.extract import DAMAGED, Extractor
 from jgen.metrics.kernel import kid
 from jgen.metrics.neighbours import manifold
 from jgen.metrics.record import Record
-from jgen.progress import progress_bar
+from jgen.progress import tracked
 from jgen.sharding import batch_sharding, replicated, rounded_up
 from jgen.types import Array
 from jgen.untrusted import read_npz
@@ -149,16 +148,6 @@ def _spread(images: Array | np.ndarray, mesh: Mesh) -> Array:
     if isinstance(images, jax.Array):
         return images
     return jax.make_array_from_callback(images.shape, batch_sharding(mesh), lambda rows: images[rows])
-
-
-def tracked(batches: Iterable[Any], num: int, title: str) -> Iterator[Any]:
-    """The batches, with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    with progress_bar(console, jax.process_index() == 0) as bar:
-        task = bar.add_task(title, total=num)
-        for batch in batches:
-            yield batch
-            bar.advance(task, len(batch))
 
 
 def scores(

@@ -245,6 +245,8 @@ class DhariwalUNet(nn.Module):
     augment: int = 0
     dropout: float = 0.0
     dtype: Dtype = None
+    attend_narrow: bool = True
+    """Fewer than 64 channels have attention too, of one head; in the reference they have none."""
 
     def _embed(self, noise: Array, label: Array | None, augment: Array | None) -> Array:
         width, init = self.channels * self.channel_mult_emb, nn.initializers.he_uniform()
@@ -266,7 +268,7 @@ class DhariwalUNet(nn.Module):
         check_levels(x, len(self.channel_mult))
 
         def block(h: Array, name: str, features: int, resample: Literal["", "up", "down"] = "", attend: bool = False) -> Array:
-            heads = max(features // 64, 1) if attend else 0
+            heads = max(features // 64, int(self.attend_narrow)) if attend else 0
             return Block(
                 features, heads, resample, scale_shift=True, dropout=self.dropout, dtype=self.dtype, name=name
             )(h, emb, train)  # fmt: skip

@@ -6,6 +6,7 @@ that official weights map onto them by name alone. Activations are NHWC; paramet
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -49,6 +50,15 @@ def keep(x: Array) -> Array:
     return x
 
 
+class Resample(nn.Module):
+    """A change of size without weights, which has the name of the convolution that could stand there."""
+
+    change: Callable[[Array], Array]
+
+    def __call__(self, x: Array) -> Array:
+        return self.change(x)
+
+
 class ResBlock(nn.Module):
     """Residual block conditioned on an embedding, optionally resampling between its norm and its first convolution."""
 
@@ -87,7 +97,8 @@ class AttentionBlock(nn.Module):
 
     num_heads: int = 1
     head_channels: int | None = None
-    groups: int = 32
+    groups: int | None = 32
+    """None leaves the norm out."""
     epsilon: float = 1e-5
     dtype: Dtype = None
 
@@ -95,7 +106,8 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         heads = heads_of(c, self.num_heads, self.head_channels)
-        y = GroupNorm(self.groups, self.epsilon, self.dtype, name="norm")(x).reshape(b, h * w, c)
+        y = x if self.groups is None else GroupNorm(self.groups, self.epsilon, self.dtype, name="norm")(x)
+        y = y.reshape(b, h * w, c)
         qkv = Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(b, h * w, 3, heads, c // heads)
         y = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(b, h * w, c)
         return x + Dense(c, dtype=self.dtype, kernel_init=ZEROS, name="proj_out")(y).reshape(x.shape)
@@ -121,6 +133,8 @@ class _Blocks(nn.Module):
     scale_shift_norm: bool = False
     resblock_updown: bool = False
     """Resample in residual blocks rather than by a strided convolution and an upsampling one."""
+    conv_resample: bool = True
+    """Without resblock_updown: resample by convolutions rather than by means of 2x2 squares and repeated pixels."""
     dropout: float = 0.0
     groups: int = 32
     dtype: Dtype = None
@@ -136,32 +150,50 @@ class _Blocks(nn.Module):
     """Frequencies of the time embedding reach the longest period, as in DDPM's own code and diffusers."""
     attend_last: bool = False
     """On the way up only a level's last block has attention, as in score_sde's copy of DDPM."""
+    up_heads: int | None = None
+    """Heads of the attention on the way up, where `head_channels` does not say them; None: num_heads."""
+    middle_attention: bool = True
+    middle_groups: int | None = 0
+    """Groups of the norm before the middle's attention, None for no norm; 0: `groups`."""
+    label_as: Literal["class", "time", "vector"] = "class"
+    """The kind of a label, where num_classes is above 0: a class, a number embedded as the time is, or a vector
+    [B, 4 * channels] that is added to the embedding; the latter two as in diffusers."""
 
     def _res(self, features: int, name: str, resample: Callable[[Array], Array] = keep) -> nn.Module:
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         norm = (self.groups, self.epsilon)
         return block(features, resample, self.scale_shift_norm, self.dropout, *norm, self.dtype, name=name)
 
-    def _attend(self, h: Array, name: str, context: Array | None = None) -> Array:
+    def _attend(self, h: Array, name: str, context: Array | None = None, *, up: bool = False) -> Array:
         if self.transformer_depth:
             heads = heads_of(h.shape[-1], self.num_heads, self.head_channels)
             block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
             assert context is not None
             return block(heads, self.transformer_depth, self.groups, self.dtype, name=name)(h, context)
         block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
-        return block(self.num_heads, self.head_channels, self.groups, self.epsilon, self.dtype, name=name)(h)
+        heads = self.up_heads if up and self.up_heads is not None else self.num_heads
+        groups = self.middle_groups if name.startswith("middle") and self.middle_groups != 0 else self.groups
+        return block(heads, self.head_channels, groups, self.epsilon, self.dtype, name=name)(h)
 
     def _embed(self, t: Array, label: Array | None) -> Array:
         width = 4 * self.channels
-        emb = timestep_embedding(t, self.channels, endpoint=self.time_endpoint)
-        emb = Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
-        emb = Dense(width, dtype=self.dtype, name="time_embed_2")(nn.silu(emb))
+
+        def embed(numbers: Array, name: str) -> Array:
+            emb = timestep_embedding(numbers, self.channels, endpoint=self.time_endpoint)
+            emb = Dense(width, dtype=self.dtype, name=f"{name}_0")(emb)
+            return Dense(width, dtype=self.dtype, name=f"{name}_2")(nn.silu(emb))
+
+        emb = embed(t, "time_embed")
         if (label is None) == bool(self.num_classes):
             given = "no label" if label is None else "a label"
             raise UserError(f"label: the network has num_classes={self.num_classes} but {given} was given")
-        if label is not None:
-            emb = emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
-        return emb
+        if label is None:
+            return emb
+        if self.label_as == "vector":
+            return emb + label
+        if self.label_as == "time":
+            return emb + embed(label, "label_emb")
+        return emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
 
     def _descend(self, x: Array, emb: Array, train: bool, context: Array | None = None) -> list[Array]:
         """Every feature map that the ascending half will read, first to last."""
@@ -179,6 +211,8 @@ class _Blocks(nn.Module):
                 name = f"input_blocks_{len(features)}_0"
                 if self.resblock_updown:
                     h = self._res(int(mult * self.channels), name, downsample)(h, emb, train)
+                elif not self.conv_resample:
+                    h = Resample(downsample, name=f"{name}_op")(h)
                 else:
                     op = Conv3x3(int(mult * self.channels), 2, self.dtype, asymmetric=self.asymmetric, name=f"{name}_op")
                     h = op(h)
@@ -188,7 +222,7 @@ class _Blocks(nn.Module):
 
     def _middle(self, h: Array, emb: Array, train: bool, context: Array | None = None) -> Array:
         h = self._res(h.shape[-1], "middle_block_0")(h, emb, train)
-        h = self._attend(h, "middle_block_1", context)
+        h = self._attend(h, "middle_block_1", context) if self.middle_attention else h
         return self._res(h.shape[-1], "middle_block_2")(h, emb, train)
 
 
@@ -224,10 +258,12 @@ class UNet(_Blocks):
                 h = self._res(int(mult * self.channels), f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
                 parts = 1
                 if factor in self.attention_resolutions and (i == self.num_res_blocks or not self.attend_last):
-                    h, parts = self._attend(h, f"{name}_1", context), 2
+                    h, parts = self._attend(h, f"{name}_1", context, up=True), 2
                 if level and i == self.num_res_blocks:
                     if self.resblock_updown:
                         h = self._res(int(mult * self.channels), f"{name}_{parts}", upsample)(h, emb, train)
+                    elif not self.conv_resample:
+                        h = Resample(upsample, name=f"{name}_{parts}_conv")(h)
                     else:
                         h = conv3x3(int(mult * self.channels), f"{name}_{parts}_conv", self.dtype, up=True)(h)
                     factor //= 2
@@ -271,7 +307,8 @@ class AttentionPool(nn.Module):
 class Classifier(_Blocks):
     """ADM's classifier of noisy images: the descending half, then a pool. x_t, t -> logits [B, out_channels].
 
-    pool: "attention" (needs `head_channels`) or "adaptive" (global mean, then a linear layer).
+    pool: "attention" (needs `head_channels`), "adaptive" (global mean, then a linear layer), or "spatial" and "spatial_v2"
+    (two linear layers of the means of every block's features; the latter with a norm between them).
     """
 
     pool: str = "attention"
@@ -280,7 +317,15 @@ class Classifier(_Blocks):
     def __call__(self, x: Array, t: Array, *, train: bool = False) -> Array:
         _check_size(x, len(self.channel_mult))
         emb = self._embed(t, None)
-        h = self._middle(self._descend(x, emb, train)[-1], emb, train)
+        features = self._descend(x, emb, train)
+        h = self._middle(features[-1], emb, train)
+        if self.pool in ("spatial", "spatial_v2"):
+            means = jnp.concatenate([f.mean((1, 2)) for f in (*features, h)], -1)
+            y = Dense(2048, dtype=self.dtype, name="out_0")(means)
+            if self.pool == "spatial":
+                return Dense(self.out_channels, dtype=self.dtype, name="out_2")(nn.relu(y)).astype(jnp.float32)
+            y = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_1")(y))
+            return Dense(self.out_channels, dtype=self.dtype, name="out_3")(y).astype(jnp.float32)
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_0")(h))
         if self.pool == "attention":
             if self.head_channels is None:
@@ -288,7 +333,7 @@ class Classifier(_Blocks):
             return AttentionPool(self.out_channels, self.head_channels, self.dtype, name="out_2")(h).astype(jnp.float32)
         if self.pool == "adaptive":
             return Dense(self.out_channels, dtype=self.dtype, name="out_3")(h.mean((1, 2))).astype(jnp.float32)
-        raise UserError(f"pool={self.pool}: must be attention or adaptive")
+        raise UserError(f"pool={self.pool}: must be attention, adaptive, spatial or spatial_v2")
 
 
 def _check_size(x: Array, levels: int) -> None:

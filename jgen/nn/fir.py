@@ -185,19 +185,25 @@ def conv2d_resample(
     return upfirdn2d(x, f, down=down, flip=flip_filter) if up > 1 and down > 1 else x
 
 
-def upsample_conv(x: Array, kernel: Array, taps: Sequence[float] = (1, 3, 3, 1)) -> Array:
-    """x [B, H, W, I] twice as large, truly convolved with kernel [3, 3, I, O] and filtered by 4 taps -> [B, 2H, 2W, O].
+def upsample_conv(x: Array, kernel: Array, taps: Any = (1, 3, 3, 1)) -> Array:
+    """x [B, H, W, I] twice as large, truly convolved with kernel [3, 3, I, O] and filtered by taps -> [B, 2H, 2W, O].
 
     The same numbers as `conv2d_resample(x, kernel, f, up=2, padding=1, flip_weight=False)` for a quarter of its arithmetic:
     where zeros stand between pixels, an even row (column) of the convolution sees two taps of the kernel and an odd one sees
-    one, so it is four convolutions of the small image. The filter comes after them.
+    one, so it is four convolutions of the small image. The filter comes after them. taps: numbers along both axes, or
+    [height, width].
     """
-    if len(taps) != 4 or kernel.shape[:2] != (3, 3):
-        raise UserError(f"taps={list(taps)}, kernel {kernel.shape[:2]}: must be 4 taps and a 3x3 kernel")
+    f = np.asarray(taps, np.float64)
+    if f.ndim not in (1, 2) or not f.size or kernel.shape[:2] != (3, 3):
+        raise UserError(
+            f"taps of shape {f.shape}, kernel {kernel.shape[:2]}: must be numbers or rows of them, and a 3x3 kernel"
+        )
     kernel, zero, spread = kernel[::-1, ::-1], jnp.zeros((), x.dtype), []
     for r in (0, 1):
         for s in (0, 1):
             phase = conv(x, kernel[r : 3 - r : 2, s : 3 - s : 2], ((1 - r, 1 - r), (1 - s, 1 - s)))
             spread.append(lax.pad(phase, zero, [(0, 0, 0), (r, r, 1), (s, s, 1), (0, 0, 0)]))
-    f = np.asarray(taps, np.float64)
-    return upfirdn2d(sum(spread[1:], spread[0]), 2 * f / f.sum(), padding=1)
+    # The four together have a pixel more than twice the sides.
+    w, h = _shape(f)
+    pads = ((w + 1) // 2 - 1, (w - 2) // 2, (h + 1) // 2 - 1, (h - 2) // 2)
+    return upfirdn2d(sum(spread[1:], spread[0]), 2**f.ndim * f / f.sum(), padding=pads)

@@ -24,7 +24,7 @@ from jgen.objectives.diffusion import (
 )
 from jgen.reverse import Variance, reverse_log_variance, reverse_mean
 from jgen.schedules import Schedule
-from jgen.types import Array, LossFn, Metrics, Predict
+from jgen.types import Array, LossFn, Metrics, Predict, as_prediction
 
 
 def normal_kl(mean_1: Array, log_variance_1: Array, mean_2: Any, log_variance_2: Any) -> Array:
@@ -61,7 +61,7 @@ def vb_terms(
     t int [B] indexes the chain. predict: clipped for an evaluation, not in training.
     """
     true_mean, true_log_variance = q_posterior(schedule, x0, xt, t)
-    prediction = predict(xt, jnp.asarray(schedule.timesteps)[t])
+    prediction = as_prediction(predict(xt, jnp.asarray(schedule.timesteps)[t]))
     mean = reverse_mean(schedule, xt, prediction, t)
     log_variance = jnp.broadcast_to(reverse_log_variance(schedule, t, prediction.v, variance), x0.shape)
     kl = _mean(normal_kl(true_mean, jnp.broadcast_to(true_log_variance, x0.shape), mean, log_variance))

@@ -12,7 +12,7 @@ from jgen.samplers.ancestral import ancestral, ancestral_step
 from jgen.samplers.autoregressive import autoregressive, decoder
 from jgen.samplers.common import class_labels, clip, dynamic_threshold, image_keys, noise
 from jgen.samplers.ddim import ddim, ddim_invert, ddim_step
-from jgen.samplers.dpm import dpm_solver, dpmpp_2s_ancestral, dpmpp_multistep_sde, dpmpp_sde
+from jgen.samplers.dpm import dpm_fast, dpm_solver, dpmpp_2s_ancestral, dpmpp_multistep_sde, dpmpp_sde
 from jgen.samplers.euler_heun import dpm_2, dpm_2_ancestral, euler, euler_ancestral, heun, lms, plms
 from jgen.samplers.generalized import ablation
 from jgen.samplers.guidance import cfg, cfg_batched
@@ -31,7 +31,8 @@ from jgen.samplers.unipc import unipc
 __all__ = [
     "Churn", "ablation", "ancestral", "ancestral_step", "annealed_langevin", "autoregressive", "cfg", "cfg_batched",
     "class_labels", "clip", "consistent_langevin", "ddim", "ddim_invert", "ddim_step", "decoder", "dpm_2",
-    "dpm_2_ancestral", "dpm_adaptive", "dpm_solver", "dpm_solver_adaptive", "dpmpp_2s_ancestral", "dpmpp_multistep_sde",
-    "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "heun", "image_keys", "lms", "metropolis_langevin", "noise",
-    "plms", "predictor_corrector", "repaint", "rk45", "sdedit", "step_size_for", "unadjusted_langevin", "unipc",
+    "dpm_2_ancestral", "dpm_adaptive", "dpm_fast", "dpm_solver", "dpm_solver_adaptive", "dpmpp_2s_ancestral",
+    "dpmpp_multistep_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "heun", "image_keys", "lms",
+    "metropolis_langevin", "noise", "plms", "predictor_corrector", "repaint", "rk45", "sdedit", "step_size_for",
+    "unadjusted_langevin", "unipc",
 ]  # fmt: skip

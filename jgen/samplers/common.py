@@ -12,7 +12,7 @@ from jax.experimental import checkify
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
-from jgen.types import Array, Key, Predict, Prediction
+from jgen.types import Array, Key, Predict, Prediction, as_prediction
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -125,7 +125,7 @@ def walk(
     steps = Step(jnp.asarray(order, jnp.int32), jnp.asarray(chain.timesteps[order], jnp.int32))
 
     def body(x: Array, step: Step) -> tuple[Array, Any]:
-        prediction = predict(x, jnp.broadcast_to(step.time, x.shape[:1]))
+        prediction = as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1])))
         check_finite(prediction.x0, "prediction", len(chain) - 1 - step.index)
         new, x0 = update(x, prediction, step)
         x = new.astype(x.dtype)

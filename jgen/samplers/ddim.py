@@ -9,7 +9,7 @@ from jax import lax
 
 from jgen.samplers.common import Step, Trace, noise, shorten, walk
 from jgen.schedules import Schedule, at, guided_x0
-from jgen.types import Array, Key, Predict, Prediction
+from jgen.types import Array, Key, Predict, Prediction, as_prediction
 
 
 def ddim_step(
@@ -82,7 +82,7 @@ def ddim_invert(
 
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         a, up = at(chain.alpha_bar, step.index, 0), at(after, step.index, 0)
-        x0 = guided_x0(predict(x, jnp.broadcast_to(step.time, x.shape[:1])), x, a)
+        x0 = guided_x0(as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1]))), x, a)
         eps = (x - jnp.sqrt(a) * x0) / jnp.sqrt(1 - a)
         x = (jnp.sqrt(up) * x0 + jnp.sqrt(1 - up) * eps).astype(x.dtype)
         return x, None if trace is None else trace(x, x0)

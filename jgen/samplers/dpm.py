@@ -186,10 +186,55 @@ dpm_multistep = functools.partial(dpm_solver, method="multistep")
 dpm_singlestep = functools.partial(dpm_solver, method="singlestep")
 
 
-def dpmpp_2s_ancestral(
-    denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, trace: Trace | None = None
+def fast_orders(evaluations: int) -> list[int]:
+    """k-diffusion's split of a number of evaluations: 3, ..., 3 and then 2, 1, or what is left.
+
+    >>> fast_orders(9), fast_orders(10), fast_orders(2)
+    ([3, 3, 2, 1], [3, 3, 3, 1], [2])
+    """
+    whole, rest = divmod(evaluations, 3)
+    return [3] * whole + [rest] if rest else [3] * (whole - 1) + [2, 1]
+
+
+def dpm_fast(
+    denoise: Denoise,
+    x: Array,
+    sigma_min: float,
+    sigma_max: float,
+    evaluations: int,
+    keys: Key | None = None,
+    *,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    trace: Trace | None = None,
 ) -> Any:
-    """DPM-Solver++(2S) down to a lower level, then fresh noise up to the next one. Two evaluations a step."""
+    """k-diffusion's DPM-Solver-fast: x = sigma_max * noise to sigma_min > 0 in steps of even length in log sigma, of order 3.
+
+    eta: each step goes to a lower level and up again by fresh noise, times s_noise, which needs keys [B]; not below sigma_min.
+    Raises UserError for levels that do not fall or no evaluation.
+    """
+    if evaluations < 1 or not 0 < sigma_min < sigma_max:
+        levels_given = f"sigma_min={sigma_min:.4g}, sigma_max={sigma_max:.4g}"
+        raise UserError(f"evaluations={evaluations}, {levels_given}: needs at least 1, and levels that fall")
+    orders, rows = fast_orders(evaluations), []
+    ends = np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), len(orders) + 1))
+    for i, order in enumerate(orders):
+        down, up = float(ends[i + 1]), 0.0
+        if eta:
+            down = max(ancestral_levels(ends[i], ends[i + 1], eta)[0], sigma_min)
+            up = float(np.sqrt(max(ends[i + 1] ** 2 - down**2, 0.0)))
+        step = _one_singlestep(np.exp(np.linspace(np.log(ends[i]), np.log(down), order + 1)), "noise", "midpoint")
+        last = step[-1].step
+        assert last is not None
+        step[-1] = step[-1]._replace(step=last._replace(z=s_noise * up), draws=(i, i))
+        rows += step
+    return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
+
+
+def dpmpp_2s_ancestral(
+    denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, s_noise: float = 1.0, trace: Trace | None = None
+) -> Any:
+    """DPM-Solver++(2S) down to a lower level, then fresh noise, times s_noise, up to the next one. Two evaluations a step."""
     s, rows = levels(sigmas), []
     for i in range(len(s) - 1):
         down, up = ancestral_levels(s[i], s[i + 1], eta)
@@ -197,15 +242,23 @@ def dpmpp_2s_ancestral(
         step = _one_singlestep(np.array([s[i], middle, down] if down else [s[i], 0.0]), "data", "midpoint")
         last = step[-1].step
         assert last is not None
-        step[-1] = step[-1]._replace(step=last._replace(z=up), draws=(i, i))
+        step[-1] = step[-1]._replace(step=last._replace(z=s_noise * up), draws=(i, i))
         rows += step
     return run(denoise, x, rows, keys, trace=trace)
 
 
 def dpmpp_sde(
-    denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, r: float = 0.5, trace: Trace | None = None
+    denoise: Denoise,
+    x: Array,
+    sigmas: Any,
+    keys: Key,
+    *,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    r: float = 0.5,
+    trace: Trace | None = None,
 ) -> Any:
-    """DPM-Solver++ of the SDE, singlestep second order: noise at the middle of a step and at its end."""
+    """DPM-Solver++ of the SDE, singlestep second order: noise, times s_noise, at the middle of a step and at its end."""
     s, rows = levels(sigmas), []
     for i in range(len(s) - 1):
         a, b = float(s[i]), float(s[i + 1])
@@ -215,8 +268,8 @@ def dpmpp_sde(
         middle = float(np.exp((1 - r) * np.log(a) + r * np.log(b)))
         (low, up), (end, rise), share = ancestral_levels(a, middle, eta), ancestral_levels(a, b, eta), 1 / (2 * r)
         rows.append(Row(a))
-        step = Step(end / a, [(1 - end / a) * share, (1 - end / a) * (1 - share)], rise)
-        rows.append(Row(middle, low / a, [1 - low / a], up, step=step, draws=(2 * i, 2 * i + 1)))
+        step = Step(end / a, [(1 - end / a) * share, (1 - end / a) * (1 - share)], s_noise * rise)
+        rows.append(Row(middle, low / a, [1 - low / a], s_noise * up, step=step, draws=(2 * i, 2 * i + 1)))
     return run(denoise, x, rows, keys, trace=trace)
 
 
@@ -228,12 +281,13 @@ def dpmpp_multistep_sde(
     *,
     order: int = 2,
     eta: float = 1.0,
+    s_noise: float = 1.0,
     form: Form = "midpoint",
     trace: Trace | None = None,
 ) -> Any:
     """DPM-Solver++ of the SDE, multistep ("2M SDE", "3M SDE"): one evaluation a step; eta 0 is the ODE, 1 the SDE.
 
-    form: of order 2; "taylor" is what k-diffusion calls heun.
+    s_noise: a factor of the fresh noise. form: of order 2; "taylor" is what k-diffusion calls heun.
     """
     if order not in (1, 2, 3):
         raise UserError(f"order={order}: must be 1, 2 or 3")
@@ -248,6 +302,6 @@ def dpmpp_multistep_sde(
         now = min(order, i + 1)
         # Below its own order a third-order run takes the Taylor form.
         combination = _multistep(lam, i, now, phis(h * (1 + eta), "data"), form if order == 2 else "taylor")
-        deviation = s[i + 1] * np.sqrt(-np.expm1(-2 * eta * h))
+        deviation = s_noise * s[i + 1] * np.sqrt(-np.expm1(-2 * eta * h))
         rows.append(Row(s[i], step=Step(np.exp(-h * (1 + eta)), combination, deviation), draws=(i, i)))
     return run(denoise, x, rows, keys, trace=trace)

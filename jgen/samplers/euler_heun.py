@@ -95,21 +95,25 @@ def _midpoint(first: Row, to: float, up: float) -> list[Row]:
     return [first, Row(middle, h=[middle - first.sigma], step=Step(1.0, [h], up), draws=draws)]
 
 
-def euler_ancestral(denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, trace: Trace | None = None) -> Any:
-    """Euler down to a lower level, then fresh noise up to the next one; eta 0 is `euler`."""
+def euler_ancestral(
+    denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, s_noise: float = 1.0, trace: Trace | None = None
+) -> Any:
+    """Euler down to a lower level, then fresh noise, times s_noise, up to the next one; eta 0 is `euler`."""
     rows = []
     for i, sigma, to in _pairs(sigmas):
         down, up = ancestral_levels(sigma, to, eta)
-        rows.append(Row(sigma, step=Step(1.0, [down - sigma], up), draws=(i, i)))
+        rows.append(Row(sigma, step=Step(1.0, [down - sigma], s_noise * up), draws=(i, i)))
     return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 
-def dpm_2_ancestral(denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, trace: Trace | None = None) -> Any:
-    """`dpm_2` down to a lower level, then fresh noise up to the next one."""
+def dpm_2_ancestral(
+    denoise: Denoise, x: Array, sigmas: Any, keys: Key, *, eta: float = 1.0, s_noise: float = 1.0, trace: Trace | None = None
+) -> Any:
+    """`dpm_2` down to a lower level, then fresh noise, times s_noise, up to the next one."""
     rows = []
     for i, sigma, to in _pairs(sigmas):
         down, up = ancestral_levels(sigma, to, eta)
-        rows += _midpoint(Row(sigma, draws=(i, i)), down, up)
+        rows += _midpoint(Row(sigma, draws=(i, i)), down, s_noise * up)
     return run(denoise, x, rows, keys, parameterization="noise", trace=trace)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.samplers.common import F
-from jgen.types import Array, Denoise, Predict, Prediction
+from jgen.types import Array, Denoise, Predict, Prediction, as_prediction
 
 C = TypeVar("C")
 LogProbability = Callable[[Array, Array], Array]
@@ -29,7 +29,7 @@ def classifier(predict: Predict, log_probability: LogProbability, scale: float =
     """
 
     def guided(x: Array, t: Array) -> Prediction:
-        prediction = predict(x, t)
+        prediction = as_prediction(predict(x, t))
         own = scale * log_gradient(log_probability, x, t)
         return prediction._replace(guide=own if prediction.guide is None else prediction.guide + own)
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from jgen.config import check
 from jgen.errors import UserError
+from jgen.progress import tracked
 from jgen.samplers import image_keys
 from jgen.samplers.common import explain
 from jgen.sharding import batch_sharding, replicated, rounded_up
@@ -17,9 +18,14 @@ from jgen.train.stage import Stage, first_batch_shapes
 from jgen.types import Array, Batch, Extra, Key, Params, Sample
 
 
-def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, **how: Any) -> np.ndarray:
-    """`num` images [num, H, W, C] float32; image i depends on (seed, i) alone. how: seed, options, batch as of `drawn`."""
-    images = np.concatenate([np.asarray(x) for x in drawn(stage, params, extra, mesh, num=num, **how)])[:num]
+def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, bar: bool = False, **how: Any) -> np.ndarray:
+    """`num` images [num, H, W, C] float32; image i depends on (seed, i) alone. how: seed, options, batch as of `drawn`.
+
+    bar: shows how far it is, on a terminal or in a notebook.
+    """
+    batches = drawn(stage, params, extra, mesh, num=num, **how)
+    batches = tracked(batches, num, "sampling") if bar else batches
+    images = np.concatenate([np.asarray(x) for x in batches])[:num]
     if (bad := np.asarray(~np.isfinite(images).all((1, 2, 3)))).any():
         raise UserError(
             f"{stage.name}: {bad.sum()} of {num} images are not finite{_cause(stage, params, extra, mesh, bad, **how)}"

@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen.nn import winograd
-from jgen.train.loop import check, compile_stage
+from jgen.train.loop import Compiled, check, compile_stage
 from jgen.train.stage import Stage, batch_shapes, count
 
 
-def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None) -> dict[str, float]:
-    """Prints the parameter table and the cost of a step of a stage; returns parameters, flops and peak bytes.
+def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bool = False) -> dict[str, float]:
+    """Prints the parameter table and the cost of a step of a stage; returns parameters, flops and, with memory, peak bytes.
 
-    FLOPs are of the whole batch, with convolutions by the book; peak memory is of one device, as XLA plans it.
+    FLOPs are of the whole batch, with convolutions by the book, and need no compilation; peak memory is of one device, as XLA
+    plans it when it compiles the step.
     """
     check(stage, mesh)
     compiled = compile_stage(stage, mesh)
@@ -29,19 +30,28 @@ def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None) -> dict[st
     total = count(compiled.shapes.params)
     table.add_section()
     table.add_row("all", "", f"{total:,}")
-    program = compiled.step.lower(compiled.shapes, jax.random.key(0), batch_shapes(stage)).compile()
     cost = flops(stage, mesh)
-    memory: Any = program.memory_analysis()
-    # Donated inputs and outputs share their bytes.
-    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     console = console or Console()
     console.print(table)
+    found = {"parameters": total, "flops": cost}
+    taken = ""
+    if memory:
+        found["peak_bytes"] = peak = _peak_bytes(compiled, stage)
+        taken = f" and at most {peak / 2**20:.0f} MiB a device"
     console.print(
         f"{stage.name}: {total / 1e6:.3f} M parameters; a step of {stage.data.batch_size} images takes "
-        f"{cost / 1e9:.2f} GFLOP and at most {peak / 2**20:.0f} MiB a device, on {mesh.size} device(s)",
+        f"{cost / 1e9:.2f} GFLOP{taken}, on {mesh.size} device(s)"
+        f"{'' if memory else '; --dry-run-memory compiles it and shows its memory'}",
         soft_wrap=True,
     )
-    return {"parameters": total, "flops": cost, "peak_bytes": peak}
+    return found
+
+
+def _peak_bytes(compiled: Compiled, stage: Stage) -> int:
+    program = compiled.step.lower(compiled.shapes, jax.random.key(0), batch_shapes(stage)).compile()
+    found: Any = program.memory_analysis()
+    # Donated inputs and outputs share their bytes.
+    return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
 def flops(stage: Stage, mesh: Mesh) -> float:

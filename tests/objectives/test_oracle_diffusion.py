@@ -1,5 +1,7 @@
 """Schedules, posteriors, losses and the bound against guided-diffusion."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from jgen import samplers, schedules
 from jgen.objectives import diffusion, importance, vlb
 from jgen.samplers.ancestral import reverse_log_variance, reverse_mean
-from jgen.samplers.common import on_clean, shorten
+from jgen.samplers.common import on_clean
 from tests.oracle import Oracle, analytic, files
 
 pytestmark = pytest.mark.oracle
@@ -32,24 +34,60 @@ TABLES = {
 }
 
 
-def make_schedule(name, text):
-    steps = int(text.split("T=")[1].split(",")[0])
-    if name.startswith(("linear", "cosine")):
-        return {"l": schedules.linear, "c": schedules.cosine}[name[0]](steps)
-    if name.startswith("sigmoid"):
-        return schedules.sigmoid(steps)
-    ends = {"quad": (1e-4, 0.02), "scaled_linear_ldm": (0.0015, 0.0195), "scaled_linear": (0.00085, 0.012)}
-    return schedules.scaled_linear(steps, *next(v for k, v in ends.items() if name.startswith(k)))
+def make_schedule(name, text, betas):
+    """The schedule that a file describes in words: its kind, T (else the number at the end of its name), and a..b.
+
+    betas: the file's, whose first and last are the ends where the words leave them out for latent diffusion's.
+    """
+    found = re.search(r"T=(\d+)", text)
+    steps = int(found[1] if found else name.rsplit("_", 1)[1])
+    ends = re.search(r"([\d.e-]+)\.\.([\d.e-]+)", text)
+    own = "scaled_linear_ldm" if "LDM image" in text else "scaled_linear" if "Stable" in text else ""
+    known = {"scaled_linear_ldm": (0.0015, 0.0195), "scaled_linear": (0.00085, 0.012), "": (1e-4, 0.02)}[own]
+    if text.startswith("LDM sqrt") and not ends:
+        known = (betas[0], betas[-1]) if "linear" in text else (betas[0] ** 2, betas[-1] ** 2)
+    low, high = (float(v) for v in ends.groups()) if ends and "ramp over" not in text else known
+    ramp = np.linspace(low, high, steps, dtype=np.float64)
+    if "sqrt_linear" in text or "no rescale" in text:
+        return schedules.linear(steps, low, high, rescale=False)
+    if "sqrt(beta)" in text or "quad" in text:
+        return schedules.scaled_linear(steps, low, high)
+    if "sigmoid" in text:
+        return schedules.sigmoid(steps, low, high)
+    if "cosine" in text:
+        return schedules.cosine(steps)
+    if "const" in text:
+        return schedules.from_betas(np.full(steps, high))
+    if "jsd" in text:
+        return schedules.from_betas(1 / np.linspace(steps, 1, steps))
+    if "sqrt" in text:
+        return schedules.from_betas(ramp**0.5)
+    assert text.startswith("linear"), text
+    return schedules.linear(steps, low, high)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "schedules"))
 def test_schedule_tables(path):
     oracle = Oracle(path)
     for name, text in oracle.config.items():
-        schedule, index = make_schedule(name, text), oracle[f"in/{name}/index"]
+        schedule, index = make_schedule(name, text, oracle[f"out/{name}/betas"]), oracle[f"in/{name}/index"]
         for table, values in TABLES.items():
-            oracle.check(f"out/{name}/{table}", values(schedule)[index])
+            if f"out/{name}/{table}" in oracle:
+                oracle.check(f"out/{name}/{table}", values(schedule)[index])
         oracle.check(f"out/{name}/sum_alphas_cumprod", schedule.alpha_bar.sum(keepdims=True))
+    oracle.check_whole()
+
+
+NAMED = {"linear": schedules.linear, "cosine": schedules.cosine}
+
+
+def respaced(total, spec):
+    """The steps that guided-diffusion's words for them mean: "ddimN", "a,b,c", a list, or nothing for all."""
+    if not spec:
+        return np.arange(total)
+    if isinstance(spec, str) and spec.startswith("ddim"):
+        return schedules.strided(total, int(spec[4:]))
+    return schedules.sections(total, [int(n) for n in spec.split(",")] if isinstance(spec, str) else spec)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "respacing"))
@@ -57,18 +95,40 @@ def test_shortened_chains(path):
     oracle = Oracle(path)
     for name, run in oracle.config.items():
         if "spec" not in run:
-            continue  # latent diffusion's own subsets, which belong to its sampler
-        full = {"linear": schedules.linear, "cosine": schedules.cosine}[run["schedule"]](run["T"])
-        spec = run["spec"]
-        if isinstance(spec, str) and spec.startswith("ddim"):
-            steps = schedules.strided(run["T"], int(spec[4:]))
-        else:
-            counts = [int(n) for n in spec.split(",")] if isinstance(spec, str) else spec
-            steps = schedules.sections(run["T"], counts)
-        assert steps.tolist() == oracle[f"out/{name}/timesteps"].tolist()
+            check_latent_diffusion_s_subset(oracle, name, run)
+            continue
+        full = NAMED[run["schedule"]](run["T"])
+        steps = respaced(run["T"], run["spec"])
+        oracle.check(f"out/{name}/timesteps", steps)
         chain = full.respace(steps)
-        for table in ("betas", "alphas_cumprod", "posterior_log_variance_clipped", "posterior_mean_coef1"):
-            oracle.check(f"out/{name}/{table}", TABLES[table](chain))
+        for table in TABLES:
+            if f"out/{name}/{table}" in oracle:
+                oracle.check(f"out/{name}/{table}", TABLES[table](chain))
+    oracle.check_whole()
+
+
+def check_latent_diffusion_s_subset(oracle, name, run):
+    """Its steps, and DDIM's sigma where the chain ends at alpha_bar[0] rather than 1."""
+    full = schedules.scaled_linear(run["T"], run["linear_start"], run["linear_end"])
+    steps = schedules.shifted(run["T"], run["steps"], run["discretize"])
+    oracle.check(f"out/{name}/timesteps", steps)
+    alpha = full.alpha_bar[steps]
+    before = np.append(full.alpha_bar[0], alpha[:-1])
+    oracle.check(f"out/{name}/alphas", alpha)
+    oracle.check(f"out/{name}/alphas_prev", before)
+    sigma = run["eta"] * np.sqrt((1 - before) / (1 - alpha) * (1 - alpha / before))
+    oracle.check(f"out/{name}/sigmas", sigma)
+
+
+def chain_of(config):
+    """(the chain that a file samples, the factor of the times that its network hears)."""
+    full = NAMED[config["schedule"]](config["T"])
+    return full.respace(respaced(config["T"], config["respacing"])), 1000 / config["T"] if config["rescale_timesteps"] else 1.0
+
+
+def timed(network, factor):
+    """A network that hears times rescaled to 0..1000."""
+    return lambda x, t, *weights: network(x, t * factor, *weights)
 
 
 MEANS = ("eps", "x0", "xprev")
@@ -77,7 +137,8 @@ MEANS = ("eps", "x0", "xprev")
 @pytest.mark.parametrize("path", files("diffusion", "gaussian_moments"))
 def test_forward_process_and_one_step_back(path):
     oracle = Oracle(path)
-    chain, t = schedules.linear(1000), jnp.asarray(oracle["in/t"])
+    (chain, factor), t = chain_of(oracle.config), jnp.asarray(oracle["in/t"])
+    heard_t = jnp.asarray(chain.timesteps)[t]
     x0, noise, xt = (jnp.asarray(oracle.nhwc(f"in/{k}")) for k in ("x_start", "noise", "x_t"))
     oracle.check("out/q_sample", diffusion.q_sample(chain, x0, t, noise), image=True)
     alpha_bar = chain.alpha_bar[np.asarray(t)][:, None, None, None]
@@ -100,31 +161,32 @@ def test_forward_process_and_one_step_back(path):
     kinds = {"fixed_small": "small", "fixed_large": "large", "learned": "learned", "learned_range": "learned_range"}
     for kind, variance in kinds.items():
         net = kind if kind.startswith("learned") else "single"
-        network, _ = analytic(oracle, net)
+        network = timed(analytic(oracle, net)[0], factor)
         for mean_type in MEANS:
             for clip in (0, 1):
                 predict = diffusion.predictor(network, chain, mean_type)
                 predict = samplers.clip(predict) if clip else predict
-                prediction = predict(xt, t)
+                prediction = predict(xt, heard_t)
                 name = f"out/p_mean_variance/{mean_type}/{kind}/clip{clip}"
                 oracle.check(f"{name}/pred_xstart", prediction.x0, image=True)
                 oracle.check(f"{name}/mean", reverse_mean(chain, xt, prediction, t), image=True)
-        variances = []
+        variances, logs = [], []
         for i, time in enumerate(oracle["in/t"]):
             v = None if prediction.v is None else prediction.v[i]
             found = jnp.broadcast_to(reverse_log_variance(chain, jnp.asarray(time), v, variance), x0.shape[1:])
-            want = oracle.nhwc(f"out/p_mean_variance/{kind}/log_variance")[i]
-            np.testing.assert_allclose(found, want, rtol=2e-4, atol=1e-5)
+            logs.append(found)
             variances.append(jnp.exp(found))
+        oracle.check(f"out/p_mean_variance/{kind}/log_variance", jnp.stack(logs), image=True)
         found = jnp.where(clipped, 0.0, jnp.stack(variances)) if kind == "fixed_small" else jnp.stack(variances)
         oracle.check(f"out/p_mean_variance/{kind}/variance", found, image=True)
-    moved = on_clean(diffusion.predictor(analytic(oracle, "single")[0], chain), lambda x0: 0.5 * x0 + 0.1)
-    prediction = samplers.clip(moved)(xt, t)
+    moved = on_clean(diffusion.predictor(timed(analytic(oracle, "single")[0], factor), chain), lambda x0: 0.5 * x0 + 0.1)
+    prediction = samplers.clip(moved)(xt, heard_t)
     oracle.check("out/p_mean_variance/denoised_fn/pred_xstart", prediction.x0, image=True)
     oracle.check("out/p_mean_variance/denoised_fn/mean", reverse_mean(chain, xt, prediction, t), image=True)
     heard = []
-    diffusion.predictor(lambda x, t: heard.append(t) or jnp.zeros_like(x), chain)(xt, jnp.asarray(chain.timesteps)[t])
-    oracle.check("out/network_time", heard[0])
+    diffusion.predictor(lambda x, t: heard.append(t) or jnp.zeros_like(x), chain)(xt, heard_t)
+    oracle.check("out/network_time", heard[0] * factor)
+    oracle.check_whole()
 
 
 @pytest.fixture
@@ -137,14 +199,14 @@ def double():
 @pytest.mark.parametrize("path", files("diffusion", "gaussian_losses"))
 def test_losses_and_their_gradients(path, double):
     oracle = Oracle(path)
-    chain, t = schedules.linear(1000), jnp.asarray(oracle["in/t"])
+    (chain, factor), t = chain_of(oracle.config), jnp.asarray(oracle["in/t"])
     x0, noise = (jnp.asarray(oracle.nhwc(f"in/{k}"), float) for k in ("x_start", "noise"))
     runs = sorted({n.split("/", 1)[1].rsplit("/", 1)[0] for n in oracle.names if n.startswith("out/") and n.endswith("/loss")})
-    assert len(runs) >= 13
+    assert runs
     for run in runs:
         mean, kind, loss = run.split("/")
         network, weights = analytic(oracle, kind if kind.startswith("learned") else "single")
-        variance = kind.removeprefix("fixed_")
+        network, variance = timed(network, factor), kind.removeprefix("fixed_")
 
         def terms(weights, network=network, mean=mean, variance=variance, loss=loss):
             own = lambda x, t: network(x, t, *weights)  # noqa: E731
@@ -163,7 +225,7 @@ def test_losses_and_their_gradients(path, double):
             oracle.check(f"out/{run}/{name}", value)
         for name, grad in zip("ABC", grads):
             oracle.check(f"out/grad/{run}/{name}", grad)
-    network, _ = analytic(oracle, "learned_range")
+    network = timed(analytic(oracle, "learned_range")[0], factor)
     for clip in (0, 1):
         predict = diffusion.predictor(network, chain)
         predict = samplers.clip(predict) if clip else predict
@@ -176,22 +238,24 @@ def test_losses_and_their_gradients(path, double):
     oracle.check("out/discretized_gaussian_log_likelihood", vlb.discretized_gaussian(x0, mean, scale), image=True)
     oracle.check("out/normal_kl", vlb.normal_kl(mean, scale, noise, log_variance), image=True)
     oracle.check("out/approx_standard_normal_cdf", vlb.approximate_cdf(2 * noise), image=True)
+    oracle.check_whole()
 
 
 @pytest.mark.parametrize("path", files("diffusion", "vlb_bpd"))
 def test_the_bound_term_by_term(path, double):
     oracle = Oracle(path)
-    full = schedules.linear(1000)
-    chain = shorten(full, int(oracle.config["respacing"]))
+    config = oracle.config
+    full, (chain, factor) = NAMED[config["schedule"]](config["T"]), chain_of(config)
     x0, draws = (jnp.asarray(oracle.nhwc(f"in/{k}"), float) for k in ("x_start", "noise"))
     for mean, kind, clip in oracle.config["combos"]:
-        network, _ = analytic(oracle, kind if kind.startswith("learned") else "single")
+        network = timed(analytic(oracle, kind if kind.startswith("learned") else "single")[0], factor)
         predict = diffusion.predictor(network, full, mean)
         predict = samplers.clip(predict) if clip else predict
         found = vlb.bound(predict, chain, x0, lambda t: draws[len(chain) - 1 - t], kind.removeprefix("fixed_"))
         at = f"out/{mean}/{kind}/clip{int(clip)}"
         for name, value in zip(("total_bpd", "prior_bpd", "vb", "xstart_mse", "mse"), found):
             oracle.check(f"{at}/{name}", value)
+    oracle.check_whole()
 
 
 @pytest.mark.parametrize("path", files("diffusion", "loss_aware_sampler"))
@@ -208,3 +272,4 @@ def test_timesteps_by_the_size_of_their_losses(path):
         oracle.check("out/history", history.losses)
         p = importance.probabilities(history, oracle.config["uniform_prob"])
         oracle.check("out/importance_weights", 1 / (size * p[oracle["in/sampled_indices"]]))
+        oracle.check_whole("out/weights", "out/warmed_up")  # compared above, step by step

@@ -36,14 +36,23 @@ def test_losses_and_gradients(path):
         weights = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), halves(o))
         x = jnp.asarray(o.nhwc("in/x"), jnp.float64)
         shape = x.shape[1:]
-        law = likelihood.gaussian(1, 1.0, constant=False)
+        channels = x.shape[-1]
+        bce = config["reconstruction_loss"] == "bce"  # outputs are logits then, of pixels in [0, 1]
+        law = likelihood.bernoulli(channels, low=0.0) if bce else likelihood.gaussian(channels, 1.0, constant=False)
+        density = law if bce else likelihood.gaussian(channels, 1.0)
         nets = {"encoder": MLP((config["hidden"], 2 * latent), nn.tanh), "decoder": MLP((config["hidden"], x[0].size), nn.tanh)}
 
-        def encode(w):
-            return lambda x: jnp.split(nets["encoder"].apply({"params": w["encoder"]}, x.reshape(len(x), -1)), 2, -1)
+        def encode(w):  # their images are flattened channels first
+            flat = lambda x: jnp.moveaxis(x, -1, 1).reshape(len(x), -1)  # noqa: E731
+            return lambda x: jnp.split(nets["encoder"].apply({"params": w["encoder"]}, flat(x)), 2, -1)
 
         def decode(w):
-            return lambda z: nn.sigmoid(nets["decoder"].apply({"params": w["decoder"]}, z)).reshape(len(z), *shape)
+            def outputs(z):
+                flat = nets["decoder"].apply({"params": w["decoder"]}, z)
+                logits = jnp.moveaxis(flat.reshape(len(z), channels, *shape[:2]), 1, -1)
+                return logits if bce else nn.sigmoid(logits)
+
+            return outputs
 
         mean, log_variance = encode(weights)(x)
         o.check("out/mu", mean)
@@ -67,7 +76,8 @@ def test_losses_and_gradients(path):
             o.check(f"out/{kind}/recon_loss", jnp.mean(terms.reconstruction))
             o.check(f"out/{kind}/reg_loss", jnp.mean(jnp.sum(terms.kl, 1)))
             o.check(f"out/{kind}/z", terms.z)
-            o.check(f"out/{kind}/recon_x", decode(weights)(terms.z), image=True)
+            outputs = decode(weights)(terms.z)
+            o.check(f"out/{kind}/recon_x", nn.sigmoid(outputs) if bce else outputs, image=True)
 
             def loss(w, beta=beta):
                 terms = vae.elbo_terms(encode(w), decode(w), law, x, o["in/eps"].astype(np.float64))
@@ -85,7 +95,12 @@ def test_losses_and_gradients(path):
         def bound(w):
             return -jnp.mean(vae.iwae_bound(vae.log_weights(encode(w), decode(w), law, x, eps)[0]))
 
+        first = eps[:, 0] * np.exp(0.5 * np.asarray(log_variance)) + np.asarray(mean)
+        outputs = decode(weights)(jnp.asarray(first))
+        o.check("out/iwae/z", first.reshape(o["out/iwae/z"].shape))
+        outputs = nn.sigmoid(outputs) if bce else outputs
+        o.check("out/iwae/recon_x", jnp.moveaxis(outputs, -1, 1).reshape(o["out/iwae/recon_x"].shape))
         check_gradient("iwae", bound)  # the gradient of the bound itself is that of the reference's surrogate
-        density = likelihood.gaussian(1, 1.0)
         log_w, *_ = vae.log_weights(encode(weights), decode(weights), density, x, o["in/eps_nll"].astype(np.float64))
         o.check("out/vae/importance_loglik_mean", jnp.mean(vae.iwae_bound(log_w)))
+        o.check_whole()

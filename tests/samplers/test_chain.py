@@ -253,3 +253,12 @@ def test_repaint_comes_closer_to_the_conditional_law_than_replacement():
         found.append(images[:, 1].mean())
     assert found[0] < found[1] - 0.15
     assert abs(found[1] - 0.9) < 0.05  # E[second | first = 1]
+
+
+def test_a_plain_function_of_the_clean_image_is_a_predictor():
+    """A function handed to a sampler may give the image alone."""
+    chain, x, keys = schedules.linear(100), jnp.ones((2, 4, 4, 1)), samplers.image_keys(0, 2)
+    for sampler in (samplers.ddim, samplers.ancestral):
+        plain = sampler(lambda x, t: 0.5 * x, chain, x, keys, timesteps=5)
+        named = sampler(lambda x, t: Prediction(0.5 * x), chain, x, keys, timesteps=5)
+        np.testing.assert_array_equal(plain, named)

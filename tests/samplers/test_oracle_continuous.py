@@ -209,51 +209,55 @@ K_SAMPLERS = {
 }
 
 
+GRIDS = {
+    "karras": sigmas.karras, "exponential": sigmas.exponential, "polyexponential": sigmas.polyexponential, "vp": sigmas.vp,
+}  # fmt: skip
+RENAMED = {"n": "steps", "eps_s": "epsilon"}
+EVALUATIONS = {"sample_heun": 2, "sample_dpm_2": 2}
+"""Of a step that is not the last."""
+
+
 @pytest.mark.parametrize("path", files("diffusion", "k_samplers"))
 def test_samplers_of_k_diffusion(path, drawn):
     o = Oracle(path)
-    denoise, keys, latents = Heard(mixture(o)), image_keys(0, 2), jnp.asarray(o.nhwc("in/unit_latents"))
-    grid_options = o.config["grid"][1]
-    grid = sigmas.karras(grid_options["n"], *(grid_options[k] for k in ("sigma_min", "sigma_max", "rho")))
+    denoise, latents = Heard(mixture(o)), jnp.asarray(o.nhwc("in/unit_latents"))
+    keys = image_keys(0, len(latents))
+    kind, how = o.config["grid"]
+    grid = GRIDS[kind](**{RENAMED.get(k, k): v for k, v in how.items()})
     o.check("out/sigmas", grid)
     drawn(o.nhwc("in/noise"))
     for name, options in o.config["runs"].items():
         options = dict(options)
         kind = options.pop("fn")
+        start = latents * options.get("sigma_max", grid[0])
         if kind == "sample_dpm_fast":
-            orders = fast_orders(options["n"])
-            levels = dpm.even_steps(orders, options["sigma_max"], options["sigma_min"])
-            x = latents * levels[0]
-            how: dict = dict(method="singlestep", parameterization="noise", orders=orders, trace=lambda x, d: x)
-            found, states = dpm.dpm_solver(denoise, x, levels, **how)
-            o.check(f"out/{name}/states", np.concatenate([x[None], states[:-1]]), image=True)
+            ends = [options.pop(k) for k in ("sigma_min", "sigma_max", "n")]
+            found, states = dpm.dpm_fast(denoise, start, *ends, keys, **options, trace=lambda x, d: x)
+            states = np.concatenate([start[None], states[:-1]])
         elif kind == "sample_dpm_adaptive":
             with jax.enable_x64(True):  # the first errors are of the size of float32's, and decide how long steps are
-                double = latents.astype(jnp.float64) * options["sigma_max"]
-                found = dpm_adaptive(denoise, double, **options, together=True)
+                found = dpm_adaptive(denoise, start.astype(jnp.float64), **options, together=True)
         else:
-            if churn := [options.pop(k, d) for k, d in (("s_churn", 0), ("s_tmin", 0), ("s_tmax", np.inf), ("s_noise", 1))]:
-                options |= {"churn": euler_heun.Churn(*churn)} if churn[0] else {}
+            churned = kind in ("sample_euler", "sample_heun", "sample_dpm_2")
+            churn = [options.pop(k, d) for k, d in (("s_churn", 0), ("s_tmin", 0), ("s_tmax", np.inf))] if churned else [0]
+            if churned:
+                options["churn"] = euler_heun.Churn(*churn, options.pop("s_noise", 1)) if churn[0] else None
             if "solver_type" in options:
                 options["form"] = "taylor" if options.pop("solver_type") == "heun" else "midpoint"
             if kind == "sample_dpmpp_2m":
                 options["lower_order_final"] = False
-            found, states = K_SAMPLERS[kind](denoise, latents * grid[0], grid, keys, **options, trace=lambda x, d: x)
-            if "churn" not in options:
-                o.check(f"out/{name}/states", np.concatenate([latents[None] * grid[0], states[:-1]]), image=True)
+            found, states = K_SAMPLERS[kind](denoise, start, grid, keys, **options, trace=lambda x, d: x)
+            states = np.concatenate([start[None], states[:-1]])
         levels, images = denoise.take()
         o.check(f"out/{name}/evaluation_sigmas", levels)
-        if "churn" in options:  # theirs are those after the noise of a step
-            first = images[:: 2 if kind == "sample_heun" else 1]
-            o.check(f"out/{name}/states", first, image=True)
         if kind == "sample_dpm_adaptive":  # after an attempt, where the next one begins
-            o.check(f"out/{name}/states", np.concatenate([images[3::3], found[None]]), image=True)
+            calls = options.get("order", 3)
+            states = np.concatenate([images[calls::calls], found[None]])
+        elif options.get("churn"):  # theirs are those after the noise of a step
+            states = images[:: EVALUATIONS.get(kind, 1)]
+        o.check(f"out/{name}/states", states, image=True)
         o.check(f"out/{name}/x", found, image=True)
-
-
-def fast_orders(n):
-    """k-diffusion's: 3, ..., 3 and then 2, 1, or what is left."""
-    return [3] * (n // 3 - 1) + [2, 1] if n % 3 == 0 else [3] * (n // 3) + [n % 3]
+    o.check_whole("out/*/noise_draws")  # how many of the given draws their code asked for
 
 
 def curve(config, end):

@@ -1,5 +1,9 @@
-"""Score networks, score matching, Langevin dynamics, SDEs and the probability-flow ODE against their authors'."""
+"""Score networks, score matching, Langevin dynamics, SDEs and the probability-flow ODE against their authors'.
 
+Sizes, options and names of layers come from the files, of which every result is compared.
+"""
+
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,91 +12,138 @@ import numpy as np
 import pytest
 
 from jgen import convert, sde
-from jgen.arrays import expand_dims_like
+from jgen.arrays import dot, expand_dims_like
+from jgen.convert.common import linen_path
 from jgen.objectives import score as objectives
 from jgen.objectives.diffusion import simple_terms
 from jgen.samplers import image_keys, langevin, pc, predictor_corrector
 from jgen.schedules import Schedule
-from tests.oracle import Oracle, files, find
+from tests.oracle import Oracle, files, find, official_gradient
 
 pytestmark = pytest.mark.oracle
+CAPTURE = dict(capture_intermediates=True, mutable=["intermediates"])
 
 
 def image(o, name):
     return jnp.asarray(o.nhwc(name))
 
 
+def double(o, name):
+    """An array in float64: of images, channels last."""
+    array = o.nhwc(name) if o[name].ndim == 4 else o[name]
+    return jnp.asarray(array.astype(np.float64) if array.dtype.kind == "f" else array)
+
+
+def results(o, prefix):
+    """What follows `prefix` in the names of the file's results that begin so."""
+    return [n.removeprefix(prefix) for n in o.names if n.startswith(prefix)]
+
+
 def check_gradients(o, grads, prefix):
-    names = [n for n in o.names if n.startswith(prefix)]
-    assert len(names) > 3
-    for name in names:
-        leaf = find(grads, name.removeprefix(prefix))
-        o.check(name, leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf)
+    """Compares gradients of a RefineNet's weights, which are of convolutions, norms and embeddings."""
+    for name in results(o, prefix):
+        leaf = find(grads, name)
+        o.check(prefix + name, leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf)
 
 
-# The first has a loss of second derivatives besides, which takes a minute to compile.
+def refinenet(o):
+    """(network, variables, whether of version 1)."""
+    kind = o.config["cls"]
+    build = convert.ncsn.ncsn if kind in convert.ncsn.V1 else convert.ncsn.ncsnv2
+    weights = convert.load_weights(o.path)
+    return *build(weights, network=kind, **o.config["model"], **o.config["data"]), kind in convert.ncsn.V1
+
+
+# A loss of second derivatives, which files of the first version have besides, takes a minute to compile.
 @pytest.mark.parametrize(
-    "version,path",
-    [pytest.param(1, *p.values, marks=[*p.marks, pytest.mark.slow], id=p.id) for p in files("ncsn", "ncsn_v1")]
-    + [pytest.param(2, *p.values, marks=p.marks, id=p.id) for p in files("ncsn", "ncsn_v2")],
+    "path",
+    [pytest.param(*p.values, marks=[*p.marks, pytest.mark.slow], id=p.id) for p in files("ncsn", "ncsn_v1")]
+    + files("ncsn", "ncsn_v", apart=("ncsn_v1",)),
 )
-def test_refinenets(version, path):
+def test_refinenets(path):
     o = Oracle(path)
-    build = convert.ncsn.ncsn if version == 1 else convert.ncsn.ncsnv2
-    net, variables = build(convert.load_weights(path), **o.config["model"], channels=o.config["data"]["channels"])
-    x, label, sigmas, eps = image(o, "in/x"), o["in/labels"], jnp.asarray(o["in/sigmas"]), image(o, "in/eps")
-    sigma = sigmas[label]
+    net, variables, first = refinenet(o)
+    x, label, sigmas, eps = image(o, "in/x"), jnp.asarray(o["in/labels"]), jnp.asarray(o["in/sigmas"]), image(o, "in/eps")
+    sigma, level = sigmas[label], label if first else sigmas[label]
 
     def score(params, x):
-        return net.apply({"params": params}, x, jnp.asarray(label) if version == 1 else sigma)
+        return net.apply({"params": params}, x, level)
 
     @jax.jit
     def run(params):
         by_x = jax.grad(lambda x: jnp.sum(score(params, x) * eps))(x)
 
         def dsm(params):
-            return jnp.mean(objectives.denoising(lambda x, s: score(params, x), x, sigma, eps, 2.0))
+            return jnp.mean(objectives.denoising(lambda x, s: score(params, x), x, sigma, eps, power))
 
-        return score(params, x), by_x, *jax.value_and_grad(dsm)(params)
+        return net.apply({"params": params}, x, level, **CAPTURE), by_x, *jax.value_and_grad(dsm)(params)
 
-    y, by_x, loss, grads = run(variables["params"])
+    power = o.config.get("anneal_power", 2.0)
+    (y, seen), by_x, loss, grads = run(variables["params"])
     o.check("out/score", y, image=True)
-    o.check("out/grad/in/x_of_score_dot_eps", by_x, image=True)
-    o.check("out/dsm_loss", loss)
+    for name in results(o, "out/block/"):
+        o.check(f"out/block/{name}", seen["intermediates"][linen_path(name)[0]]["__call__"][0], image=True)
+    for name, value in (("out/grad/in/x_of_score_dot_eps", by_x), ("out/dsm_loss", loss)):
+        if name in o:
+            o.check(name, value, image=value.ndim == 4)
     check_gradients(o, grads, "out/grad/w/")
-    if version == 2:
-        return
+    if "out/ssm_vr_loss" in o:
+        directions = image(o, "in/projections").reshape(-1, *x.shape)
+        loss, grads = sliced_loss(score, x + expand_dims_like(sigma, x) * eps, sigma, directions)(variables["params"])
+        o.check("out/ssm_vr_loss", loss)
+        check_gradients(o, grads, "out/ssm_grad/w/")
+    o.check_whole()
+
+
+def sliced_loss(score, noisy, sigma, directions):
+    """params -> (sliced score matching along directions [n, B, ...], weighed by sigma^2, and its gradient)."""
 
     @jax.jit
-    def sliced(params):
-        def loss(params):
-            v = image(o, "in/projections").reshape(2, *x.shape)
-            noisy = x + sigma[:, None, None, None] * eps
-            # One projection after the other: a second copy of this program would take as long to compile again.
-            terms = jax.lax.map(lambda v: sigma**2 * objectives.sliced(lambda x: score(params, x), noisy, v), v)
-            return jnp.mean(terms)
+    @jax.value_and_grad
+    def loss(params):
+        # One projection after the other: a second copy of this program would take as long to compile again.
+        terms = jax.lax.map(lambda v: sigma**2 * objectives.sliced(lambda x: score(params, x), noisy, v), directions)
+        return jnp.mean(terms)
 
-        return jax.value_and_grad(loss)(params)
+    return loss
 
-    loss, grads = sliced(variables["params"])
-    o.check("out/ssm_vr_loss", loss)
-    check_gradients(o, grads, "out/ssm_grad/w/")
+
+@pytest.mark.parametrize(
+    "version,option,message",
+    [
+        (1, {"normalisation": "InstanceNorm"}, r"normalisation: no option of .* \(did you mean normalization"),
+        (1, {"batch_norm": True}, "batch_norm=True: must be False here"),
+        (1, {"network": "NCSNv2"}, "network=NCSNv2: must be one of CondRefineNetDilated"),
+        (2, {"network": "NCSN"}, "network=NCSN: must be one of NCSNv2, NCSNv2Deeper, NCSNv2Deepest"),
+        (2, {"nonlinearity": "gelu"}, "nonlinearity=gelu: must be elu or relu or lrelu or swish"),
+        (2, {"normalization": "BatchNorm"}, "normalization=BatchNorm: must be InstanceNorm"),
+        (2, {"spec_norm": True}, "spec_norm=True: must be False here"),
+        (2, {"dilation": 2}, "dilation: no option of NCSN's configurations"),
+    ],
+)
+def test_refinenets_refuse_options_by_name(version, option, message):
+    with pytest.raises(ValueError, match=message):
+        (convert.ncsn.ncsn if version == 1 else convert.ncsn.ncsnv2)({}, **option)
+
+
+def sliced_case(name, o, x, v, many, unit):
+    """(points, directions, whether reduced) of a case of sliced score matching, by the name that the file has for it."""
+    repeated = jnp.concatenate([x] * (len(many) // len(x)))
+    if name.startswith("energy_ssm_"):
+        kind = name.rsplit("_", 1)[1]
+        sphere = v / jnp.linalg.norm(v, axis=-1, keepdims=True) * v.shape[1] ** 0.5
+        return x, {"radermacher": jnp.sign(v), "sphere": sphere, "gaussian": v}[kind], "_vr_" in name
+    return (repeated, many, True) if name.endswith("_vr") else (repeated, unit, False)
 
 
 @pytest.mark.parametrize("path", files("ncsn", "score_matching_losses"))
 def test_score_matching_losses(path):
     o = Oracle(path)
     with jax.enable_x64(True):
-        given = {
-            k: jnp.asarray(o[f"in/{k}"].astype(np.float64))
-            for k in ("x", "projections", "projections_particles", "eps", "sigmas")
-        }
-        weights = {n[2:]: jnp.asarray(o[n].astype(np.float64)) for n in o.names if n.startswith("w/")}
-        x, sigma = given["x"], given["sigmas"][o["in/labels"]]
-        twice = jnp.concatenate([x, x])
-        v, many = given["projections"], given["projections_particles"]
+        weights = {n.removeprefix("w/"): double(o, n) for n in o.names if n.startswith("w/")}
+        x, v, many, eps = (double(o, f"in/{k}") for k in ("x", "projections", "projections_particles", "eps"))
+        sigma, n = double(o, "in/sigmas")[o["in/labels"]], len(many) // len(x)
         unit = many / jnp.linalg.norm(many, axis=-1, keepdims=True)
-        sphere = v / jnp.linalg.norm(v, axis=-1, keepdims=True) * v.shape[1] ** 0.5
 
         def energy(w):
             return lambda x: jax.nn.softplus(x @ w["A"] + w["b"][None]) @ w["v"] + 0.5 * (x**2) @ w["sig"]
@@ -100,43 +151,44 @@ def test_score_matching_losses(path):
         def score(w):
             return lambda x: jnp.tanh(x @ w["A"] + w["b"][None]) @ w["C"] + w["c"][None] - w["sig"][None] * x
 
-        of_energy = lambda w: objectives.of_energy(energy(w))  # noqa: E731
-        noisy = lambda w: lambda x, s: score(w)(x) / s[:, None]  # noqa: E731
-        sliced = objectives.sliced
-        level = lambda name: jnp.full(4, float(name))  # noqa: E731
-        losses = {
-            "energy_ssm_radermacher": lambda w: sliced(of_energy(w), x, jnp.sign(v), reduced=False),
-            "energy_ssm_sphere": lambda w: sliced(of_energy(w), x, sphere, reduced=False),
-            "energy_ssm_gaussian": lambda w: sliced(of_energy(w), x, v, reduced=False),
-            "energy_ssm_vr_gaussian": lambda w: sliced(of_energy(w), x, v),
-            "energy_sliced_score_matching": lambda w: sliced(of_energy(w), twice, unit, reduced=False),
-            "energy_sliced_score_matching_vr": lambda w: sliced(of_energy(w), twice, many),
-            "score_sliced_score_estimation": lambda w: sliced(score(w), twice, unit, reduced=False),
-            "score_sliced_score_estimation_vr": lambda w: sliced(score(w), twice, many),
-            "annealed_ssm_vr": lambda w: jnp.concatenate([sigma, sigma]) ** 2 * sliced(
-                lambda y: noisy(w)(y, jnp.concatenate([sigma, sigma])),
-                jnp.concatenate([x + sigma[:, None] * given["eps"]] * 2), many,
-            ),
-        }  # fmt: skip
-        for name in o.names:
-            head, _, tail = name.removeprefix("out/").partition("/")
-            if tail != "loss":
-                continue
-            if head.startswith("energy_dsm_"):
-                s = level(head.rsplit("_", 1)[1])
-                losses[head] = lambda w, s=s: objectives.denoising(lambda y, _: of_energy(w)(y), x, s, given["eps"], 4.0)
-            if head.startswith("score_dsm_"):
-                s = level(head.rsplit("_", 1)[1])
-                losses[head] = lambda w, s=s: objectives.denoising(lambda y, _: score(w)(y), x, s, given["eps"])
-            if head.startswith("annealed_dsm_power"):
-                losses[head] = lambda w, p=float(head[-1]): objectives.denoising(noisy(w), x, sigma, given["eps"], p)
-            value, grads = jax.value_and_grad(lambda w, f=losses[head]: jnp.mean(f(w)))(weights)
-            o.check(name, value)
-            for other in o.names:
-                if other.startswith(f"out/{head}/grad/w/"):
-                    o.check(other, grads[other.rsplit("/", 1)[1]])
-        o.check("out/energy", energy(weights)(x))
-        o.check("out/score", score(weights)(x))
+        def field(name, w):
+            return objectives.of_energy(energy(w)) if name.startswith("energy") else score(w)
+
+        def noisy(w):
+            return lambda x, s: score(w)(x) / s[:, None]
+
+        def losses(name, w):
+            """One a point, of the case of a name."""
+            if "_dsm_power" in name:
+                return objectives.denoising(noisy(w), x, sigma, eps, float(name.partition("power")[2]))
+            if "_dsm_" in name:
+                level = jnp.full(len(x), float(name.rpartition("_")[2]))
+                power = 4.0 if name.startswith("energy") else 0.0
+                return objectives.denoising(lambda y, _: field(name, w)(y), x, level, eps, power)
+            if name == "annealed_ssm_vr":
+                levels, points = jnp.concatenate([sigma] * n), jnp.concatenate([x + sigma[:, None] * eps] * n)
+                return levels**2 * objectives.sliced(lambda y: noisy(w)(y, levels), points, many)
+            points, directions, reduced = sliced_case(name, o, x, v, many, unit)
+            return objectives.sliced(field(name, w), points, directions, reduced=reduced)
+
+        for name in sorted({n.split("/")[0] for n in results(o, "out/") if "/" in n}):
+            loss, grads = jax.value_and_grad(lambda w, name=name: jnp.mean(losses(name, w)))(weights)
+            for part in results(o, f"out/{name}/"):
+                if part == "loss":
+                    o.check(f"out/{name}/loss", loss)
+                elif part.startswith("grad/w/"):
+                    o.check(f"out/{name}/{part}", grads[part.removeprefix("grad/w/")])
+                else:  # the two terms of the loss, or what they are made of
+                    points, directions, reduced = sliced_case(name, o, x, v, many, unit)
+                    s, pull = jax.vjp(field(name, weights), points)
+                    square = 0.5 * (dot(s, s) if reduced else dot(directions, s) ** 2)
+                    found = {"grad_logp": s, "hvp": pull(directions)[0], "loss1": jnp.mean(square)}
+                    found["loss2"] = jnp.mean(losses(name, weights) - square)
+                    o.check(f"out/{name}/{part}", found[part])
+        for name, value in (("out/energy", energy), ("out/score", score)):
+            if name in o:
+                o.check(name, value(weights)(x))
+    o.check_whole()
 
 
 @pytest.fixture
@@ -167,138 +219,184 @@ def test_annealed_langevin(path, drawn):
 
     drawn(o.nhwc("in/noise"))
     x0, sigmas, config = image(o, "in/x0"), o["in/sigmas"], o.config
+    denoise = bool(config.get("denoise"))
     found, states = langevin.annealed_langevin(
         score, x0, sigmas, image_keys(0, len(x0)), steps_each=config["n_steps_each"], step_size=config["step_lr"],
-        denoise=bool(config["denoise"]), trace=lambda x, s: x,
+        denoise=denoise, trace=lambda x, s: x,
     )  # fmt: skip
-    states = np.asarray(states).reshape(-1, *x0.shape)
-    o.check("out/step_sizes", config["step_lr"] * (sigmas / sigmas[-1]) ** 2)
-    if "out/pre_step" in o:
-        o.check("out/pre_step", np.concatenate([x0[None], states[:-1]]), image=True)
-    else:
-        o.check("out/images", np.concatenate([states, found[None]]), image=True)
-
-
-def processes(config):
-    steps = config.get("N_trajectory", config["N"])
-    beta, sigma = (config["beta_min"], config["beta_max"]), (config["sigma_min"], config["sigma_max"])
-    return {
-        "vp": lambda steps=steps: sde.vp(*beta, steps),
-        "subvp": lambda steps=steps: sde.sub_vp(*beta, steps),
-        "ve": lambda steps=steps: sde.ve(*sigma, steps),
+    after = np.asarray(states).reshape(-1, *x0.shape)
+    before = np.concatenate([x0[None], after[:-1]])
+    trajectories = {
+        "pre_step": before,
+        "images_clamped": np.clip(before, 0, 1),
+        "images": np.concatenate([after, found[None]]) if denoise else after,
+        "score_inputs": np.concatenate([before, after[-1:]]) if denoise else before,
     }
+    for name in results(o, "out/"):
+        if name == "step_sizes":
+            o.check("out/step_sizes", config["step_lr"] * (sigmas / sigmas[-1]) ** 2)
+        else:
+            o.check(f"out/{name}", trajectories[name], image=True)
+    o.check_whole()
+
+
+def process_of(name, config, steps=None):
+    """The process of one of the names that the files have for them."""
+    steps = config["N"] if steps is None else steps
+    if name == "ve":
+        return sde.ve(config["sigma_min"], config["sigma_max"], steps)
+    return {"vp": sde.vp, "subvp": sde.sub_vp}[name](config["beta_min"], config["beta_max"], steps)
+
+
+def processes_in(o):
+    """The names of the processes that a file has results of."""
+    return [name for name in ("vp", "subvp", "ve") if results(o, f"out/{name}/")]
 
 
 def exact_score(o, process):
-    """The score of data N(m, diag(s^2)) at every time."""
-    m, s = image(o, "in/m"), image(o, "in/s")
+    """The score of data N(m, diag(s^2)) at every time, in the precision of what it is given."""
+    m, s = o.nhwc("in/m"), o.nhwc("in/s")
 
     def score(x, t):
         a, std = (expand_dims_like(f(t), x) for f in (process.mean, process.std))
-        return -(x - a * m) / (a**2 * s**2 + std**2)
+        return -(x - a * m.astype(x.dtype)) / (a**2 * s.astype(x.dtype) ** 2 + std**2)
 
     return score
+
+
+def check_found(o, prefix, found):
+    """Compares those of the results {name: value} that a file has; those in float64 are images where they have four axes."""
+    for name in results(o, prefix):
+        if name in found:
+            value = found[name]
+            o.check(prefix + name, value, image=np.ndim(value) == 4)
 
 
 @pytest.mark.parametrize("path", files("score_sde", "sde"))
 def test_coefficients_of_sdes(path):
     o = Oracle(path)
-    t, x, x0 = jnp.asarray(o["in/t"]), image(o, "in/x"), image(o, "in/x0")
-    for name, make in processes(o.config).items():
-        process = make()
-        score, at = exact_score(o, process), f"out/{name}"
-        o.check(f"{at}/sde_drift", expand_dims_like(process.rate(t), x) * x, image=True)
-        o.check(f"{at}/sde_diffusion", process.diffusion(t))
-        o.check(f"{at}/marginal_mean", expand_dims_like(process.mean(t), x0) * x0, image=True)
-        o.check(f"{at}/marginal_std", process.std(t))
-        o.check(f"{at}/prior_logp", sde.prior_log_density(process, x))
-        o.check(f"{at}/discretize_f", expand_dims_like(process.shift(t), x) * x, rtol=2e-5, image=True)
-        o.check(f"{at}/discretize_G", process.spread(t))
-        o.check(f"{at}/score", score(x, t), image=True)
-        for i, ode in enumerate((False, True)):
-            o.check(f"{at}/reverse_drift_pf{i}", sde.reverse_drift(process, score, x, t, ode), image=True)
-            f = expand_dims_like(process.shift(t), x) * x
-            share = 0.5 if ode else 1.0
-            reverse = f - share * expand_dims_like(process.spread(t), x) ** 2 * score(x, t)
-            o.check(f"{at}/reverse_discretize_f_pf{i}", reverse, rtol=2e-5, image=True)
-        levels = process.std(t) / process.mean(t)
-        assert np.allclose(process.time(levels), t, atol=2e-4), name
+    steps = o.config["N"]
+    with jax.enable_x64(True):
+        t, x, x0 = (double(o, f"in/{k}") for k in ("t", "x", "x0"))
+        knots = jnp.linspace(0.0, 1.0, steps)
+        for name in processes_in(o):
+            process = process_of(name, o.config)
+            score = exact_score(o, process)
+            found = {
+                "sde_drift": expand_dims_like(process.rate(t), x) * x,
+                "sde_diffusion": process.diffusion(t),
+                "marginal_mean": expand_dims_like(process.mean(t), x0) * x0,
+                "marginal_std": process.std(t),
+                "prior_logp": sde.prior_log_density(process, x),
+                "discretize_f": expand_dims_like(process.shift(t), x) * x,
+                "discretize_G": process.spread(t),
+                "score": score(x, t),
+                "reverse_diffusion": process.diffusion(t),
+                "reverse_discretize_G": process.spread(t),
+            }
+            for i, ode in enumerate((False, True)):
+                found[f"reverse_drift_pf{i}"] = sde.reverse_drift(process, score, x, t, ode)
+                share = 0.5 if ode else 1.0
+                spread = expand_dims_like(process.spread(t), x)
+                found[f"reverse_discretize_f_pf{i}"] = found["discretize_f"] - share * spread**2 * score(x, t)
+            squares = np.asarray(process.spread(knots), np.float64) ** 2
+            if name == "ve":
+                found["discrete_sigmas"] = np.sqrt(np.cumsum(squares))
+            else:
+                kept = np.cumprod(1 - squares)
+                found |= {"discrete_betas": squares, "alphas_cumprod": kept, "sqrt_1m_alphas_cumprod": np.sqrt(1 - kept)}
+            check_found(o, f"out/{name}/", found)
+            levels = process.std(t) / process.mean(t)
+            assert np.allclose(process.time(levels), t, atol=1e-6), name
+        if "out/timestep" in o:
+            o.check("out/timestep", sde._lookup(np.arange(steps))(jnp.asarray(o["in/t"], jnp.float32)))
+    o.check_whole()
 
 
 @pytest.mark.parametrize("path", files("score_sde", "losses"))
 def test_losses_of_sdes(path):
     o = Oracle(path)
-    x0, z, m = image(o, "in/x0"), image(o, "in/z"), image(o, "in/m")
-    t = jnp.asarray(o["in/u"]) * (1 - o.config["eps"]) + o.config["eps"]
-    for name, make in processes(o.config).items():
-        process = make()
-        score = exact_score(o, process)
-        o.check(f"out/{name}/score_at_perturbed", score(sde.perturb(process, x0, t, z), t), image=True)
-        for weight in (0, 1):
-            for mean in (0, 1):
-                terms = objectives.along(process, score, x0, t, z, likelihood=bool(weight), mean=bool(mean))
-                o.check(f"out/{name}/loss_lw{weight}_mean{mean}", jnp.mean(terms), rtol=3e-5)
-    label = jnp.asarray(o["in/labels"])
-    toy = lambda x, number: -0.1 * x + m + 0.001 * expand_dims_like(number.astype(jnp.float32), x)  # noqa: E731
-    sigmas = jnp.asarray(np.geomspace(o.config["sigma_max"], o.config["sigma_min"], o.config["N"]), jnp.float32)
-    smld = jnp.mean(objectives.denoising(lambda x, s: toy(x, label), x0, sigmas[label], z, 2.0))
-    o.check("out/smld_mean0", smld)
-    o.check("out/smld_mean1", 2 * smld / x0[0].size)
-    betas = np.linspace(o.config["beta_min"] / o.config["N"], o.config["beta_max"] / o.config["N"], o.config["N"])
-    ddpm = jnp.mean(simple_terms(toy, Schedule(betas, np.arange(len(betas))), x0, label, z))
-    o.check("out/ddpm_mean1", ddpm)
-    o.check("out/ddpm_mean0", ddpm * x0[0].size / 2)
+    c = o.config
+    with jax.enable_x64(True):
+        x0, z, m = (double(o, f"in/{k}") for k in ("x0", "z", "m"))
+        t = double(o, "in/u") * (1 - c["eps"]) + c["eps"]
+        for name in processes_in(o):
+            process = process_of(name, c)
+            score = exact_score(o, process)
+            found = {"score_at_perturbed": score(sde.perturb(process, x0, t, z), t)}
+            for weight in (0, 1):
+                for mean in (0, 1):
+                    terms = objectives.along(process, score, x0, t, z, likelihood=bool(weight), mean=bool(mean))
+                    found[f"loss_lw{weight}_mean{mean}"] = jnp.mean(terms)
+            check_found(o, f"out/{name}/", found)
+        label = jnp.asarray(o["in/labels"]) if "in/labels" in o else None
+        toy = lambda x, number: -0.1 * x + m + 0.001 * expand_dims_like(number.astype(x.dtype), x)  # noqa: E731
+        pixels = x0[0].size
+        if results(o, "out/smld_"):
+            sigmas = jnp.asarray(langevin.geometric(c["sigma_max"], c["sigma_min"], c["N"]))
+            smld = jnp.mean(objectives.denoising(lambda x, s: toy(x, label), x0, sigmas[label], z, 2.0))
+            check_found(o, "out/", {"smld_mean0": smld, "smld_mean1": 2 * smld / pixels})
+        if results(o, "out/ddpm_"):
+            betas = np.linspace(c["beta_min"] / c["N"], c["beta_max"] / c["N"], c["N"])
+            ddpm = jnp.mean(simple_terms(toy, Schedule(betas, np.arange(len(betas))), x0, label, z))
+            check_found(o, "out/", {"ddpm_mean1": ddpm, "ddpm_mean0": ddpm * pixels / 2})
+    o.check_whole()
+
+
+PREDICTORS = {
+    "euler_maruyama": pc.euler_maruyama,
+    "reverse_diffusion": pc.reverse_diffusion,
+    "ancestral_sampling": pc.ancestral,
+}
+
+
+def correctors(config):
+    return {
+        "langevin": partial(pc.langevin, snr=config["snr"], together=True),
+        "ald": partial(pc.annealed, snr=config["snr"]),
+        "none": None,
+    }
 
 
 @pytest.mark.parametrize("path", files("score_sde", "pc_sampling"))
 def test_predictors_and_correctors(path, drawn):
     o = Oracle(path)
-    x, z = image(o, "in/x"), image(o, "in/z_pred")
-    predictors = {
-        "euler_maruyama": pc.euler_maruyama,
-        "reverse_diffusion": pc.reverse_diffusion,
-        "ancestral_sampling": pc.ancestral,
-    }
-    correctors = {
-        "langevin": partial(pc.langevin, snr=o.config["snr"], together=True),
-        "ald": partial(pc.annealed, snr=o.config["snr"]),
-        "none": None,
-    }
-    for name, make in processes(o.config).items():
-        process = make(o.config["N"])
-        score = exact_score(o, process)
-        for kind, update in predictors.items():
-            for times, key in (("t_same", "in/t"), ("t_each", "in/t_each")):
-                if f"out/{name}/{kind}/{times}/x" in o:
-                    found = update(process, score, x, jnp.asarray(o[key]), z)
-                    for part, value in zip(("x", "x_mean"), found):
-                        o.check(f"out/{name}/{kind}/{times}/{part}", value, image=True)
-        found = pc.euler_ode(process, score, x, jnp.asarray(o["in/t_each"]), z)
-        if f"out/{name}/reverse_diffusion_pf/x" in o:
-            o.check(f"out/{name}/reverse_diffusion_pf/x", found[0], image=True)
-        for kind in ("langevin", "ald"):
-            if f"out/{name}/{kind}/x" not in o:
-                continue
-            now, mean = x, x
-            for draw in o.nhwc("in/z_corr"):
-                now, mean = correctors[kind](process, score, now, jnp.asarray(o["in/t_each"]), jnp.asarray(draw))
-            o.check(f"out/{name}/{kind}/x", now, image=True)
-            o.check(f"out/{name}/{kind}/x_mean", mean, image=True)
-    draws = o.nhwc("in/traj_noise")
-    for run in sorted({n.split("/")[2] for n in o.names if n.startswith("out/pc/")}):
+    known = correctors(o.config)
+    for name in processes_in(o):
+        process = process_of(name, o.config)
+        score, x = exact_score(o, process), image(o, "in/x")
+        each = jnp.asarray(o["in/t_each"])
+        for kind in sorted({n.split("/")[0] for n in results(o, f"out/{name}/")}):
+            if kind == "reverse_diffusion_pf":
+                steps = {"": pc.euler_ode(process, score, x, each, image(o, "in/z_pred"))}
+            elif kind in PREDICTORS:
+                times = {"t_same/": jnp.asarray(o["in/t"]), "t_each/": each}
+                steps = {at: PREDICTORS[kind](process, score, x, t, image(o, "in/z_pred")) for at, t in times.items()}
+            else:
+                now, mean = x, x
+                for draw in o.nhwc("in/z_corr"):
+                    now, mean = known[kind](process, score, now, each, jnp.asarray(draw))
+                steps = {"": (now, mean)}
+            for at, values in steps.items():
+                check_found(o, f"out/{name}/{kind}/{at}", dict(zip(("x", "x_mean"), values)))
+    for run in sorted({n.split("/")[0] for n in results(o, "out/pc/")}):
+        draws = o.nhwc("in/traj_noise")
         name, rest = run.split("_", 1)
-        predictor = next(p for p in predictors if rest.startswith(p))
-        corrector = correctors[rest.removeprefix(f"{predictor}_")]
-        process = processes(o.config)[name]()
+        predictor = next(p for p in PREDICTORS if rest.startswith(p))
+        process = process_of(name, o.config, o.config.get("N_trajectory", o.config["N"]))
+        process = dataclasses.replace(process, end=o.config["eps"][name])
         drawn(draws[1:])
-        how = dict(predictor=predictors[predictor], corrector=corrector, corrector_steps=o.config["corrector_steps"])
+        how = dict(corrector=known[rest.removeprefix(f"{predictor}_")], corrector_steps=o.config["corrector_steps"])
         start = jnp.asarray(draws[0]) * process.prior_std
         for denoise, part in ((True, "denoised"), (False, "noisy")):
             found, states = predictor_corrector(
-                process, exact_score(o, process), start, image_keys(0, len(start)), **how, denoise=denoise, trace=lambda x, m: x
-            )
-            o.check(f"out/pc/{run}/{part}", found, image=True)
-        o.check(f"out/pc/{run}/trajectory", states, image=True)
+                process, exact_score(o, process), start, image_keys(0, len(start)), predictor=PREDICTORS[predictor], **how,
+                denoise=denoise, trace=lambda x, m: x,
+            )  # fmt: skip
+            check_found(o, f"out/pc/{run}/", {part: found})
+        if f"out/pc/{run}/trajectory" in o:
+            o.check(f"out/pc/{run}/trajectory", states, image=True)
+    o.check_whole()
 
 
 @pytest.mark.slow
@@ -307,50 +405,120 @@ def test_probability_flow(path):
     from jgen.samplers import probability_flow
 
     o = Oracle(path)
+    c = o.config
+    tight, start = dict(rtol=c["rtol"], atol=c["atol"]), c["eps_likelihood"]
+    more = 0 if c["centered"] else 1  # bits for images in [0, 1], where those in [-1, 1] are twice as large
     with jax.enable_x64(True):
-        tight = dict(rtol=o.config["rtol"], atol=o.config["atol"])
-        double = lambda name: image(o, name).astype(jnp.float64)  # noqa: E731
-        for name, make in processes(o.config).items():
-            process = make()
+        for name in processes_in(o):
+            process = process_of(name, c)
             score, at = exact_score(o, process), f"out/{name}"
-            o.check(
-                f"{at}/pf_drift", sde.reverse_drift(process, score, double("in/x"), jnp.asarray(o["in/t"]), True), image=True
-            )
-            for kind in ("rademacher", "gaussian"):
-                probes = double(f"in/eps_{kind}")
-                bits, z = probability_flow.bits_per_dim(process, score, double("in/x0"), probes, **tight)
+
+            def drift(x, process=process, score=score):
+                return sde.reverse_drift(process, score, x, double(o, "in/t"), True)
+
+            x0, first = double(o, "in/x0"), jnp.asarray(start, jnp.float64)
+            mean, spread = process.mean(first), jnp.hypot(process.mean(first) * o.nhwc("in/s"), process.std(first))
+            density = jax.scipy.stats.norm.logpdf(x0, mean * o.nhwc("in/m"), spread)
+            found = {"exact_bpd_at_eps": 7 + more - jnp.mean(density, (1, 2, 3)) / jnp.log(2.0)}
+            if f"{at}/pf_drift" in o or f"{at}/divergence" in o:
+                probe = double(o, "in/eps_gaussian")
+                moved, pull = jax.vjp(drift, double(o, "in/x"))
+                found |= {"pf_drift": moved, "divergence": dot(probe, pull(probe)[0])}
+            for kind in sorted({n.split("/")[0] for n in results(o, f"{at}/") if "/" in n}):
+                probes = double(o, f"in/eps_{kind}")
+                bits, z = probability_flow.bits_per_dim(process, score, x0, probes, start=start, **tight)
                 # They estimate the divergence of the linear drift too, where ours is exact; Gaussian probes tell.
-                ends = [process.mean(jnp.asarray(t, jnp.float64)) for t in (probability_flow.LEAST, 1.0)]
+                ends = [process.mean(jnp.asarray(t, jnp.float64)) for t in (start, 1.0)]
                 estimated = jnp.mean(jnp.square(probes), (1, 2, 3)) - 1
-                o.check(f"{at}/{kind}/bpd", bits - estimated * jnp.log2(ends[1] / ends[0]))
-                o.check(f"{at}/{kind}/z", z, image=True)
-                if kind == "rademacher":  # the Jacobian is diagonal, so these are exact but for the prior
-                    assert np.allclose(bits, o[f"{at}/exact_bpd_at_eps"], rtol=0.02)
-            start = double("in/eps_gaussian") * process.prior_std
-            end = o.config["eps_sampling"]
-            o.check(f"{at}/ode_sample", probability_flow.flow(process, score, start, end=end, **tight), image=True)
+                found |= {f"{kind}/bpd": bits + more - estimated * jnp.log2(ends[1] / ends[0]), f"{kind}/z": z}
+            if f"{at}/ode_sample" in o:
+                prior = double(o, "in/eps_gaussian") * process.prior_std
+                found["ode_sample"] = probability_flow.flow(process, score, prior, end=c["eps_sampling"], **tight)
+            check_found(o, f"{at}/", found)
+    o.check_whole()
 
 
-@pytest.mark.parametrize("path", [*files("score_sde", "ncsnpp"), *files("score_sde", "ddpm")])
+def check_gradient(o, name, value):
+    """Compares a gradient; where the authors' is 0 but for rounding, ours must be 0 beside the output.
+
+    It is so for the embedding where norms of a channel a group cancel what the embedding adds.
+    """
+    scale = np.max(np.abs(o["out/out"]))
+    if np.max(np.abs(o[name])) > 1e-12 * scale:
+        o.check(name, value)
+    else:
+        o.checked.add(name)
+        assert value.shape == o[name].shape, name
+        assert np.max(np.abs(value)) <= o.meta["rtol_suggested"] * scale, name
+
+
+SCORE_SDE = {"ncsnpp": convert.score_sde.ncsnpp, "ddpm": convert.score_sde.ddpm}
+"""{network of a file's configuration: its converter}."""
+
+
+@pytest.mark.parametrize("path", [p for kind in SCORE_SDE for p in files("score_sde", kind)])
 def test_networks_of_score_sde(path):
     o = Oracle(path)
-    kind = o.config["name"]
-    build = {"ncsnpp": convert.score_sde.ncsnpp, "ddpm": convert.score_sde.ddpm}[kind]
-    net, variables = build(convert.load_weights(path), model=o.config["model"], data=o.config["data"])
+    sections = {name: o.config[name] for name in ("model", "data")}
+    build, weights = partial(SCORE_SDE[o.config["name"]], **sections), convert.load_weights(path)
+    net, variables = build(weights)
     x, label, eps = image(o, "in/x"), jnp.asarray(o["in/labels"]), image(o, "in/eps")
 
     @jax.jit
     def run(params, x):
         def weighed(params, x):
-            given = x if o.config["data"]["centered"] else 2 * x - 1
-            condition = jnp.log(label) if o.config["model"].get("embedding_type") == "fourier" else label.astype(jnp.float32)
-            y = net.apply({"params": params}, given, condition)
-            y = y / expand_dims_like(label, y) if o.config["model"]["scale_by_sigma"] else y
-            return jnp.sum(y * eps), y
+            y, seen = net.apply({"params": params}, x, label, **CAPTURE)
+            return jnp.sum(y * eps), (y, seen["intermediates"])
 
         return jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, x)
 
-    (grads, by_x), y = run(variables["params"], x)
+    (grads, by_x), (y, seen) = run(variables["params"], x)
     o.check("out/out", y, image=True)
-    o.check("out/grad/in/x", by_x, image=True)
+    for name in results(o, "out/module/"):
+        value = seen[f"all_modules_{name.split('_')[0]}"]["__call__"][0]
+        o.check(f"out/module/{name}", value, image=value.ndim == 4)
+    for name in results(o, "out/grad/w/"):
+        check_gradient(o, f"out/grad/w/{name}", official_gradient(lambda w: build(w)[1], weights, name, grads))
+    if "out/grad/in/x" in o:
+        o.check("out/grad/in/x", by_x, image=True)
+    o.check_whole()
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+MODEL = {
+    "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4], "fir": True, "skip_rescale": True,
+    "resblock_type": "biggan", "progressive": "none", "progressive_input": "residual", "embedding_type": "fourier",
+    "scale_by_sigma": False,
+}  # fmt: skip
+DATA = {"image_size": 8, "num_channels": 3, "centered": True}
+
+
+@pytest.mark.parametrize(
+    "kind,model,message",
+    [
+        ("ncsnpp", {"attention_type": "none"}, "attention_type=none: must be ddpm here"),
+        ("ncsnpp", {"normalization": "InstanceNorm"}, "normalization=InstanceNorm: must be GroupNorm here"),
+        ("ncsnpp", {"conv_size": 5}, "conv_size=5: must be 3 here"),
+        ("ncsnpp", {"nonlinearity": "gelu"}, "nonlinearity=gelu: must be elu or relu"),
+        ("ncsnpp", {"progressive_combine": "mean"}, "progressive_combine=mean: must be sum or cat here"),
+        ("ncsnpp", {"progressive": "residual"}, "progressive=residual: not with fir=True"),
+        ("ncsnpp", {"resblock_type": "ddpm"}, "resblock_type=ddpm: not with fir=True and resamp_with_conv=True"),
+        ("ncsnpp", {"num_resblocks": 2}, r"num_resblocks: no option of .* \(did you mean num_res_blocks"),
+        ("ncsnpp", {"scale_by_sigma": True}, "sigma_min, sigma_max, num_scales: missing"),
+        ("ncsnpp", {"name": "ddpm"}, "name=ddpm: must be ncsnpp here"),
+        ("ddpm", {"resamp_with_conv": "never"}, "resamp_with_conv=never: must be False or True here"),
+        ("ddpm", {"label_dim": 10}, "label_dim: no option of score_sde's section model"),
+    ],
+)
+def test_score_sde_refuses_options_by_name(kind, model, message):
+    with pytest.raises(ValueError, match=message):
+        SCORE_SDE[kind]({}, model={**MODEL, **model}, data=DATA)
+
+
+def test_score_sde_refuses_sections_by_name():
+    with pytest.raises(ValueError, match="datum: no option of score_sde's configurations"):
+        SCORE_SDE["ncsnpp"]({}, model=MODEL, data=DATA, datum={})
+    with pytest.raises(ValueError, match="channels: no option of score_sde's section data"):
+        SCORE_SDE["ncsnpp"]({}, model=MODEL, data={**DATA, "channels": 3})
+    with pytest.raises(ValueError, match="centered: missing in the options of score_sde's section data"):
+        SCORE_SDE["ncsnpp"]({}, model=MODEL, data={"image_size": 8, "num_channels": 3})

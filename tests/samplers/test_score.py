@@ -201,7 +201,7 @@ def test_the_step_at_which_a_score_fails_is_named():
 @pytest.mark.slow
 def test_sampling_from_broken_weights_says_so(tmp_path):
     run = tmp_path / "run"
-    tiny.run("-m", "experiments.ncsn", *tiny.FLAGS["ncsn"], "--run", run, cwd=tmp_path)
+    tiny.run("-m", "experiments.ncsn", *tiny.FLAGS["ncsn"], "--name", str(run), cwd=tmp_path)
     code = (
         "import jax, numpy as np, jgen; from jgen.train.draw import draw\n"
         f"run = jgen.load({str(run)!r}); bad = jax.tree.map(lambda x: x * np.nan, run.params)\n"

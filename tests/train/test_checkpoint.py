@@ -22,7 +22,7 @@ MESH = make_mesh()
 def whole(tmp_path_factory):
     """A run of 6 steps by the command line's own function, saved every 2."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    tiny.run("-m", "experiments.ddpm", "--run", str(folder), *tiny.FLAGS["ddpm"], cwd=folder.parent)
+    tiny.run("-m", "experiments.ddpm", "--name", str(folder), *tiny.FLAGS["ddpm"], cwd=folder.parent)
     return folder
 
 

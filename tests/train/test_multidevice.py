@@ -104,7 +104,7 @@ def test_two_processes_train_resume_and_save_from_the_command_line(tmp_path):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     env = {**os.environ, "PYTHONPATH": str(tiny.ROOT)}
-    base = [sys.executable, "-m", "experiments.ddpm", "--run", "both", *tiny.FLAGS["ddpm"]]
+    base = [sys.executable, "-m", "experiments.ddpm", "--name", "./both", *tiny.FLAGS["ddpm"]]
     mesh = ["--mesh.coordinator", address, "--mesh.num-processes", "2", "--mesh.devices", "2"]
     finish(*[
         subprocess.Popen([*base, *mesh, "--mesh.process-id", str(i)], cwd=tmp_path, env=env,
@@ -116,7 +116,7 @@ def test_two_processes_train_resume_and_save_from_the_command_line(tmp_path):
     both = [r["loss"] for r in read(tmp_path / "both" / "metrics.jsonl") if "loss" in r]
     assert len(both) == 6
     assert (tmp_path / "both" / "samples.png").exists()
-    tiny.run("-m", "experiments.ddpm", "--run", "one", *tiny.FLAGS["ddpm"], "--mesh.devices", "1", cwd=tmp_path)
+    tiny.run("-m", "experiments.ddpm", "--name", "./one", *tiny.FLAGS["ddpm"], "--mesh.devices", "1", cwd=tmp_path)
     one = [r["loss"] for r in read(tmp_path / "one" / "metrics.jsonl") if "loss" in r]
     np.testing.assert_allclose(both, one, rtol=1e-4)
     done = tiny.run("-m", "experiments.ddpm", "sample", "--run", "both", "--num", "4", cwd=tmp_path)

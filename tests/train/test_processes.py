@@ -46,7 +46,7 @@ def two(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(tiny.ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "experiments.ddpm", "--run", str(folder), *FLAGS, "--train.steps", "1000000",
+            [sys.executable, "-m", "experiments.ddpm", "--name", str(folder), *FLAGS, "--train.steps", "1000000",
              "--train.save-every", "1000000", "--mesh.coordinator", f"localhost:{port}", "--mesh.num-processes", "2",
              "--mesh.process-id", str(i)],
             env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -231,16 +231,17 @@ def test_checkpoints_of_another_network_or_optimizer_are_refused_and_kept(tmp_pa
 def runs(tmp_path_factory):
     """A folder with one whole run of the command line in runs/ddpm/whole."""
     cwd = tmp_path_factory.mktemp("runs")
-    done = tiny.run("-m", "experiments.ddpm", "--run", "runs/ddpm/whole", *tiny.FLAGS["ddpm"], cwd=cwd)
+    done = tiny.run("-m", "experiments.ddpm", "--name", "whole", *tiny.FLAGS["ddpm"], cwd=cwd)
     assert "python -m experiments.ddpm sample --run runs/ddpm/whole" in done.stdout
     return cwd
 
 
 def test_sigkill_and_sigterm_lose_nothing(runs):
     """Killed once hard and once softly, and started again with the folder alone, the run ends where it would have."""
-    command = [sys.executable, "-m", "experiments.ddpm", "--run", "runs/ddpm/killed"]
+    command = [sys.executable, "-m", "experiments.ddpm"]
+    new, again = ["--name", "killed", *tiny.FLAGS["ddpm"]], ["--run", "runs/ddpm/killed"]
     env, folder = {**os.environ, "PYTHONPATH": str(tiny.ROOT)}, runs / "runs/ddpm/killed"
-    for flags, number in ((tiny.FLAGS["ddpm"], signal.SIGKILL), ([], signal.SIGTERM)):
+    for flags, number in ((new, signal.SIGKILL), (again, signal.SIGTERM)):
         process = subprocess.Popen([*command, *flags], cwd=runs, env=env, stdout=subprocess.PIPE, text=True)
         before, until = len(read(folder / "metrics.jsonl")), time.monotonic() + 120
         while len(read(folder / "metrics.jsonl")) <= before and time.monotonic() < until and process.poll() is None:
@@ -298,6 +299,39 @@ def test_sample_and_evaluate(runs):
         assert 0 < record["value"] < (10 if record["metric"].startswith("loss") else 60)
 
 
+def test_a_seed_out_of_range_is_one_line(runs):
+    flags = ("--run", "runs/ddpm/whole", "--seed", "5000000000")
+    done = tiny.run("-m", "experiments.ddpm", "sample", *flags, cwd=runs, check=False)
+    assert done.stderr == "error: seed=5000000000: must be from 0 to 2147483647\n"
+    with pytest.raises(ValueError, match="seed=5000000000: must be from 0"):
+        jgen.load(runs / "runs/ddpm/whole").sample(4, seed=5000000000)
+
+
+def test_a_new_run_takes_no_name_that_there_is(runs):
+    done = tiny.run("-m", "experiments.ddpm", "--name", "whole", *tiny.FLAGS["ddpm"], cwd=runs, check=False)
+    assert "name=whole: runs/ddpm/whole holds a run; go on with it by train --run runs/ddpm/whole" in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_run_trains_longer_without_more_words(runs):
+    folder = shutil.copytree(runs / "runs/ddpm/whole", runs / "runs/ddpm/longer")
+    tiny.run("-m", "experiments.ddpm", "train", "--run", str(folder), "--train.steps", "8", cwd=runs)
+    assert jgen.load(folder).step == 8
+    assert json.loads((folder / "config.json").read_text())["config"]["train"]["steps"] == 8
+    done = tiny.run("-m", "experiments.ddpm", "train", "--run", str(folder), "--train.steps", "4", cwd=runs, check=False)
+    assert "train.steps: 8 -> 4" in done.stderr
+
+
+def test_pictures_of_other_samplers_have_other_names(runs):
+    folder = runs / "runs/ddpm/whole"
+    for how in ([], ["--sampler", "heun"], ["--steps", "3"]):
+        tiny.run("-m", "experiments.ddpm", "sample", "--run", str(folder), "--num", "4", "--seed", "9", *how, cwd=runs)
+    names = sorted(p.name for p in folder.glob("samples*-seed9.png"))
+    assert len(names) == 3
+    assert "samples-seed9.png" in names
+    assert any(name.startswith("samples-heun-") for name in names)
+
+
 def test_report_holds_everything_and_loads_nothing(runs):
     page = (runs / "runs/ddpm/whole/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 2
@@ -313,6 +347,8 @@ def test_report_holds_everything_and_loads_nothing(runs):
     (["--data.name", "nope"], "data.name=nope: no such set"),
     (["trian"], "trian: no such command (did you mean train"),
     (["sample", "--run", "nowhere"], "run=nowhere: no run there"),
+    (["train", "--run", "nowhere"], "run=nowhere: no run there to go on with (it has no config.json); a new run is named by"),
+    (["sample", "--seed", "5000000000", "--run", "x"], "run=x: no run there"),
     (["--data.batch-size", "4000"], "data.batch_size=4000: digits has only 1500 images"),
     (["--mesh.fsdp", "3"], "mesh.fsdp=3: must divide the"),
     (["--mesh.coordinator", "localhost:1"], "goes with --mesh.num-processes N and --mesh.process-id"),
@@ -347,11 +383,13 @@ def test_a_run_of_another_experiment_is_refused(tmp_path, capsys, command):
     assert capsys.readouterr().err == f"error: run={tmp_path}: is a run of experiments.edm, not of experiments.ddpm\n"
 
 
-def test_dry_run_shows_parameters_flops_and_memory_and_trains_nothing(tmp_path):
-    done = tiny.run("-m", "experiments.ddpm", "--dry-run", *tiny.FLAGS["ddpm"], cwd=tmp_path)
+@pytest.mark.parametrize("memory", [False, True])
+def test_dry_run_shows_parameters_and_flops_and_trains_nothing(tmp_path, memory):
+    flag = "--dry-run-memory" if memory else "--dry-run"
+    done = tiny.run("-m", "experiments.ddpm", flag, *tiny.FLAGS["ddpm"], cwd=tmp_path)
     assert "output_blocks_0_0" in done.stdout
     assert "GFLOP" in done.stdout
-    assert "MiB a device" in done.stdout
+    assert ("MiB a device" in done.stdout) == memory
     assert not (tmp_path / "runs").exists()
 
 

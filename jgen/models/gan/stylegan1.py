@@ -90,6 +90,7 @@ class Synthesis(nn.Module):
     channel_base: int = 16384
     channel_max: int = 512
     fused_scale: FusedScale = "auto"
+    tanh: bool = False
 
     @nn.compact
     def __call__(self, ws: Array, noise: Noise | None = None, *, skip: int = 0, fade: Fade = None) -> Array:
@@ -106,7 +107,8 @@ class Synthesis(nn.Module):
             assert x is not None
             if self.is_initializing() or side == active or (2 * side == active and fade is not None):
                 images[side] = Conv(self.image_channels, 1, name=f"output{i}")(x)
-        return newest(images, active, fade)
+        image = newest(images, active, fade)
+        return jnp.tanh(image) if self.tanh else image
 
 
 class Generator(nn.Module):
@@ -128,10 +130,13 @@ class Generator(nn.Module):
     channel_max: int = 512
     fused_scale: FusedScale = "auto"
     """How published weights are to be read, see `upsampled_conv`; auto: fused from 128 pixels on."""
+    tanh: bool = False
+    """Images end in a hyperbolic tangent, which the paper's have not."""
 
     def setup(self) -> None:
         self.mapping = Mapping(self.c_dim, self.w_dim, self.mapping_layers, self.mapping_features, self.mapping_lr_mul)
-        self.synthesis = Synthesis(self.resolution, self.image_channels, self.channel_base, self.channel_max, self.fused_scale)
+        channels = (self.image_channels, self.channel_base, self.channel_max)
+        self.synthesis = Synthesis(self.resolution, *channels, self.fused_scale, self.tanh)
 
     @property
     def num_ws(self) -> int:

@@ -6,19 +6,32 @@ are [B, H, W, C] in about [-1, 1]. Noise is an argument: {"b8.conv0": [B, 8, 8, 
 """
 
 from collections.abc import Mapping as Dict
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.errors import UserError
-from jgen.nn.equalized import Conv, Dense, bias_act, minibatch_std, modulated_conv, normalize, sides_of, widths
+from jgen.nn.equalized import (
+    FUNCTIONS,
+    Activation,
+    Conv,
+    Dense,
+    bias_act,
+    minibatch_std,
+    modulated_conv,
+    normalize,
+    sides_of,
+    widths,
+)
 from jgen.nn.fir import downsample2d, setup_filter, upsample2d
 from jgen.types import Array
 
 Architecture = Literal["orig", "skip", "resnet"]
 Noise = Dict[str, Array]
-FILTER = setup_filter((1, 3, 3, 1))
+Taps = Any
+"""Taps of a FIR filter, as a tuple, which can be compared: numbers, applied along both axes, or rows of numbers."""
+TAPS: Taps = (1, 3, 3, 1)
 
 
 class Mapping(nn.Module):
@@ -31,6 +44,7 @@ class Mapping(nn.Module):
     embed_features: int | None = None
     layer_features: int | None = None
     lr_mul: float = 0.01
+    activation: Activation = "lrelu"
 
     @nn.compact
     def __call__(self, z: Array | None, c: Array | None = None) -> Array:
@@ -48,28 +62,31 @@ class Mapping(nn.Module):
         for i in range(self.num_layers):
             last = i == self.num_layers - 1
             width = self.w_dim if last else self.layer_features or self.w_dim
-            x = Dense(width, "lrelu", self.lr_mul, name=f"fc{i}")(x)
+            x = Dense(width, self.activation, self.lr_mul, name=f"fc{i}")(x)
         return x
 
 
 class StyledConv(nn.Module):
-    """Modulated convolution, noise, bias, leaky ReLU."""
+    """Modulated convolution, noise, bias, activation."""
 
     features: int
     up: int = 1
     clamp: float | None = None
+    use_noise: bool = True
+    activation: Activation = "lrelu"
+    taps: Taps = TAPS
 
     @nn.compact
     def __call__(self, x: Array, w: Array, noise: Array | None, gain: float = 1.0) -> Array:
         styles = Dense(x.shape[-1], bias_init=1.0, name="affine")(w)
         kernel = self.param("kernel", nn.initializers.normal(1.0), (3, 3, x.shape[-1], self.features))
-        strength = self.param("noise_strength", nn.initializers.zeros, ())
+        strength = self.param("noise_strength", nn.initializers.zeros, ()) if self.use_noise else None
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = modulated_conv(x, kernel, styles, up=self.up)
-        if noise is not None:
+        x = modulated_conv(x, kernel, styles, up=self.up, taps=self.taps)
+        if noise is not None and strength is not None:
             x = x + noise * strength
         clamp = None if self.clamp is None else self.clamp * gain
-        return bias_act(x, bias, "lrelu", gain=2**0.5 * gain, clamp=clamp)
+        return bias_act(x, bias, self.activation, gain=FUNCTIONS[self.activation][1] * gain, clamp=clamp)
 
 
 class ToRGB(nn.Module):
@@ -95,11 +112,15 @@ class SynthesisBlock(nn.Module):
     last: bool
     architecture: Architecture
     clamp: float | None
+    use_noise: bool
+    activation: Activation
+    taps: Taps
 
     @nn.compact
     def __call__(self, x: Array | None, image: Array | None, ws: list[Array], noise: Dict[str, Array | None]) -> tuple:
         def conv(x: Array, name: str, up: int = 1, gain: float = 1.0) -> Array:
-            return StyledConv(self.features, up, self.clamp, name=name)(x, ws.pop(0), noise[name], gain)
+            how = (self.clamp, self.use_noise, self.activation, self.taps)
+            return StyledConv(self.features, up, *how, name=name)(x, ws.pop(0), noise[name], gain)
 
         if self.first:
             const = self.param("const", nn.initializers.normal(1.0), (4, 4, self.features))
@@ -108,11 +129,11 @@ class SynthesisBlock(nn.Module):
         else:
             assert x is not None
             if self.architecture == "resnet":
-                y = Conv(self.features, 1, up=2, use_bias=False, act_gain=0.5**0.5, name="skip")(x)
+                y = Conv(self.features, 1, up=2, use_bias=False, act_gain=0.5**0.5, taps=self.taps, name="skip")(x)
                 x = y + conv(conv(x, "conv0", 2), "conv1", gain=0.5**0.5)
             else:
                 x = conv(conv(x, "conv0", 2), "conv1")
-        image = None if image is None else upsample2d(image, FILTER)
+        image = None if image is None else upsample2d(image, setup_filter(self.taps))
         if self.last or self.architecture == "skip":
             y = ToRGB(self.image_channels, self.clamp, name="torgb")(x, ws.pop(0))
             image = y if image is None else image + y
@@ -128,6 +149,9 @@ class Synthesis(nn.Module):
     channel_max: int = 512
     architecture: Architecture = "skip"
     conv_clamp: float | None = None
+    use_noise: bool = True
+    activation: Activation = "lrelu"
+    resample_filter: Taps = TAPS
 
     @property
     def num_ws(self) -> int:
@@ -135,14 +159,15 @@ class Synthesis(nn.Module):
 
     @nn.compact
     def __call__(self, ws: Array, noise: Noise | None = None) -> Array:
-        noise = checked_noise(ws, noise, self.num_ws, noise_planes(self.resolution))
+        noise = checked_noise(ws, noise, self.num_ws, noise_planes(self.resolution) if self.use_noise else {})
+        how = (self.architecture, self.conv_clamp, self.use_noise, self.activation, self.resample_filter)
         x, image, at = None, None, 0
         for side, width in widths(self.resolution, self.channel_base, self.channel_max).items():
             first, last = side == 4, side == self.resolution
             convs = 1 if first else 2
             rows = [ws[:, at + i] for i in range(convs + 1)]
             planes = {f"conv{i}": noise.get(f"b{side}.conv{i}") for i in (0, 1)}
-            block = SynthesisBlock(width, self.image_channels, first, last, self.architecture, self.conv_clamp, name=f"b{side}")
+            block = SynthesisBlock(width, self.image_channels, first, last, *how, name=f"b{side}")
             x, image = block(x, image, rows, planes)
             at += convs
         return image  # pyright: ignore[reportReturnType]
@@ -162,12 +187,25 @@ class Generator(nn.Module):
     channel_max: int = 512
     architecture: Architecture = "skip"
     conv_clamp: float | None = None
+    embed_features: int | None = None
+    """Width of the label within the mapping; None: w_dim."""
+    layer_features: int | None = None
+    """Width of the mapping's layers but the last; None: w_dim."""
+    mapping_activation: Activation = "lrelu"
+    use_noise: bool = True
+    activation: Activation = "lrelu"
+    """That of the synthesis."""
+    resample_filter: Taps = TAPS
 
     def setup(self) -> None:
-        self.mapping = Mapping(self.z_dim, self.c_dim, self.w_dim, self.mapping_layers, lr_mul=self.mapping_lr_mul)
+        self.mapping = Mapping(
+            self.z_dim, self.c_dim, self.w_dim, self.mapping_layers, self.embed_features, self.layer_features,
+            self.mapping_lr_mul, self.mapping_activation,
+        )  # fmt: skip
         self.synthesis = Synthesis(
-            self.resolution, self.image_channels, self.channel_base, self.channel_max, self.architecture, self.conv_clamp
-        )
+            self.resolution, self.image_channels, self.channel_base, self.channel_max, self.architecture, self.conv_clamp,
+            self.use_noise, self.activation, self.resample_filter,
+        )  # fmt: skip
 
     @property
     def num_ws(self) -> int:
@@ -208,7 +246,7 @@ def checked_noise(ws: Array, noise: Noise | None, num_ws: int, planes: Dict[str,
     if ws.ndim != 3 or ws.shape[1] != num_ws:
         raise UserError(f"ws of shape {ws.shape}: must be [B, {num_ws}, w_dim]")
     if unknown := sorted(set(noise or {}) - set(planes)):
-        raise UserError(f"noise[{unknown[0]!r}]: no such layer; there are {', '.join(planes)}")
+        raise UserError(f"noise[{unknown[0]!r}]: no such layer; there are {', '.join(planes) or 'none'}")
     return noise or {}
 
 
@@ -225,22 +263,27 @@ class DiscriminatorBlock(nn.Module):
     first: bool
     architecture: Architecture
     clamp: float | None
+    activation: Activation
+    taps: Taps
 
     @nn.compact
     def __call__(self, x: Array | None, image: Array | None) -> tuple[Array, Array | None]:
+        act: Activation = self.activation
         if self.first or self.architecture == "skip":
             assert image is not None
-            y = Conv(self.features, 1, "lrelu", clamp=self.clamp, name="fromrgb")(image)
+            y = Conv(self.features, 1, act, clamp=self.clamp, name="fromrgb")(image)
             x = y if x is None else x + y
-            image = downsample2d(image, FILTER) if self.architecture == "skip" else None
+            image = downsample2d(image, setup_filter(self.taps)) if self.architecture == "skip" else None
         assert x is not None
         if self.architecture == "resnet":
-            y = Conv(self.out_features, 1, down=2, use_bias=False, act_gain=0.5**0.5, name="skip")(x)
-            x = Conv(self.features, 3, "lrelu", clamp=self.clamp, name="conv0")(x)
-            clamp = None if self.clamp is None else self.clamp * 0.5**0.5
-            return y + Conv(self.out_features, 3, "lrelu", down=2, act_gain=1.0, clamp=clamp, name="conv1")(x), image
-        x = Conv(self.features, 3, "lrelu", clamp=self.clamp, name="conv0")(x)
-        return Conv(self.out_features, 3, "lrelu", down=2, clamp=self.clamp, name="conv1")(x), image
+            y = Conv(self.out_features, 1, down=2, use_bias=False, act_gain=0.5**0.5, taps=self.taps, name="skip")(x)
+            x = Conv(self.features, 3, act, clamp=self.clamp, name="conv0")(x)
+            share = 0.5**0.5
+            gain, clamp = FUNCTIONS[act][1] * share, None if self.clamp is None else self.clamp * share
+            down = Conv(self.out_features, 3, act, down=2, act_gain=gain, clamp=clamp, taps=self.taps, name="conv1")
+            return y + down(x), image
+        x = Conv(self.features, 3, act, clamp=self.clamp, name="conv0")(x)
+        return Conv(self.out_features, 3, act, down=2, clamp=self.clamp, taps=self.taps, name="conv1")(x), image
 
 
 class Epilogue(nn.Module):
@@ -252,16 +295,17 @@ class Epilogue(nn.Module):
     clamp: float | None
     group: int | None
     std_channels: int
+    activation: Activation
 
     @nn.compact
     def __call__(self, x: Array, image: Array | None) -> Array:
         if self.architecture == "skip":
             assert image is not None
-            x = x + Conv(self.features, 1, "lrelu", clamp=self.clamp, name="fromrgb")(image)
+            x = x + Conv(self.features, 1, self.activation, clamp=self.clamp, name="fromrgb")(image)
         if self.std_channels:
             x = minibatch_std(x, self.group, self.std_channels)
-        x = Conv(self.features, 3, "lrelu", clamp=self.clamp, name="conv")(x)
-        x = Dense(self.features, "lrelu", name="fc")(x.reshape(len(x), -1))
+        x = Conv(self.features, 3, self.activation, clamp=self.clamp, name="conv")(x)
+        x = Dense(self.features, self.activation, name="fc")(x.reshape(len(x), -1))
         return Dense(self.outputs, name="out")(x)
 
 
@@ -281,6 +325,17 @@ class Discriminator(nn.Module):
     group: int | None = 4
     """Images of a group of the minibatch standard deviation."""
     std_channels: int = 1
+    activation: Activation = "lrelu"
+    """That of the blocks from the whole resolution down to 8 x 8."""
+    last_activation: Activation = "lrelu"
+    """That of the layers at 4 x 4."""
+    resample_filter: Taps = TAPS
+    mapping_lr_mul: float = 0.01
+    embed_features: int | None = None
+    """Width of the label within the mapping; None: that of its projection."""
+    layer_features: int | None = None
+    """Width of the mapping's layers but the last; None: that of the label's projection."""
+    mapping_activation: Activation = "lrelu"
 
     @nn.compact
     def __call__(self, image: Array, c: Array | None = None) -> Array:
@@ -297,14 +352,20 @@ class Discriminator(nn.Module):
                 side == self.resolution,
                 self.architecture,
                 self.conv_clamp,
+                self.activation,
+                self.resample_filter,
                 name=f"b{side}",
             )
             x, picture = block(x, picture)
         outputs = (self.cmap_dim or channels[4]) if self.c_dim else 1
-        shared = (self.architecture, self.conv_clamp, self.group, self.std_channels)
+        shared = (self.architecture, self.conv_clamp, self.group, self.std_channels, self.last_activation)
         assert x is not None
         out = Epilogue(channels[4], outputs, *shared, name="b4")(x, picture)
         if not self.c_dim:
             return out[:, 0]
-        cmap = Mapping(0, self.c_dim, outputs, self.mapping_layers, name="mapping")(None, c)
+        mapping = Mapping(
+            0, self.c_dim, outputs, self.mapping_layers, self.embed_features, self.layer_features, self.mapping_lr_mul,
+            self.mapping_activation, name="mapping",
+        )  # fmt: skip
+        cmap = mapping(None, c)
         return jnp.sum(out * cmap, -1) / outputs**0.5

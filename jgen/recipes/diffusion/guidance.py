@@ -14,7 +14,7 @@ from jgen.objectives.conditioning import Conditioning
 from jgen.recipes.diffusion.noisy_classifier import ClassLogProb, NoisyClassifier, class_log_prob, classifier_of_run
 from jgen.samplers import guidance
 from jgen.samplers.common import F
-from jgen.types import Array, Condition, Denoise, Extra, Key, Predict, Prediction, PyTree, Score
+from jgen.types import Array, Condition, Denoise, Extra, Key, Predict, Prediction, PyTree, Score, as_prediction
 
 Call = Callable[[Array, Array, Condition], Any]
 """(x, t or sigma [B], condition) -> what a predictor, a denoiser or a score gives."""
@@ -131,7 +131,7 @@ def classifier_guided_predictor(
         return log_prob(expand_dims_like(jnp.sqrt(1 + sigma**2), x) * x, sigma)
 
     def unguided(x: Array, t: Array) -> Prediction:
-        return predict(x, t)._replace(guide=jnp.zeros_like(x))
+        return as_prediction(predict(x, t))._replace(guide=jnp.zeros_like(x))
 
     guided = guidance.classifier(predict, of_chain, guide.classifier_scale)
     return in_guidance_interval(guide, guided, unguided, level, by_image)

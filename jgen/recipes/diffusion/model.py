@@ -15,7 +15,7 @@ from jgen.objectives import diffusion, edm
 from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
 from jgen.reverse import Variance
 from jgen.schedules import Schedule
-from jgen.types import Array, Condition, Params, Prediction
+from jgen.types import Array, Condition, Params, Prediction, as_prediction
 
 Network = Callable[[Params, Array, Array, Condition], Array]
 """(params, x, t or noise level [B], condition) -> the raw output, without dropout."""
@@ -100,7 +100,7 @@ def chain_model(shape: tuple[int, ...], network: Network, chain: Schedule, predi
     form = edm.chain(chain, prediction)
 
     def predict(params: Params, x: Array, t: Array, condition: Condition) -> Prediction:
-        return diffusion.predictor(lambda x, t: network(params, x, t, condition), chain, prediction)(x, t)
+        return as_prediction(diffusion.predictor(lambda x, t: network(params, x, t, condition), chain, prediction)(x, t))
 
     def denoise(params: Params, x: Array, sigma: Array, condition: Condition) -> Array:
         return edm.denoiser(lambda x, t: network(params, x, t, condition), form)(x, sigma)

@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jgen import convert
+from jgen.metrics import paths
 from jgen.models.gan import stylegan2
 from jgen.nn import equalized, fir
 from jgen.objectives import gan, gan_penalties, stylegan
@@ -130,32 +132,86 @@ def test_modulated_convolution(path):
         o.check(f"out/{name}/gg_w", by_w.transpose(3, 2, 0, 1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("path", [p for p in files("stylegan2", "generator")])
+OF_THE_FILE = ("truncation_psi", "ws_psi_cutoff", "style_mixing_cutoff", "num_ws")
+"""Settings of what a file computes, beside the constructor's arguments."""
+
+
+@pytest.mark.parametrize("path", files("stylegan2", "generator"))
 def test_generators(path):
     o = Oracle(path)
-    net, found = convert.stylegan2.generator(convert.load_weights(path), **o.config)
+    arguments = {k: v for k, v in o.config.items() if k not in OF_THE_FILE}
+    net, found = convert.stylegan2.generator(convert.load_weights(path), **arguments)
     label = jnp.asarray(o["in/c"]) if "in/c" in o else None
     params, w_avg = {"params": found["params"]}, found["w_avg"]
 
     @jax.jit
     def run(z, z2, random):
         ws = [stylegan2.repeat(net.apply(params, z, label, method="map"), net.num_ws) for z in (z, z2)]
-        psi, cut = o.config["ws_psi_cutoff"]["psi"], o.config["ws_psi_cutoff"]["cutoff"]
-        synth = lambda ws, noise: net.apply(params, ws, noise, method="synthesize")  # noqa: E731
         const = found["noise"]
-        truncated = stylegan2.truncate(ws[0], w_avg, o.config["truncation_psi"])
-        mixed = stylegan2.mix(ws[0], ws[1], o.config["style_mixing_cutoff"])
-        return {
-            "ws": ws[0], "ws_psi": truncated, "ws_psi_cutoff": stylegan2.truncate(ws[0], w_avg, psi, cut),
-            "ws_mixed": mixed, "img_const": synth(ws[0], const), "img_none": synth(ws[0], None),
-            "img_random": synth(ws[0], random), "img_mixed": synth(mixed, const), "img_psi": synth(truncated, const),
-            "w_avg_updated": w_avg + 0.005 * (ws[0][:, 0].mean(0) - w_avg),
-        }  # fmt: skip
+
+        def synth(ws, noise, **how):
+            return net.apply(params, ws, noise, method="synthesize", **how)
+
+        image, seen = synth(ws[0], const, capture_intermediates=True)
+        outputs = {"ws": ws[0], "img_const": image, "img_none": synth(ws[0], None), "img_random": synth(ws[0], random)}
+        for side, block in seen["intermediates"]["synthesis"].items():
+            if side != "__call__":
+                features, so_far = block["__call__"][0]
+                outputs |= {f"{side}_x": features} | ({} if so_far is None else {f"{side}_img": so_far})
+        if "style_mixing_cutoff" in o.config:
+            mixed = stylegan2.mix(ws[0], ws[1], o.config["style_mixing_cutoff"])
+            outputs |= {"ws_mixed": mixed, "img_mixed": synth(mixed, const)}
+        if w_avg is not None:
+            psi, cut = o.config["ws_psi_cutoff"]["psi"], o.config["ws_psi_cutoff"]["cutoff"]
+            truncated = stylegan2.truncate(ws[0], w_avg, o.config["truncation_psi"])
+            moved = w_avg + (1 - found["w_avg_beta"]) * (ws[0][:, 0].mean(0) - w_avg)
+            outputs |= {"ws_psi": truncated, "img_psi": synth(truncated, const), "w_avg_updated": moved}
+            outputs["ws_psi_cutoff"] = stylegan2.truncate(ws[0], w_avg, psi, cut)
+        return outputs
 
     random = {n.removeprefix("in/noise_random/"): nhwc(o, n) for n in o.names if n.startswith("in/noise_random/")}
     assert net.num_ws == o.config["num_ws"]
-    for name, value in run(jnp.asarray(o["in/z"]), jnp.asarray(o["in/z2"]), random).items():
-        o.check(f"out/{name}", value, image=name.startswith("img"))
+    outputs = run(jnp.asarray(o["in/z"]), jnp.asarray(o["in/z2"]), random)
+    for name, value in outputs.items():
+        if f"out/{name}" in o:
+            o.check(f"out/{name}", value, image=value.ndim == 4)
+    o.check_whole()
+
+
+@pytest.mark.parametrize("path", files("stylegan2", "perceptual_path_length"))
+def test_perceptual_path_length(path):
+    """In float64, since the differences of a tiny step are all rounding in float32."""
+    o = Oracle(path)
+    net, found = convert.stylegan2.generator(convert.load_weights(path), **o.config["G"])
+    with jax.enable_x64(True):
+        params, label = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), {"params": found["params"]}), jnp.asarray(o["in/c"])
+        planes = {n: o[n].astype(np.float64) for n in o.names if n.startswith("in/noise_const/")}
+        noise = {n.removeprefix("in/noise_const/synthesis."): jnp.asarray(v)[None, :, :, None] for n, v in planes.items()}
+        matrices = {"": jnp.asarray(o["in/M_full"], float), "_crop": jnp.asarray(o["in/M_crop"], float)}
+
+        def features(levels, crop):
+            if crop:
+                unit = levels.shape[1] // 8
+                levels = levels[:, 3 * unit : 7 * unit, 2 * unit : 6 * unit]
+            levels = jnp.repeat(levels, 3, -1) if levels.shape[-1] == 1 else levels
+            return jnp.tanh(jnp.moveaxis(levels, -1, 1).reshape(len(levels), -1) / 255 @ matrices["_crop" if crop else ""])
+
+        z0, z1, t = (jnp.asarray(o[f"in/{k}"].astype(np.float64)) for k in ("z0", "z1", "t"))
+        for name in (n.removeprefix("out/dist/") for n in o.names if n.startswith("out/dist/")):
+            space, sampling, *crop = name.split("_")
+            distances = paths.path_distances(
+                lambda z: net.apply(params, z, label, method="map"),
+                lambda w: net.apply(params, stylegan2.repeat(w, net.num_ws), noise, method="synthesize"),
+                lambda levels, crop=crop: features(levels, bool(crop)),
+                z0, z1, t, space=space, sampling=sampling, epsilon=o.config["epsilon"],
+            )  # fmt: skip
+            o.check(f"out/dist/{name}", distances)
+        a, b, share = (jnp.asarray(o[f"in/slerp/{k}"].astype(np.float64)) for k in "abt")
+        o.check("out/slerp/y", paths.slerp(a, b, share[:, 0]))
+        length = paths.path_length(o["in/percentile/dist"])
+        o.check("out/percentile/lo_hi", [length.low, length.high])
+        o.check("out/percentile/ppl", length.mean)
+    o.check_whole()
 
 
 @pytest.mark.parametrize("path", files("stylegan2", "discriminator"))
@@ -167,11 +223,24 @@ def test_discriminators(path):
     @jax.jit
     def run(x):
         logits, pull = jax.vjp(lambda x: net.apply(variables, x, label), x)
-        return logits, pull(jnp.ones_like(logits))[0]
+        seen = net.apply(variables, x, label, capture_intermediates=True)[1]["intermediates"]
+        return logits, pull(jnp.ones_like(logits))[0], seen
 
-    logits, by_image = run(nhwc(o, "in/img"))
+    logits, by_image, seen = run(nhwc(o, "in/img"))
     o.check("out/logits", logits[:, None])
+    outputs = {name: part["__call__"][0] for name, part in seen.items() if name not in ("__call__", "b4")}
+    for name, (features, image) in ((n, v) for n, v in outputs.items() if n[0] == "b"):
+        for kind, value in (("x", features), ("img", image)):
+            if f"out/{name}_{kind}" in o:
+                o.check(f"out/{name}_{kind}", value, image=True)
+    if "out/cmap" in o:
+        o.check("out/cmap", outputs["mapping"])
+    if "out/mbstd_feature" in o:
+        last = outputs["b8"][0]
+        last = last + seen["b4"]["fromrgb"]["__call__"][0] if "fromrgb" in seen["b4"] else last
+        o.check("out/mbstd_feature", equalized.minibatch_std(last, net.group, net.std_channels)[:, 0, 0, last.shape[-1] :])
     o.check("out/grad/sum_logits_wrt_img", by_image, image=True)
+    o.check_whole()
 
 
 def check_gradients(o, phase, grads, scale=1.0):

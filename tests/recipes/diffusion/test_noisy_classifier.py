@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
         if flags not in made:
             made[flags] = tmp_path_factory.mktemp("run")
             config = tiny.parsed("classifier", *flags)
-            train("experiments.classifier", "digits", classifier.build, config, made[flags], False)
+            train("experiments.classifier", "digits", classifier.build, config, made[flags])
         return str(made[flags])
 
     return of
@@ -169,7 +169,7 @@ def test_a_cascade_s_classifier_guides_the_stage_whose_images_it_knows(run, monk
 @pytest.mark.slow
 def test_a_run_is_guided_from_the_command_line_s_options(tmp_path, run):
     config = tiny.config(train__steps=2)
-    train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "model", False)
+    train("experiments.ddpm", "digits", ddpm.build, config, tmp_path / "model")
     options = changed(config.sampling, {"classifier": run, "classifier_scale": 2.0, "label": 3})
     sample(tmp_path / "model", options, 4, 0, 4, str(tmp_path / "guided.npz"))
     sample(tmp_path / "model", config.sampling, 4, 0, 4, str(tmp_path / "plain.npz"))
@@ -197,7 +197,7 @@ def test_classifiers_that_cannot_guide_are_refused(tmp_path, trained, run, monke
     refused(latent_diffusion, r"classifier=.*: is for pixels, and these are latents", classifier=run, classifier_scale=1.0)
     refused(ddpm, r"label=3: this model is not class-conditional", label=3)
     model = tmp_path / "model"
-    train("experiments.ddpm", "digits", ddpm.build, tiny.config(train__steps=2), model, False)
+    train("experiments.ddpm", "digits", ddpm.build, tiny.config(train__steps=2), model)
     refused(ddpm, r"is a run of experiments.ddpm, not of", classifier=str(model), classifier_scale=1.0)
     of_size(run, monkeypatch, 4)
     refused(ddpm, r"classifier=.*: knows images of 4x4x1, and these are 8x8x1", classifier=run, classifier_scale=1.0)

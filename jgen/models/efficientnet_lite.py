@@ -1,0 +1,88 @@
+"""EfficientNet-Lite0 (TensorFlow's Lite variant of Tan & Le 2019, arXiv:1905.11946): no squeeze-and-excitation, ReLU6.
+
+A frozen feature network: its batch norms are folded into the convolutions, so that a layer is a kernel and a bias.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jgen.types import Array
+
+
+class Stage(NamedTuple):
+    """Blocks of one width; the first has the stride."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    width: int
+
+
+LITE0 = (
+    Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 6, 24), Stage(2, 5, 2, 6, 40), Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112), Stage(4, 5, 2, 6, 192), Stage(1, 3, 1, 6, 320),
+)  # fmt: skip
+TAPS = (2, 4, 10, 15)
+"""Blocks whose outputs are the four feature maps of Projected GAN: 24, 40, 112 and 320 channels at 1/4 to 1/32 of the side."""
+
+
+class Features(NamedTuple):
+    """The network's outputs for images [B, H, W, 3]; those that are not used are not computed under jit."""
+
+    taps: tuple[Array, ...]
+    """Outputs of the blocks in `TAPS` [B, h, w, C]."""
+    pooled: Array
+    """Spatial mean of the last block [B, 320]."""
+    head: Array
+    """Spatial mean behind the head's convolution and ReLU6 [B, 1280]."""
+    logits: Array
+    """ImageNet's classes [B, 1000]."""
+
+
+class EfficientNetLite(nn.Module):
+    """Images [B, H, W, 3] as (level - 127) / 128, levels 0..255 -> `Features`; any side of 32 and more.
+
+    Padding is TensorFlow's: one more at the end where the stride is 2.
+    """
+
+    stages: Sequence[Stage] = LITE0
+    taps: Sequence[int] = TAPS
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x: Array) -> Features:
+        x = _relu6(nn.Conv(32, (3, 3), 2, name="stem")(x))
+        found, index = [], 0
+        for stage in self.stages:
+            for i in range(stage.blocks):
+                x = _Block(stage._replace(stride=stage.stride if i == 0 else 1), name=f"block_{index}")(x)
+                if index in self.taps:
+                    found.append(x)
+                index += 1
+        head = jnp.mean(_relu6(nn.Conv(1280, (1, 1), name="head")(x)), (1, 2))
+        return Features(tuple(found), jnp.mean(x, (1, 2)), head, nn.Dense(self.classes, name="classifier")(head))
+
+
+class _Block(nn.Module):
+    """Inverted residual: widen by 1x1, depthwise convolution, narrow by 1x1 without an activation; a sum where shapes agree."""
+
+    stage: Stage
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        stage, before = self.stage, x
+        wide = x.shape[-1] * stage.expansion
+        if stage.expansion > 1:
+            x = _relu6(nn.Conv(wide, (1, 1), name="expand")(x))
+        sides = (stage.kernel, stage.kernel)
+        x = _relu6(nn.Conv(wide, sides, stage.stride, feature_group_count=wide, name="depthwise")(x))
+        x = nn.Conv(stage.width, (1, 1), name="project")(x)
+        return x + before if x.shape == before.shape else x
+
+
+def _relu6(x: Array) -> Array:
+    return jnp.clip(x, 0, 6)
