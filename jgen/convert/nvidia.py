@@ -16,6 +16,8 @@ from jgen.convert.torch_files import read_torch, tensor_names
 from jgen.errors import UserError
 from jgen.untrusted import NUMERIC, Budget, budget_of, checked_array
 
+MODULE = 1024
+"""Bytes that one path to a module is counted as: a file can hold few modules and name many paths to them."""
 NESTED = 64
 """The most that modules may be within each other."""
 
@@ -39,7 +41,7 @@ class Module:
         """Parameters and buffers by the names of a state dict. Raises UserError where there are too many paths to them."""
         if depth > NESTED:
             raise UserError(f"{budget.path}: has modules within each other more than {NESTED} times")
-        budget.take(OPERATION + len(prefix))
+        budget.take(MODULE + len(prefix))
         for kind in ("_parameters", "_buffers"):
             for name, value in self.part(kind).items():
                 value = value.array(budget) if isinstance(value, Array) else value

@@ -191,7 +191,7 @@ def test_memory_and_time_are_in_proportion_to_the_file(name, tmp_path):
     with pytest.raises(UserError) as error:
         load_weights(path)
     assert "\n" not in str(error.value)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # far below what any of them would take
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < FLOOR + (FACTOR + 10) * path.stat().st_size
