@@ -28,18 +28,28 @@ def split(lod):
     return int(lod), (lod - int(lod)) or None
 
 
+def options(o):
+    """The constructor's options of a file, without those of its calls."""
+    return {name: value for name, value in o.config.items() if name not in ("lods", "trunc_psi", "trunc_layers")}
+
+
+def labels(o):
+    """(labels [B, C],) of a file of a network with classes, else ()."""
+    return (jnp.asarray(o["in/c"]),) if "in/c" in o else ()
+
+
 @oracle
 @pytest.mark.parametrize("path", files("stylegan1", "generator"))
 def test_generators(path):
     o = Oracle(path)
-    net, found = converter.generator(convert.load_weights(path), **o.config)
+    net, found = converter.generator(convert.load_weights(path), **options(o))
     params = {"params": found["params"]}
     synth = functools.partial(net.apply, params, method="synthesize")
     psi, layers = o.config["trunc_psi"], o.config["trunc_layers"]
 
     @jax.jit
-    def run(z, random):
-        w = net.apply(params, z, method="map")
+    def run(z, label, random):
+        w = net.apply(params, z, *label, method="map")
         ws = stylegan2.repeat(w, net.num_ws)
         truncated = stylegan2.truncate(ws, found["w_avg"], psi, layers)
         seen = lambda module, _: isinstance(module, stylegan1.Layer)  # noqa: E731
@@ -51,23 +61,23 @@ def test_generators(path):
         return {"w": w, "wp_psi": truncated}, {**pictures, **acts}
 
     random = {n.removeprefix("in/noise/"): jnp.asarray(o.nhwc(n)) for n in o.names if n.startswith("in/noise/")}
-    plain, images = run(jnp.asarray(o["in/z"]), random)
+    plain, images = run(jnp.asarray(o["in/z"]), labels(o), random)
     for name, value in plain.items():
         o.check(f"out/{name}", value)
     for name, value in images.items():
         o.check(f"out/{name}", value[:1] if name.startswith("act") else value, image=True)
-    assert {n for n in o.names if n.startswith("out/")} == {f"out/{n}" for n in (*plain, *images)}
+    o.check_whole()
 
 
 @oracle
 @pytest.mark.parametrize("path", files("stylegan1", "discriminator"))
 def test_discriminators(path):
     o = Oracle(path)
-    net, variables = converter.discriminator(convert.load_weights(path), **o.config)
+    net, variables = converter.discriminator(convert.load_weights(path), **options(o))
 
     def judge(x, lod):
         skip, fade = split(lod)
-        return net.apply(variables, progan.faded(x, skip), skip=skip, fade=fade)
+        return net.apply(variables, progan.faded(x, skip), *labels(o), skip=skip, fade=fade)
 
     @jax.jit
     def run(x):
@@ -78,13 +88,14 @@ def test_discriminators(path):
     for name, value in logits.items():
         o.check(f"out/{name}", value)
     o.check("out/grad/sum_logits_wrt_img", by_image, image=True)
+    o.check_whole()
 
 
 def tensorflow(o):
-    """The weights of a file as they are in TensorFlow: its names, its layout."""
+    """The weights of a file as they are in TensorFlow: its names, its layout; the labels' matrix has the same in both."""
     to_tf = {4: lambda a: a.transpose(2, 3, 1, 0), 2: lambda a: a.T}
     weights = convert.load_weights(o.path)
-    turned = {k: to_tf.get(a.ndim, lambda a: a)(a) if k.endswith("weight") else a for k, a in weights.items()}
+    turned = {k: to_tf.get(a.ndim, lambda a: a)(a) if k.endswith(".weight") else a for k, a in weights.items()}
     return {tf: turned[k] for k, tf in o.meta["tf_names"].items()}
 
 
@@ -92,10 +103,11 @@ def tensorflow(o):
 @pytest.mark.parametrize("path", files("stylegan1", "generator") + files("stylegan1", "discriminator"))
 def test_tensorflow_names(path):
     o = Oracle(path)
-    read, name_of = getattr(converter, path.stem), getattr(converter, f"{path.stem}_name")
+    kind = path.stem.partition("_")[0]
+    read, name_of = getattr(converter, kind), getattr(converter, f"{kind}_name")
     assert {name_of(tf, o.config["resolution"]): tf for tf in o.meta["tf_names"].values()} == o.meta["tf_names"]
-    _, ours = read(convert.load_weights(path), **o.config)
-    _, theirs = read(tensorflow(o), **o.config)
+    _, ours = read(convert.load_weights(path), **options(o))
+    _, theirs = read(tensorflow(o), **options(o))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
@@ -103,15 +115,17 @@ def test_tensorflow_names(path):
 @pytest.mark.parametrize("path", files("stylegan1", "generator"))
 def test_label_weights(path):
     o = Oracle(path)
-    label, wide = np.arange(16.0).reshape(2, 8), np.ones((9, 16))
+    plain = {n: v for n, v in options(o).items() if n != "label_size"}
+    size = plain["z_space_dim"]
+    label, wide = np.arange(2.0 * size).reshape(2, size), np.ones((plain["mapping_fmaps"], 2 * size))
     port = convert.load_weights(path) | {"mapping.label_weight": label, "mapping.dense0.weight": wide}
     theirs = tensorflow(o) | {"LabelConcat/weight": label, "G_mapping/Dense0/weight": wide.T}
-    del theirs["Dense0/weight"]
+    theirs.pop("Dense0/weight", None)
     for weights in (port, theirs):
-        net, found = converter.generator(weights, label_size=2, **o.config)
+        net, found = converter.generator(weights, label_size=2, **plain)
         np.testing.assert_array_equal(found["params"]["mapping"]["label_weight"], label)
-        labels = np.eye(2, dtype=np.float32)
-        w = [net.apply({"params": found["params"]}, o["in/z"], labels[[i, i]], method="map") for i in (0, 1)]
+        which = [np.eye(2, dtype=np.float32)[np.full(len(o["in/z"]), i)] for i in (0, 1)]
+        w = [net.apply({"params": found["params"]}, o["in/z"], c, method="map") for c in which]
         assert np.abs(w[0] - w[1]).max() > 1e-3
 
 
@@ -122,7 +136,7 @@ def test_weights_that_do_not_fit_are_named(path):
     weights = convert.load_weights(path)
     del weights["truncation.w_avg"]
     with pytest.raises(UserError, match="missing truncation/w_avg; left over synthesis.new"):
-        converter.generator(weights | {"synthesis.new": np.zeros(1)}, **o.config)
+        converter.generator(weights | {"synthesis.new": np.zeros(1)}, **options(o))
 
 
 def spread(x, kernel):
