@@ -71,7 +71,7 @@ PRESETS = {
         optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
     "imagenet256": Config(
-        data=DataConfig("imagenet2012", batch_size=2048, resolution=256, flip=True),
+        data=DataConfig("imagenet2012", batch_size=2048, resolution=256, resize="adm", flip=True),
         train=paper_steps(400_000),
         sampling=CascadeSampling(DDPM(25, variance="learned_range"), steps_each=(4000, 4000, 100), augment=0.31),
         cascade=CascadeConfig((32, 64, 256), "hybrid", most_augment=1.0, blur=0.0),

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jgen
-from jgen.config import DataConfig, DiffusionSampling, Flat, LabelConfig, LevelsConfig, MeshConfig, OptimizerConfig, TrainConfig
+from jgen.config import (
+    DataConfig,
+    DiffusionSampling,
+    Flat,
+    Guidance,
+    LabelConfig,
+    LevelsConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from jgen.config.edm import EDMConfig
 from jgen.config.samplers import Heun
 
@@ -44,7 +54,14 @@ PRESETS = {
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=512),
-        train=TrainConfig(steps=390_625, log_every=100, save_every=5_000, sample_every=10_000),
+        train=TrainConfig(
+            steps=390_625,
+            matmul_precision="float32",  # the authors turn TF32 off
+            log_every=100,
+            save_every=5_000,
+            sample_every=10_000,
+        ),
+        sampling=DiffusionSampling(Heun(), guide=Guidance(clip_denoised=False)),
         network=LevelsConfig(channels=128, channel_mult=(2, 2, 2), num_res_blocks=4, dropout=0.13),
         edm=EDMConfig(attention=(16,), augment=0.12),
         optimizer=OptimizerConfig(

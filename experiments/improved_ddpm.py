@@ -74,7 +74,7 @@ PRESETS = {
             scale_shift_norm=True,
             dropout=0.3,
         ),
-        chain=ChainConfig("cosine", diffusion_steps=4000),
+        chain=ChainConfig("cosine", diffusion_steps=4000, rescale_timesteps=True),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup=0, final_learning_rate=1.0, clip=0.0, ema=0.9999),
     ),
 }

@@ -12,8 +12,9 @@
 
 Two stages, one command: the autoencoder, then the diffusion of its latents; --train.begin-from RUN/autoencoder takes that of
 an earlier run, for another prior. Target of the imagenet256 preset: FID 2.27 with guidance 1.5 (DiT, table 4), after 7 million
-steps of 256 images. Its autoencoder is to have --perceptual 1, and LPIPS's files; of four latent channels DiT's authors guide
-three, and jgen all.
+steps of 256 images (50,000 samples against ADM's reference batch). DiT's autoencoder is Stability's; the preset trains
+one of its own by latent diffusion's settings, measures the scale of its latents, and is to be given LPIPS's files
+(--perceptual-trunk, --perceptual-heads). Of four latent channels DiT's authors guide three, and jgen all.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     sampling: LatentSampling = LatentSampling()
     first: Flat[FirstStageConfig] = FirstStageConfig()
+    first_optimizer: OptimizerConfig = OptimizerConfig(2e-3, warmup=100, final_learning_rate=0.1, clip=1.0, ema=0.998)
     prior: Flat[PriorConfig] = PriorConfig()
     network: Flat[UNetConfig] = UNetConfig(attention=(1,), head_channels=0)
     chain: Flat[ChainConfig] = ChainConfig("cosine", prediction="v")
@@ -62,7 +64,7 @@ PRESETS = {
         optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
     "imagenet256": Config(
-        data=DataConfig("imagenet2012", batch_size=256, resolution=256, flip=True),
+        data=DataConfig("imagenet2012", batch_size=256, resolution=256, resize="adm", flip=True),
         train=TrainConfig(steps=250_000, log_every=100, save_every=10_000, sample_every=10_000),
         sampling=LatentSampling(DDPM(250, variance="learned_range"), guide=Guidance(1.5)),
         first=FirstStageConfig(
@@ -73,10 +75,12 @@ PRESETS = {
             kl_weight=1e-6,
             adversarial=0.5,
             adversarial_from=50_001,
+            perceptual=1.0,
         ),
-        prior=PriorConfig(
-            7_000_000, scale=0.18215, prior="dit", learn_variance=True, condition="class", patch=2, depth=28, width=1152
+        first_optimizer=OptimizerConfig(
+            256 * 4.5e-6, warmup=0, final_learning_rate=1.0, clip=0.0, beta_1=0.5, beta_2=0.9, ema=0.0
         ),
+        prior=PriorConfig(7_000_000, prior="dit", learn_variance=True, condition="class", patch=2, depth=28, width=1152),
         chain=ChainConfig("linear"),
         optimizer=OptimizerConfig(1e-4, warmup=0, final_learning_rate=1.0, clip=0.0, ema=0.9999),
     ),
@@ -88,7 +92,8 @@ def build(config: Config) -> "Experiment":
     from jgen.recipes.diffusion.latent import latent_stages
 
     c = resolved(config)
-    return Experiment(latent_stages(c.first, c.prior, c.network, c.chain, c.data, c.train, c.optimizer, c.sampling))
+    trained = (c.data, c.train, c.first_optimizer, c.optimizer, c.sampling)
+    return Experiment(latent_stages(c.first, c.prior, c.network, c.chain, *trained))
 
 
 if __name__ == "__main__":

@@ -39,13 +39,17 @@ PRESETS = {
         optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, ema=0.998),
     ),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=128, flip=True),
+        data=DataConfig("cifar10", batch_size=128),
         train=TrainConfig(steps=1_200_000, log_every=100, save_every=10_000, sample_every=50_000),
         network=PixelCNNConfig("pixelcnnpp", output="mixture", channels=160, layers=5, dropout=0.5),
         optimizer=OptimizerConfig(
             1e-3,
             warmup=0,
-            final_learning_rate=0.0025,  # the authors' 0.999995 a step
+            final_learning_rate=0.0024788,  # 0.999995 a step
+            decay="exponential",
+            beta_1=0.95,
+            beta_2=0.9995,
+            clip=0.0,
             ema=0.9995,
         ),
     ),

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array
 PyTree = Any
+Dtype = jnp.dtype | None
+"""The type that a network computes in; None is that of its input and weights."""
 
 Batch = Mapping[str, Array]
 """"image": float32 [B, H, W, C] in [-1, 1]; "label": int32 [B]; more keys where a set has them."""

@@ -13,6 +13,7 @@ from jgen.app.load import load
 from jgen.app.runs import _begin, train
 from jgen.config import changed, differences, from_dict, to_dict
 from jgen.data import Pipeline, open_source
+from jgen.data.known import resolve_or_known
 from jgen.sharding import make_mesh
 from jgen.train import Phase
 from jgen.train.checkpoint import Checkpoints
@@ -27,22 +28,13 @@ def shrunk(name):
     return tiny.module(name), tiny.parsed(name)
 
 
-SETS = {
-    "digits": ((8, 8, 1), 10), "fashion_mnist": ((28, 28, 1), 10), "cifar10": ((32, 32, 3), 10), "glyphs": ((32, 32, 3), 62),
-    "imagenet_resized/64x64": ((64, 64, 3), 1000), "imagenet2012": ((256, 256, 3), 1000), "folder:ffhq": ((256, 256, 3), 0),
-}  # fmt: skip
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
 def test_every_preset_has_networks_that_fit_together(name):
     """Those for accelerators too, whose data need not be here: shapes are all that is worked out."""
     module = tiny.module(name)
     for config in module.PRESETS.values():
-        shape, classes = SETS[config.data.name]
-        side = config.data.resolution or shape[0]
-        data = replace(config.data, shape=(side, side, config.data.channels or shape[2]), num_classes=classes)
-        stage = module.build(replace(config, data=data)).stages[-1]
+        stage = module.build(replace(config, data=resolve_or_known(config.data))).stages[-1]
         assert count(state_shapes(stage).params) > 1000
 
 

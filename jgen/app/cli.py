@@ -19,6 +19,7 @@ from jgen import memory
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
 from jgen.config.ranges import Seed, fault
+from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
 from jgen.run_folder import read_config
 
@@ -98,6 +99,11 @@ def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("name", _option(str, "Name of a new run, below runs/EXPERIMENT; a path puts it elsewhere."), ""),
         ("dry_run", _option(bool, "Show parameters and FLOPs of a step, then stop."), False),
         ("dry_run_memory", _option(bool, "As --dry-run, and compile the step to show the memory it takes."), False),
+        (
+            "dry_run_on",
+            _option(Accelerator, "Eight of which --dry-run estimates memory and days for."),
+            "a100",
+        ),
         ("accept_changes", _option(bool, "Resume with settings that differ from the run's."), False),
         *sampler_field(getattr(default, "sampling", None), "sampling."),
         ("config", Annotated[config_class, tyro.conf.arg(name="")], dataclasses.field(default=default)),
@@ -112,7 +118,7 @@ def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
     if stored:
         config = _resumed(config, stored, folder, options.accept_changes)
     if options.dry_run or options.dry_run_memory:
-        return runs.show_costs(build, config, options.dry_run_memory)
+        return runs.show_costs(build, config, options.dry_run_memory, options.dry_run_on)
     runs.train(module, name, build, config, folder)
 
 

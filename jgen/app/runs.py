@@ -19,8 +19,11 @@ from rich.table import Table
 from jgen import pictures
 from jgen.app.load import Run, load
 from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
+from jgen.config import check as check_config
 from jgen.config.migrate import FORMAT
+from jgen.config.train import Accelerator
 from jgen.data import Pipeline, Source, open_source
+from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
 from jgen.files import replacing, versions
 from jgen.metrics import extract, record, scores
@@ -30,10 +33,12 @@ from jgen.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train import distributed, lost
 from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.draw import draw, drawn
+from jgen.train.estimate import with_training
 from jgen.train.loop import Fitted, check, fit, locked, stage_picture
 from jgen.train.report import report
 from jgen.train.stage import Experiment, Stage, state_shapes
 from jgen.train.summary import dry_run as show_cost
+from jgen.train.summary import show_estimate
 
 Build = Callable[[Any], Experiment]
 
@@ -41,12 +46,18 @@ start = distributed.start
 """Called before any device is touched."""
 
 
-def show_costs(build: Build, config: Any, memory: bool) -> None:
-    """Prints what a step of every stage costs; memory: compiles it to see what it takes."""
-    config = resolved(config)
+def show_costs(build: Build, config: Any, memory: bool, device: Accelerator) -> None:
+    """Prints what a step of every stage costs, here and on eight accelerators of a kind; the data need not be there.
+
+    memory: compiles the step to see what it takes.
+    """
+    check_config(config)
+    config = dataclasses.replace(config, data=resolve_or_known(config.data))
     mesh = make_mesh(config.mesh)
-    for stage in build(config).stages:
-        show_cost(stage, mesh, memory=memory)
+    for i, stage in enumerate(build(config).stages):
+        found = show_cost(stage, mesh, memory=memory)
+        stage_with = with_training(lambda config: build(config).stages, config, i)
+        show_estimate(stage, stage_with, found["flops"], device)
 
 
 def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> None:

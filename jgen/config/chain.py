@@ -19,3 +19,5 @@ class ChainConfig:
     """Steps of the chain."""
     prediction: PredictionName = "eps"
     """The network's target: the noise, the clean image, or the velocity v."""
+    rescale_timesteps: bool = False
+    """Give the network the steps of the chain as 0 to 1000, however many there are."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jgen.config.ranges import Count, Natural, NonNegative, Positive, ShareBelowOne
+from jgen.config.ranges import Count, Natural, NonNegative, ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class OwnClassifierConfig:
     """Stride of cnn's first convolution."""
     classifier_depth: Count = 2
     """Residual blocks a level, with attention where the model has it (adm)."""
-    classifier_learning_rate: Positive = 3e-3
-    """Peak learning rate of the classifier's AdamW; a cosine takes it to zero."""
+    classifier_batch: Natural = 0
+    """Images a step of the classifier; 0 for as many as of the model."""
     classifier_weight_decay: NonNegative = 0.02
     """Weight decay of the classifier's AdamW."""

@@ -7,6 +7,8 @@ import tyro
 
 from jgen.config.ranges import Count, Natural
 
+Resize = Literal["bicubic", "box", "lanczos", "adm"]
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -18,6 +20,9 @@ class DataConfig:
     """Images a step, over all devices and hosts."""
     resolution: Natural = 0
     """Height and width in pixels; 0 keeps the set's own (folders and glyphs: 64)."""
+    resize: Resize = "bicubic"
+    """How images of a folder or of TFDS come to the resolution, before the middle is kept: Pillow's bicubic, box or lanczos
+    filter, or as ADM prepares ImageNet (halved by boxes while they are twice as large, then bicubic)."""
     channels: Literal[0, 1, 3] = 0
     """1 grey, 3 colour; 0 keeps the set's own."""
     split: str = "train"

@@ -77,11 +77,21 @@ class GrowthConfig:
     """Progressive growing: a stage a resolution."""
 
     first_steps: Count = 300
-    """Steps at 4x4; train.steps are those at each larger resolution."""
+    """Steps of the first stage; train.steps are those at each larger resolution."""
     last_steps: Natural = 0
     """Steps at the full resolution; 0 for as many as at the others."""
     fade: Share = 0.5
-    """Share of a stage in which its level comes in."""
+    """Share of a stage in which its level comes in,"""
+    fade_images: Natural = 0
+    """or the images in which it does; 0 for the share."""
+    first_side: Literal[4, 8] = 4
+    """Side of the first stage's images."""
+    stage_steps: tuple[Count, ...] = ()
+    """In place of first_steps, train.steps and last_steps, the steps of each stage, smallest images first."""
+    stage_batches: tuple[Count, ...] = ()
+    """In place of data.batch_size, the images a step of each stage."""
+    stage_rates: tuple[Positive, ...] = ()
+    """In place of the learning rate, that of each stage."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class ConvGANConfig:
     network: Literal["dcgan", "resnet"] = "dcgan"
     """DCGAN's shape, or the ResNets of WGAN-GP."""
     width: Count = 32
-    """Width of the largest features; each smaller level has twice as many."""
+    """Width of the largest features; each smaller level of dcgan has twice as many, of resnet as many."""
     z_dim: Count = 64
     """Size of the latent."""
     loss: Literal["minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"] = "non_saturating"
@@ -103,6 +113,8 @@ class ConvGANConfig:
     and 1 as R1's gamma."""
     critic_steps: Count = 1
     """Steps of D for each of G; train.steps counts those of D."""
+    generator_batches: Count = 1
+    """Fakes of G's updates, as a multiple of the batch."""
     conditioning: Literal["none", "concat", "projection", "auxiliary"] = "none"
     """How D takes the class, or names it."""
     augment: Literal["none", "diffaug"] = "none"
@@ -112,6 +124,8 @@ class ConvGANConfig:
     logit that it gives the image moved and flipped."""
     learning_rate: Positive = 1e-3
     """Learning rate of Adam, for both players."""
+    final_learning_rate: Share = 1.0
+    """Share of the learning rate that it falls to, linearly, by the last step."""
     beta_1: ShareBelowOne = 0.0
     """Decay of Adam's first moment"""
     beta_2: ShareBelowOne = 0.99
@@ -126,6 +140,10 @@ class CriticConfig:
 
     penalty_weight: NonNegative = 10.0
     """Weight of the gradient penalty."""
+    slope: Positive = 1.0
+    """The norm that the gradient is held at; the penalty is divided by its square."""
+    group: Natural = 4
+    """Images over which D sees their standard deviation; 0 for the whole batch."""
     drift: NonNegative = 1e-3
     """Weight of the squares of D's logits of reals."""
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from jgen.config.samplers import SAMPLERS
 
-FORMAT = 3
-"""Format of config.json: 1 had all options of an experiment in one flat group, 2 other names of samplers' options."""
+FORMAT = 4
+"""Format of config.json: 1 had all options of an experiment in one flat group, 2 other names of samplers' options, 3 no groups
+for the optimizers of a first stage and of a classifier."""
 
 UNET = "channels channel_mult num_res_blocks dropout attention head_channels scale_shift_norm resblock_updown"
 CHAIN = "schedule diffusion_steps prediction"
@@ -120,16 +121,33 @@ def migrated(stored: dict[str, Any]) -> dict[str, Any]:
     version = stored.get("format", 1)
     if version >= FORMAT:
         return stored
-    if version == 2:
-        return {**stored, "format": FORMAT, "config": _with_new_names(stored["config"])}
     name = stored["module"].removeprefix("experiments.")
+    if version in (2, 3):
+        return {**stored, "format": FORMAT, "config": _with_optimizers(name, _with_new_names(stored["config"]))}
     values = {RENAMED.get(name, {}).get(key, key): value for key, value in stored["config"].items()}
     dropped = DROPPED | WITHOUT_EFFECT.get(name, set())
     values = {key: value for key, value in values.items() if key not in dropped}
     config = _grouped(values, GROUPS.get(name, {}), ADDED.get(name, {}))
     if isinstance(config.get("sampling"), dict) and "sampler" in config["sampling"]:
         config["sampling"] = _sampling(name, config["sampling"])
-    return {**stored, "format": FORMAT, "config": _with_new_names(config)}
+    return {**stored, "format": FORMAT, "config": _with_optimizers(name, _with_new_names(config))}
+
+
+def _with_optimizers(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of guided or latent_diffusion with the settings of its other stage's optimizer, which were fixed numbers."""
+    fixed = {"warmup": 100, "clip": 1.0, "ema": 0.998}
+    own, first = config.get("own"), config.get("first")
+    if name == "guided" and isinstance(own, dict) and "classifier_learning_rate" in own:
+        own = dict(own)
+        rate = {"learning_rate": own.pop("classifier_learning_rate"), "final_learning_rate": 0.0, **fixed}
+        return {**config, "own": own, "classifier_optimizer": rate}
+    if name == "latent_diffusion" and isinstance(first, dict):
+        data = config.get("data")
+        width, batch = first.get("first_channels", 16), data.get("batch_size", 128) if isinstance(data, dict) else 128
+        wide = isinstance(width, int) and isinstance(batch, int) and width >= 64
+        rate = {"learning_rate": 4.5e-6 * batch if wide else 2e-3, "final_learning_rate": 0.1, **fixed}
+        return {**config, "first_optimizer": rate}
+    return dict(config)
 
 
 def _with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:

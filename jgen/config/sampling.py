@@ -31,6 +31,8 @@ class Guidance:
     """A run of experiments.classifier with --noisy, whose gradient guides too, or guides a model without classes to one."""
     classifier_scale: NonNegative = 0.0
     """Scale of the classifier's gradient: 0 is without."""
+    clip_denoised: bool = True
+    """Keep clean images within [-1, 1] at every step."""
     threshold: Share = 0.0
     """Scale clean images down by this quantile of their pixels where it is beyond -1 or 1 rather than clip them, for strong
     guidance (Imagen: 0.995); 0 clips."""

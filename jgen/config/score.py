@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from jgen.config.ranges import Count, Inline, Positive
 from jgen.config.samplers import AnnealedLangevin, Coordinates, PredictorCorrector, Solver
 from jgen.config.sampling import DiffusionSampling
+from jgen.config.unet import NetworkName
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class SDEConfig:
 
     sde: Literal["ve", "vp", "subvp"] = "vp"
     """Variance exploding, variance preserving, or sub-VP."""
-    network: Literal["unet", "ddpmpp", "ncsnpp"] = "unet"
+    network: NetworkName = "unet"
     """ADM's U-Net, or the paper's two."""
     likelihood: bool = False
     """Weigh the loss so that it bounds the log-likelihood."""
+    reduction: Literal["mean", "half_sum"] = "mean"
+    """The loss of an image: the mean over pixels, or half their sum, as the authors take of VE. It matters to clipping."""
     beta_min: Positive = 0.1
     """Rate at time 0 (vp, subvp)"""
     beta_max: Positive = 20.0

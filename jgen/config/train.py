@@ -18,6 +18,9 @@ class TrainConfig:
     """Type that the network computes in; the parameters stay float32."""
     accumulate: Count = 1
     """Split each batch into so many parts and average their gradients: less memory."""
+    matmul_precision: Literal["default", "tensorfloat32", "float32"] = "default"
+    """Precision of products of float32 in the training step; default is the device's: TF32 on new GPUs, bfloat16 on TPUs,
+    float32 on CPUs."""
     remat: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     scan: Count = 1
@@ -37,6 +40,9 @@ class TrainConfig:
     begin_from: str = ""
     """A run folder whose result this run begins from: later stages go on from its last one, a single stage is tuned. Or the
     folder of one of its stages, to go on from there."""
+
+
+Accelerator = Literal["v100", "a100", "h100", "h200", "tpu_v4", "tpu_v5e", "tpu_v5p"]
 
 
 def paper_steps(steps: int) -> TrainConfig:
@@ -71,7 +77,13 @@ class OptimizerConfig:
     warmup: Natural = 100
     """Steps of the warm-up."""
     final_learning_rate: Share = 0.05
-    """Share of the learning rate that a cosine falls to by the last step; 1 keeps it constant, as most papers do."""
+    """Share of the learning rate that it falls to by the last step; 1 keeps it constant, as most papers do."""
+    decay: Literal["cosine", "linear", "exponential"] = "cosine"
+    """How the learning rate falls."""
+    beta_1: ShareBelowOne = 0.9
+    """Decay of Adam's first moment"""
+    beta_2: ShareBelowOne = 0.999
+    """and of its second."""
     clip: NonNegative = 1.0
     """Greatest norm of the gradient of all weights, scaled down where above; 0 leaves it as it is."""
     ema: ShareBelowOne = 0.995

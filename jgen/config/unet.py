@@ -1,9 +1,12 @@
 """The networks of diffusion and score models, and the labels that they take."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from jgen.config.ranges import Count, Natural, Range, ShareBelowOne
+from jgen.config.ranges import Count, Natural, NonNegative, Range, ShareBelowOne
+
+NetworkName = Literal["unet", "ddpmpp", "ncsnpp"]
+"""ADM's U-Net, or DDPM++ and NCSN++ of Song et al. 2021."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,5 @@ class LabelConfig:
     """Give the network the class."""
     drop_label: Annotated[float, Range(0, 1, open_high=True)] = 0.0
     """Share of the labels left out in training, for classifier-free guidance."""
+    label_std: NonNegative = 0.0
+    """Standard deviation of the labels' embeddings at the start (ADM's U-Net, there 1); 0: one over the root of their width."""

@@ -45,11 +45,17 @@ def _stamp(source: Source, num: int) -> str:
     paths = getattr(inner, "paths", None)
     if paths is None or source.endless or isinstance(source, ArraySource):
         return ""
-    digest = hashlib.sha256(f"{num} {source.shape} {getattr(inner, 'ground', '')}".encode())
+    digest = hashlib.sha256(f"{num} {source.shape} {getattr(inner, 'ground', '')}{_resize(inner)}".encode())
     for path in paths():
         found = path.stat()
         digest.update(f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _resize(source: object) -> str:
+    """How a set resizes its images; "" for bicubic, as sets are known by which have no choice."""
+    how = getattr(source, "resize", "")
+    return "" if how == "bicubic" else how
 
 
 def _images(source: Source, num: int) -> Iterator[np.ndarray]:

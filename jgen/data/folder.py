@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jgen.config.data import Resize
 from jgen.data.images import check_ground, image_files, read_image, say_passed_over
 from jgen.data.source import Example
 from jgen.errors import UserError
@@ -21,11 +22,15 @@ class FolderSource:
 
     endless = False
 
-    def __init__(self, folder: Path, resolution: int, channels: int, skip_bad: bool = False, ground: str = "white"):
+    def __init__(
+        self, folder: Path, resolution: int, channels: int, skip_bad: bool = False, ground: str = "white",
+        resize: Resize = "bicubic",
+    ):  # fmt: skip
         if not folder.is_dir():
             raise UserError(f"data.name=folder:{folder}: no such folder")
         check_ground(ground)
         self.folder, self.skip_bad, self.ground = folder, skip_bad, ground
+        self.resize: Resize = resize
         self.shape = (resolution, resolution, channels)
         self.files, others = image_files(folder)
         if others:
@@ -39,7 +44,7 @@ class FolderSource:
 
     def __getitem__(self, index: int, /) -> Example:
         name = self.files[index]
-        image = read_image(self.folder / name, self.shape[2], self.ground, self.shape[:2])
+        image = read_image(self.folder / name, self.shape[2], self.ground, self.shape[:2], self.resize)
         example: dict[str, Any] = {"image": image}
         if self.classes:
             example["label"] = np.int32(self.classes.index(name.split(os.sep)[0]))

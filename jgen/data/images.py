@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
+from jgen.config.data import Resize
 from jgen.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -103,8 +104,22 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return levels
 
 
-def read_image(path: Path, channels: int = 0, ground: str = "white", size: tuple[int, int] | None = None) -> np.ndarray:
-    """One image file as uint8 [H, W, 1 or 3]; with `size` (height, width) the shorter side fits, and the middle is kept.
+def fit(image: Image.Image, size: tuple[int, int], how: Resize = "bicubic") -> Image.Image:
+    """An image resized until the shorter side fits `size` (height, width), and cropped to its middle.
+
+    "adm" halves it by boxes while both sides are at least twice as large (Dhariwal & Nichol 2021), then resizes by bicubic.
+    """
+    height, width = size
+    while how == "adm" and image.width >= 2 * width and image.height >= 2 * height:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    filters = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
+    return ImageOps.fit(image, (width, height), filters.get(how, Image.Resampling.BICUBIC))
+
+
+def read_image(
+    path: Path, channels: int = 0, ground: str = "white", size: tuple[int, int] | None = None, how: Resize = "bicubic"
+) -> np.ndarray:
+    """One image file as uint8 [H, W, 1 or 3]; with `size` (height, width) by `fit`.
 
     Raises UserError that names the file where it can't be read.
     """
@@ -112,7 +127,7 @@ def read_image(path: Path, channels: int = 0, ground: str = "white", size: tuple
         with Image.open(path) as image:
             image = eight_bits(image, channels, ground)
             if size is not None and image.size != size[::-1]:
-                image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
+                image = fit(image, size, how)
     except UserError:
         raise
     except UNREADABLE as error:

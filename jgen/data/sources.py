@@ -30,6 +30,8 @@ def open_source(config: DataConfig, seed: int = 0) -> Source:
 def _opened(config: DataConfig, seed: int) -> Source:
     source = _find(config, seed)
     _check_unchanged(config, source)
+    if config.resize != "bicubic" and not hasattr(source, "resize"):
+        raise UserError(f"data.resize={config.resize}: {config.name} is not resized")
     if config.channels and source.shape[2] != config.channels:
         raise UserError(f"data.channels={config.channels}: {config.name} has {source.shape[2]}")
     if config.resolution and source.shape[:2] != (config.resolution,) * 2:
@@ -63,7 +65,8 @@ def _find(config: DataConfig, seed: int) -> Source:
     kind, _, rest = config.name.partition(":")
     if kind in ("folder", "idx") and rest:
         if kind == "folder":
-            return FolderSource(Path(rest), config.resolution or 64, config.channels or 3, config.skip_bad, config.ground)
+            size = config.resolution or 64, config.channels or 3
+            return FolderSource(Path(rest), *size, config.skip_bad, config.ground, config.resize)
         return idx.idx_source(Path(rest), config.split, config.name)
     if config.name == "digits":
         return digits(config.split)
@@ -73,7 +76,7 @@ def _find(config: DataConfig, seed: int) -> Source:
         return idx.idx_source(folder, config.split, config.name, idx.FASHION_MNIST)
     from jgen.data import tfds_sets  # whose own imports take a second
 
-    return tfds_sets.tfds_source(config.name, config.split, config.root, config.channels, config.resolution)
+    return tfds_sets.tfds_source(config.name, config.split, config.root, config.channels, config.resolution, config.resize)
 
 
 def digits(split: str) -> ArraySource:

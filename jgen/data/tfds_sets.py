@@ -9,13 +9,14 @@ from urllib.parse import urlparse
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image, ImageOps
+from PIL import Image
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
+from jgen.config.data import Resize
 from jgen.data.folder import FolderSource
 from jgen.data.idx import FASHION_MNIST, fashion_mnist_folder, idx_source
-from jgen.data.images import eight_bits
+from jgen.data.images import eight_bits, fit
 from jgen.data.source import BUILT_IN, Example, check_labels
 from jgen.errors import UserError, nearest
 
@@ -50,7 +51,7 @@ class TfdsSource:
 
     endless = False
 
-    def __init__(self, name: str, split: str, root: str, channels: int, resolution: int):
+    def __init__(self, name: str, split: str, root: str, channels: int, resolution: int, resize: Resize = "bicubic"):
         folder = data_dir(root)
         if not any((folder / name.split("/")[0].split(":")[0]).glob("**/dataset_info.json")):
             if name.split("/")[0].split(":")[0] not in known_sets():
@@ -66,6 +67,7 @@ class TfdsSource:
         if "image" not in features:
             raise UserError(f"data.name={name}: has no feature named image, only {', '.join(features)}")
         self.name, self.resolution, self.folder = name, resolution, Path(builder.data_path)
+        self.resize: Resize = resize
         self.data = builder.as_data_source(split=split)
         label = features["label"] if "label" in features else None
         self.classes = tuple(getattr(label, "names", ()))
@@ -87,7 +89,7 @@ class TfdsSource:
         record = self.data[int(index)]
         image = np.asarray(record["image"])
         if image.shape != self.shape:
-            image = _fit(image, self.shape, self.name)
+            image = _fit(image, self.shape, self.name, self.resize)
         example: dict[str, Any] = {"image": image}
         if self.classes:
             example["label"] = np.int32(record["label"])
@@ -95,9 +97,9 @@ class TfdsSource:
         return example
 
 
-def tfds_source(name: str, split: str, root: str, channels: int, resolution: int) -> TfdsSource:
+def tfds_source(name: str, split: str, root: str, channels: int, resolution: int, resize: Resize = "bicubic") -> TfdsSource:
     """The prepared TFDS set `name`; raises UserError saying what to run where it isn't prepared."""
-    return TfdsSource(name, split, root, channels, resolution)
+    return TfdsSource(name, split, root, channels, resolution, resize)
 
 
 def _how_to_prepare(name: str) -> str:
@@ -105,11 +107,11 @@ def _how_to_prepare(name: str) -> str:
     return f"python -m jgen.data prepare {name}{hint}"
 
 
-def _fit(image: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
+def _fit(image: np.ndarray, shape: tuple[int, int, int], name: str, resize: Resize) -> np.ndarray:
     if image.dtype != np.uint8:
         raise UserError(f"data.name={name}: has images of {image.dtype}; must be uint8")
     plain = eight_bits(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), shape[2])
-    return np.asarray(ImageOps.fit(plain, (shape[1], shape[0]), Image.Resampling.BICUBIC)).reshape(shape)
+    return np.asarray(fit(plain, shape[:2], resize)).reshape(shape)
 
 
 def png(image: np.ndarray) -> bytes:

@@ -14,9 +14,8 @@ from jgen.nn.attention import attention
 from jgen.nn.barrier import settled
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
-from jgen.types import Array
+from jgen.types import Array, Dtype
 
-Dtype = jnp.dtype | None
 ZEROS = nn.initializers.zeros
 GLOROT = nn.initializers.glorot_uniform()
 FREQUENCIES = 256
@@ -108,6 +107,8 @@ class DiT(nn.Module):
     own_embedders: bool = False
     """Every block has an embedder of its own, as in diffusers' port."""
     dtype: Dtype = None
+    remat: bool = False
+    """Keep the blocks' inputs alone for the backward pass."""
 
     @nn.compact
     def __call__(
@@ -128,10 +129,10 @@ class DiT(nn.Module):
         def embed(name: str) -> Array:
             return Embedder(self.width, self.classes, self.own_embedders, name=name)(t, label, context)
 
-        condition = embed("embedder_0" if self.own_embedders else "embedder")
+        condition, block = embed("embedder_0" if self.own_embedders else "embedder"), nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
             own = embed(f"embedder_{i}") if self.own_embedders and i else condition
-            h = Block(self.heads, self.mlp_ratio, self.dtype, name=f"blocks_{i}")(h, own)
+            h = block(self.heads, self.mlp_ratio, self.dtype, name=f"blocks_{i}")(h, own)
         last = Dense(2 * self.width, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_adaLN_modulation_1")
         shift, scale = jnp.split(last(nn.silu(condition)), 2, -1)
         h = modulate(_norm(self.dtype)(h), shift, scale)

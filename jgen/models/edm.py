@@ -22,9 +22,8 @@ from jgen.nn.embed import timestep_embedding
 from jgen.nn.fir import conv2d_resample, setup_filter
 from jgen.nn.norm import GroupNorm, groups_of
 from jgen.nn.resample import downsample, upsample
-from jgen.types import Array
+from jgen.types import Array, Dtype
 
-Dtype = jnp.dtype | None
 SMALL = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
 """Initialiser of the last layer of a residual branch: 1e-5 of the others' scale."""
 GLOROT = nn.initializers.glorot_uniform()

@@ -26,9 +26,8 @@ from jgen.nn.fir import downsample2d, setup_filter, upsample2d
 from jgen.nn.nonlinearity import nonlinearity
 from jgen.nn.norm import GroupNorm, groups_of
 from jgen.nn.resample import downsample, upsample
-from jgen.types import Array
+from jgen.types import Array, Dtype
 
-Dtype = jnp.dtype | None
 Direction = Literal["up", "down"]
 NIN = nn.initializers.variance_scaling(0.1, "fan_avg", "uniform")
 """Initialiser of the 1x1 layers of attention."""

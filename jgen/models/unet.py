@@ -11,6 +11,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.linear import default_embed_init
 
 from jgen.errors import UserError
 from jgen.nn.attention import attention, heads_of
@@ -127,6 +128,8 @@ class _Blocks(nn.Module):
     """Levels with attention, as downsampling factors (1, 2, 4, ...); the middle always has it."""
     num_classes: int = 0
     """0 for an unconditional network."""
+    label_std: float = 0.0
+    """Standard deviation of the classes' embeddings at the start; 0: one over the root of their width."""
     num_heads: int = 1
     head_channels: int | None = None
     """Channels of a head, in place of `num_heads`."""
@@ -193,7 +196,8 @@ class _Blocks(nn.Module):
             return emb + label
         if self.label_as == "time":
             return emb + embed(label, "label_emb")
-        return emb + nn.Embed(self.num_classes, width, dtype=self.dtype, name="label_emb")(label)
+        init = nn.initializers.normal(self.label_std) if self.label_std else default_embed_init
+        return emb + nn.Embed(self.num_classes, width, dtype=self.dtype, embedding_init=init, name="label_emb")(label)
 
     def _descend(self, x: Array, emb: Array, train: bool, context: Array | None = None) -> list[Array]:
         """Every feature map that the ascending half will read, first to last."""

@@ -24,6 +24,20 @@ def _normalised(taps: Sequence[float]) -> list[float]:
     return [t / total for t in taps]
 
 
+def doublings(size: int) -> int:
+    """How often 4, or an odd number, is doubled to give `size`. Raises UserError for sizes below 8 or odd ones.
+
+    >>> doublings(28), doublings(32)
+    (2, 3)
+    """
+    if size < 8 or size % 2:
+        raise UserError(f"size={size}: must be even, and at least 8 pixels")
+    count = 0
+    while size % 2 == 0 and size > 4:
+        size, count = size // 2, count + 1
+    return count
+
+
 def downsample(x: Array, taps: Sequence[float] = (1, 1), pad: int | None = None) -> Array:
     """[B, H, W, C] -> [B, H/2, W/2, C]: output i is the sum of taps_k x[2 i + k - pad]; zeros beyond the image.
 

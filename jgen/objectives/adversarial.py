@@ -83,16 +83,17 @@ def _class_loss(output: DiscriminatorOutput, condition: Condition) -> Array | fl
     return cross_entropy(output.class_logits, condition.label)
 
 
-def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = NO_AUGMENTATION) -> LossFn:
-    """G's main loss."""
+def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = NO_AUGMENTATION, batches: int = 1) -> LossFn:
+    """G's main loss, of so many batches of fakes; they have the batch's labels."""
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         latent_key, real_key, fake_key, _ = jax.random.split(key, 4)
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
-        images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, len(x)), condition, train=True)
-        fake, state = _seen(gan, params, extra, images, condition, fake_key, augment)
+        asked = jax.tree.map(lambda c: jnp.repeat(c, batches, 0), condition) if batches > 1 else condition
+        images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, batches * len(x)), asked, train=True)
+        fake, state = _seen(gan, params, extra, images, asked, fake_key, augment)
         real, _ = _seen(gan, params, extra, x, condition, real_key, augment)  # left out where no loss asks for it
-        value = adversarial.g(fake.logits, real.logits) + _class_loss(fake, condition)
+        value = adversarial.g(fake.logits, real.logits) + _class_loss(fake, asked)
         kept = moved if "g" in gan.state_moves_in else {}
         return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(fake.logits)})
 

@@ -67,14 +67,14 @@ def discriminator_loss(real: Array, fake: Array, kind: DiscriminatorLoss = "hing
 
 
 def adaptive_weight(
-    nll: Callable[[Any], Array], adversarial: Callable[[Any], Array], last_layer: Any, scale: float = 1.0
+    nll: Callable[[Any], Array], adversarial: Callable[[Any], Array], last_layer: Any, scale: float = 1.0, most: float = 1e4
 ) -> Array:
-    """|d nll| / (|d adversarial| + 1e-4) with respect to the decoder's last layer, at most 1e4, times scale; no gradient.
+    """|d nll| / (|d adversarial| + 1e-4) with respect to the decoder's last layer, at most `most`, times scale; no gradient.
 
     Both are functions of that layer's kernel, so that the discriminator pulls on it as strongly as the reconstruction does.
     """
     norms = [jnp.sqrt(jnp.sum(jnp.square(jax.grad(f)(last_layer)))) for f in (nll, adversarial)]
-    return lax.stop_gradient(jnp.clip(norms[0] / (norms[1] + 1e-4), 0.0, 1e4) * scale)
+    return lax.stop_gradient(jnp.clip(norms[0] / (norms[1] + 1e-4), 0.0, most) * scale)
 
 
 def begun(step: Array | int, start: int) -> Array:

@@ -36,18 +36,18 @@ def _root(squares: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
-def _unit_slope(discriminator: Discriminator, x: Array) -> Array:
-    return jnp.mean((_root(squared_gradient_norms(discriminator, x)) - 1) ** 2)
+def _slope_error(discriminator: Discriminator, x: Array, slope: float = 1.0) -> Array:
+    return jnp.mean((_root(squared_gradient_norms(discriminator, x)) - slope) ** 2) / slope**2
 
 
-def gradient_penalty(discriminator: Discriminator, real: Array, fake: Array, alphas: Array) -> Array:
-    """WGAN-GP: the mean of (|dD/dx| - 1)^2 at alpha x real + (1 - alpha) x fake; a scalar, to be weighed (by 10).
+def gradient_penalty(discriminator: Discriminator, real: Array, fake: Array, alphas: Array, slope: float = 1.0) -> Array:
+    """WGAN-GP: the mean of (|dD/dx| - slope)^2 / slope^2 at alpha x real + (1 - alpha) x fake; a scalar, to be weighed (by 10).
 
     alphas [B] are uniform in [0, 1). The paper mixes so; its authors' code takes real + alpha x (fake - real), which is
-    to give 1 - alphas here.
+    to give 1 - alphas here. The paper's slope is 1; ProGAN takes 750 for CIFAR-10.
     """
     a = expand_dims_like(alphas, real)
-    return _unit_slope(discriminator, a * real + (1 - a) * fake)
+    return _slope_error(discriminator, a * real + (1 - a) * fake, slope)
 
 
 def drift(real_logits: Array, weight: float = 1e-3) -> Array:
@@ -61,7 +61,7 @@ def dragan(discriminator: Discriminator, real: Array, alphas: Array, noise: Arra
     alphas [B] and noise [B, H, W, C] are uniform in [0, 1); std is the (n - 1) deviation of all the batch's pixels.
     """
     std = jnp.std(real, ddof=1)
-    return _unit_slope(discriminator, real + expand_dims_like(alphas, real) * 0.5 * std * noise)
+    return _slope_error(discriminator, real + expand_dims_like(alphas, real) * 0.5 * std * noise)
 
 
 def max_gp(discriminator: Discriminator, x: Array) -> Array:

@@ -107,13 +107,15 @@ def annealed_sliced(apply: Apply, sigmas: Array, **how: Any) -> LossFn:
     return _trained(apply, terms, **how)
 
 
-def continuous(apply: Apply, sde: SDE, *, likelihood: bool = False, least: float = 1e-5, **how: Any) -> LossFn:
-    """`along` at a time drawn for each image from [least, 1]; apply takes the time. The mean over pixels."""
+def continuous(
+    apply: Apply, sde: SDE, *, likelihood: bool = False, least: float = 1e-5, mean: bool = True, **how: Any
+) -> LossFn:
+    """`along` at a time drawn for each image from [least, 1]; apply takes the time. mean: over pixels, else half the sum."""
 
     def terms(score: Score, x: Array, key: Key) -> Array:
         time_key, noise_key = jax.random.split(key)
         t = jax.random.uniform(time_key, x.shape[:1], minval=least, maxval=1.0)
-        return along(sde, score, x, t, jax.random.normal(noise_key, x.shape), likelihood=likelihood, mean=True)
+        return along(sde, score, x, t, jax.random.normal(noise_key, x.shape), likelihood=likelihood, mean=mean)
 
     return _trained(apply, terms, **how)
 

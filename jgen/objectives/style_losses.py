@@ -31,6 +31,17 @@ def r1_loss(gan: GAN, gamma: float, interval: int = 16, augment: Augmentation = 
     return loss
 
 
+def added(first: LossFn, second: LossFn) -> LossFn:
+    """The sum of two losses of one update: the second is given the state that the first left, and a key of its own."""
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
+        value, (extra, metrics) = first(params, extra, key, batch)
+        more, (extra, further) = second(params, extra, jax.random.fold_in(key, 1), batch)
+        return value + more, (extra, {**metrics, **further})
+
+    return loss
+
+
 def path_loss(gan: GAN, weight: float = 2.0, interval: int = 4, shrink: int = 2, decay: float = 0.01) -> LossFn:
     """G's regulariser: path length of a batch / shrink, times interval; extra["pl_mean"] moves by `decay`.
 

@@ -65,8 +65,9 @@ def logits_of(config: ClassifierConfig, data: DataConfig) -> Logits:
 
 
 def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
-    """AdamW, its rate warmed up and then falling along a cosine."""
-    return clipped(optax.adamw(adam_rate(config, steps), weight_decay=weight_decay), config.clip)
+    """AdamW, its rate warmed up and then falling to the end of `steps`."""
+    adamw = optax.adamw(adam_rate(config, steps), config.beta_1, config.beta_2, weight_decay=weight_decay)
+    return clipped(adamw, config.clip)
 
 
 def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
@@ -132,6 +133,8 @@ def stage(
     """The training of a classifier. Raises UserError for a set without labels."""
     if not data.num_classes:
         raise UserError(f"data.name={data.name}: has no labels to learn")
+    if chain.rescale_timesteps and (config.noisy or player == "net"):
+        raise UserError("rescale_timesteps=True: a classifier takes the steps as they are")
     net, classify = network(config, data), logits_of(config, data)
     noise = noise_chain(chain) if config.noisy else None
 

@@ -9,7 +9,7 @@ import optax
 
 from jgen.config import OptimizerConfig, check
 from jgen.data import resolve
-from jgen.train.rates import warmup_cosine
+from jgen.train.rates import decaying
 from jgen.train.stage import Evaluate, Experiment
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params
 
@@ -31,8 +31,8 @@ def resolved(config: T) -> T:
 
 
 def adam_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate over `steps`: a linear warm-up, then a cosine."""
-    return warmup_cosine(config.learning_rate, steps, config.warmup, config.final_learning_rate)
+    """The learning rate over `steps`: a linear warm-up, then a decay."""
+    return decaying(config.learning_rate, steps, config.warmup, config.final_learning_rate, config.decay)
 
 
 def clipped(transform: optax.GradientTransformation, clip: float) -> optax.GradientTransformation:
@@ -41,8 +41,8 @@ def clipped(transform: optax.GradientTransformation, clip: float) -> optax.Gradi
 
 
 def adam(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam with clipped gradients, its rate warmed up and then falling along a cosine to the end of `steps`."""
-    return clipped(optax.adam(adam_rate(config, steps)), config.clip)
+    """Adam with clipped gradients, its rate warmed up and then falling to the end of `steps`."""
+    return clipped(optax.adam(adam_rate(config, steps), config.beta_1, config.beta_2), config.clip)
 
 
 def mean_loss(loss: LossFn) -> Evaluate:

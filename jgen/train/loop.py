@@ -28,8 +28,8 @@ from jgen.train.checkpoint import Checkpoints
 from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
 from jgen.train.stage import Picture, Stage, first_batch, state_shapes
-from jgen.train.step import TrainState, make_step, nonfinite_name, scan_steps
-from jgen.types import Extra, Metrics, Params
+from jgen.train.step import Step, TrainState, make_step, nonfinite_name, scan_steps
+from jgen.types import Batch, Extra, Key, Metrics, Params
 
 PREVIEW = 64
 """Images of a sample grid."""
@@ -61,12 +61,25 @@ class Compiled:
     """(state, run key, batch or K batches) -> (state, metrics); the state is donated."""
 
 
+def with_precision(step: Step, precision: str) -> Step:
+    """The step with its products of float32 at a precision of JAX's, or "default" for the device's."""
+    if precision == "default":
+        return step
+
+    def precise(state: TrainState, key: Key, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.default_matmul_precision(precision):
+            return step(state, key, batch)
+
+    return precise
+
+
 def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None = None) -> Compiled:
     """The stage's jitted initialisation and step, sharded over the mesh. Nothing is compiled until it is called."""
     shapes = state_shapes(stage, earlier)
     shardings = state_shardings(mesh, shapes)
     step = make_step(stage.phases, stage.optimizers, stage.ema, accumulate=stage.train.accumulate)
     step = scan_steps(step) if stage.train.scan > 1 else step
+    step = with_precision(step, stage.train.matmul_precision)
     everywhere = replicated(mesh)
     return Compiled(
         shapes,

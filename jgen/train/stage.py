@@ -106,7 +106,7 @@ def first_batch(stage: Stage, source: Source) -> Batch:
     return {name: jnp.asarray(values) for name, values in batch.items()}
 
 
-def _inputs(stage: Stage, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+def input_shapes(stage: Stage, count: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch: images, labels where the set has them, and what else the stage reads."""
     shapes = {"image": jax.ShapeDtypeStruct((count, *stage.data.shape), jnp.float32)}
     if stage.data.num_classes:
@@ -117,7 +117,7 @@ def _inputs(stage: Stage, count: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 def first_batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes that an initialisation sees."""
-    return _inputs(stage, FIRST)
+    return input_shapes(stage, FIRST)
 
 
 def state_shapes(stage: Stage, earlier: tuple[Params, Extra] | None = None) -> TrainState:
@@ -128,7 +128,7 @@ def state_shapes(stage: Stage, earlier: tuple[Params, Extra] | None = None) -> T
 def batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes that a step of the stage takes: [B, ...], or [K, B, ...] for K steps in one dispatch."""
     lead = (stage.train.scan,) if stage.train.scan > 1 else ()
-    shapes = _inputs(stage, stage.data.batch_size)
+    shapes = input_shapes(stage, stage.data.batch_size)
     return {name: jax.ShapeDtypeStruct((*lead, *one.shape), one.dtype) for name, one in shapes.items()}
 
 

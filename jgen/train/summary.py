@@ -1,5 +1,6 @@
 """The cost of a run, without running it: parameters, FLOPs and peak memory of a compiled step."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,14 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from jgen.config.train import Accelerator
 from jgen.nn import winograd
+from jgen.train import estimate
 from jgen.train.loop import Compiled, check, compile_stage
 from jgen.train.stage import Stage, batch_shapes, count
+
+EIGHT = 8
+"""Accelerators of an estimate: one machine of most kinds."""
 
 
 def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bool = False) -> dict[str, float]:
@@ -45,6 +51,50 @@ def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bo
         soft_wrap=True,
     )
     return found
+
+
+def show_estimate(
+    stage: Stage, stage_with: Callable[[str, bool, int], Stage], flops: float, kind: Accelerator, console: Console | None = None
+) -> dict[str, float]:
+    """Prints the memory and the days of a stage's training on eight accelerators of a kind, and what makes it fit.
+
+    stage_with: (dtype, remat, accumulate) -> the stage with these settings. Returns bytes a device and days.
+    """
+    device, now = estimate.DEVICES[kind], estimate.Change(stage.train.dtype, stage.train.remat, stage.train.accumulate, 1)
+    found = estimate.memory(stage, EIGHT)
+    days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, EIGHT)
+    parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in found._asdict().items())
+    text = f"on each of {EIGHT} {kind} of {device.memory / 1e9:.0f} GB: about {_gigabytes(found.total)} GB ({parts}"
+    if "remat" in stage.supports and not now.remat:
+        least = estimate.memory(stage_with(now.dtype, True, now.accumulate), EIGHT).activations
+        text += f", or {_gigabytes(least)} with --train.remat"
+    text += f"), {_duration(days)} in all at {estimate.BUSY:.0%} of the peak"
+    if found.total > device.memory:
+        flags = estimate.advice(stage_with, now, EIGHT, device.memory)
+        text += f"; it does not fit, with {flags} it does" if flags else "; it does not fit: take a smaller batch"
+    (console or Console()).print(f"{stage.name}: {text}", soft_wrap=True)
+    return {"bytes": found.total, "days": days}
+
+
+def _gigabytes(value: float) -> str:
+    """Bytes as a number of 1e9, with two digits or all before the point.
+
+    >>> _gigabytes(277.4e9), _gigabytes(1.234e9)
+    ('277', '1.2')
+    """
+    number = value / 1e9
+    return f"{number:.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def _duration(days: float) -> str:
+    """Days, or hours or minutes where they are fewer.
+
+    >>> _duration(2.26), _duration(0.25), _duration(0.01)
+    ('2.3 days', '6 hours', '14 minutes')
+    """
+    if days >= 1:
+        return f"{days:.2g} days"
+    return f"{days * 24:.2g} hours" if days >= 1 / 24 else f"{max(days * 1440, 1):.0f} minutes"
 
 
 def _peak_bytes(compiled: Compiled, stage: Stage) -> int:

@@ -169,3 +169,22 @@ def test_idx_files_by_their_content(tmp_path):
     for name in ("train-labels.idx1-ubyte", "t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte"):
         write_idx(tmp_path / name, array if "images" in name else np.array([0, 4 if "train" in name else 1], np.uint8))
     assert open_source(DataConfig(f"idx:{tmp_path}", split="test")).classes == tuple("01234")
+
+
+def test_images_are_resized_by_the_filter_that_is_asked_for(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    wide = pixels.astype(float)
+
+    def read(resize, side=4):
+        config = DataConfig(f"folder:{tmp_path}", resolution=side, channels=1, resize=resize)
+        return open_source(config)[0]["image"][..., 0]
+
+    means = wide.reshape(4, 4, 4, 4).mean((1, 3))
+    np.testing.assert_allclose(read("box"), means, atol=1.01)  # either axis is rounded
+    np.testing.assert_allclose(read("adm"), means, atol=2.01)
+    assert len({read(how).tobytes() for how in ("bicubic", "box", "lanczos")}) == 3
+    halves = wide.reshape(8, 2, 8, 2).mean((1, 3))
+    np.testing.assert_allclose(read("adm", 8), halves, atol=1.01)
+    with pytest.raises(UserError, match="data.resize=box: digits is not resized"):
+        open_source(DataConfig("digits", resize="box"))

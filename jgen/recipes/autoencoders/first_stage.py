@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import DataConfig, OptimizerConfig, TrainConfig
 from jgen.config.autoencoder import FirstStageConfig
 from jgen.errors import UserError
 from jgen.metrics.extract import open_extractor
@@ -19,9 +19,9 @@ from jgen.models.vqvae import straight_through
 from jgen.nn.norm import groups_of
 from jgen.objectives import first_stage as objectives
 from jgen.recipes.autoencoders.first_stage_losses import Losses, Reconstruct
-from jgen.recipes.common import clipped
+from jgen.recipes.common import adam, adam_rate
 from jgen.train import Phase
-from jgen.train.rates import ramped, warmup_cosine
+from jgen.train.rates import ramped
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Array, Batch, Extra, Key, Params, PyTree
 
@@ -100,14 +100,15 @@ def evaluation(reconstructed: Callable[[Params, Array], Array]) -> Evaluate:
     return evaluate
 
 
-def players(config: FirstStageConfig, batch_size: int, steps: int) -> dict[str, optax.GradientTransformation]:
+def players(config: FirstStageConfig, optimizer: OptimizerConfig, steps: int) -> dict[str, optax.GradientTransformation]:
     """The optimizers of the autoencoder and, where it has a weight, of the patch discriminator."""
-    rate = warmup_cosine(2e-3 if config.first_channels < 64 else 4.5e-6 * batch_size, steps, 100, 0.1)
-    found = {"net": clipped(optax.adam(rate), 1.0)}
-    return found | ({"critic": optax.adam(rate, b1=0.5, b2=0.9)} if config.adversarial else {})
+    critic = optax.adam(adam_rate(optimizer, steps), b1=0.5, b2=0.9)
+    return {"net": adam(optimizer, steps)} | ({"critic": critic} if config.adversarial else {})
 
 
-def autoencoder_stage(config: FirstStageConfig, net: AutoencoderKL | VQModel, data: DataConfig, train: TrainConfig) -> Stage:
+def autoencoder_stage(
+    config: FirstStageConfig, net: AutoencoderKL | VQModel, data: DataConfig, train: TrainConfig, optimizer: OptimizerConfig
+) -> Stage:
     """The training of the autoencoder, and of the patch discriminator where it has a weight."""
     distance, features = perceptual_distance(config, data.name)
     losses = Losses(config, reconstructor(config, net), distance, features, data.shape, train.accumulate)
@@ -133,8 +134,8 @@ def autoencoder_stage(config: FirstStageConfig, net: AutoencoderKL | VQModel, da
         train=train,
         init=init,
         phases=[*phases, Phase("critic", losses.critic)] if config.adversarial else phases,
-        optimizers=players(config, data.batch_size, train.steps),
-        ema={"net": ramped(0.998)},
+        optimizers=players(config, optimizer, train.steps),
+        ema={"net": ramped(optimizer.ema)},
         pictures={"reconstructions": reconstructions},
         validate=losses.autoencoder(train=False),
         evaluate=evaluation(reconstructed),

@@ -1,5 +1,6 @@
 """The losses of latent diffusion's autoencoder, and of the patch discriminator that judges its reconstructions."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,7 @@ class Losses:
             lambda k: self.adversarial_term(params, extra, with_last(k)),
             last["kernel"],
             self.config.adversarial,
+            1e4 / math.prod(self.shape),  # the authors' 1e4 is of sums over pixels, these are means
         )
 
     def autoencoder(self, train: bool) -> LossFn:

@@ -125,6 +125,7 @@ def stage(
         params = model.net.init(key, jnp.zeros((1, *data.shape)))["params"]
         return {"net": params}, {"updates": jnp.zeros((), jnp.int32)} if loss.kl_warmup else {}
 
+    adam = optax.adam(adam_rate(optimizer, train.steps), optimizer.beta_1, optimizer.beta_2)
     clip = [optax.clip_by_global_norm(optimizer.clip)] if optimizer.clip else []
     return Stage(
         name="vae",
@@ -133,7 +134,7 @@ def stage(
         init=init,
         phases=[Phase("net", objective(model, loss, train.accumulate, train=True))],
         # Without clipping nothing stands before Adam, as in the checkpoints that there are.
-        optimizers={"net": optax.chain(*clip, optax.adam(adam_rate(optimizer, train.steps)))},
+        optimizers={"net": optax.chain(*clip, adam)},
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(model) if model.has_prior else None,
         options=sampling,

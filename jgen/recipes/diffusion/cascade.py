@@ -28,7 +28,7 @@ from jgen.recipes.diffusion.model import DiffusionModel, chain_model, noise_chai
 from jgen.recipes.diffusion.networks import class_conditioning, num_labels
 from jgen.recipes.diffusion.noisy_classifier import ClassLogProb, classifier_of_run, external_params
 from jgen.recipes.diffusion.sampling import draw, guided_denoiser
-from jgen.recipes.diffusion.stage import Apply, network_fn
+from jgen.recipes.diffusion.stage import Apply, network_fn, rescaled
 from jgen.train import Phase
 from jgen.train.rates import ramped
 from jgen.train.stage import Picture, Stage
@@ -64,7 +64,7 @@ class Cascade:
             low = {} if condition.low_res is None else {"low_res": condition.low_res}
             return self.nets[i].apply({"params": weights}, x, t, condition.label, **low, **how)
 
-        return apply
+        return rescaled(apply, self.stages[i].chain)
 
     def _model(self, i: int) -> DiffusionModel:
         stage = self.stages[i]

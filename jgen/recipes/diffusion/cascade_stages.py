@@ -92,7 +92,7 @@ def stage_network(stage: CascadeStage, labels: LabelConfig, first: bool) -> Any:
         resblock_updown=own.resblock_updown,
     )
     outputs = (1 + stage.learn_variance) * stage.data.shape[-1]
-    plain = unet(shaped, stage.train, outputs, num_labels(stage.data, labels), **heads)
+    plain = unet(shaped, stage.train, outputs, num_labels(stage.data, labels), label_std=labels.label_std, **heads)
     if first:
         return plain
     fields = {name: getattr(plain, name) for name in plain.__dataclass_fields__ if name not in ("parent", "name")}

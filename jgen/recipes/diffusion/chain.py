@@ -11,7 +11,7 @@ from jgen.recipes.diffusion.evaluation import bound, loss_by_time, with_bound
 from jgen.recipes.diffusion.model import DiffusionModel, Network, chain_model, noise_chain
 from jgen.recipes.diffusion.networks import class_conditioning, num_labels, unet
 from jgen.recipes.diffusion.sampling import LogProbOf
-from jgen.recipes.diffusion.stage import Apply, apply_fn, diffusion_stage, init_fn, network_fn
+from jgen.recipes.diffusion.stage import Apply, apply_fn, diffusion_stage, init_fn, network_fn, rescaled
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Batch, Extra, Key, LossFn, Params
 
@@ -32,8 +32,9 @@ def chain_recipe(
     extra: Extra | None = None,
 ) -> ChainRecipe:  # fmt: skip
     """A U-Net of images, with twice the channels where it learns its variance; extra: state that its objective keeps."""
-    net = unet(network, train, (1 + learn_variance) * data.shape[-1], num_labels(data, labels))
-    apply = apply_fn(net)
+    channels = (1 + learn_variance) * data.shape[-1]
+    net = unet(network, train, channels, num_labels(data, labels), label_std=labels.label_std)
+    apply = rescaled(apply_fn(net), chain)
     conditioning = class_conditioning(data, labels)
     classes = data.num_classes if labels.conditional else 0
     variance = "learned_range" if learn_variance else "large"

@@ -5,14 +5,24 @@ from dataclasses import replace
 from functools import partial
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 
 from jgen.config import DataConfig, DiffusionSampling, LabelConfig, LevelsConfig, OptimizerConfig, TrainConfig, UNetConfig
 from jgen.config.edm import EDMConfig
+from jgen.config.unet import NetworkName
 from jgen.objectives import edm, edm_augment
 from jgen.recipes.diffusion.evaluation import loss_by_level
 from jgen.recipes.diffusion.model import NoiseLevels, continuous_model
-from jgen.recipes.diffusion.networks import class_conditioning, dhariwal_unet, num_labels, song_unet, unet
+from jgen.recipes.diffusion.networks import (
+    check_plain_labels,
+    class_conditioning,
+    dhariwal_unet,
+    image_network,
+    num_labels,
+    song_unet,
+    supported,
+)
 from jgen.recipes.diffusion.stage import apply_fn, diffusion_stage, init_fn, network_fn
 from jgen.train.stage import Stage
 from jgen.types import Array, Key, LossFn
@@ -54,6 +64,7 @@ def edm_stage(
     """EDM's stage of training: DDPM++, NCSN++ or ADM, preconditioned, with log-normal levels."""
     augmented = edm_augment.LABELS if own.augment else 0
     classes = data.num_classes if num_labels(data, labels) else 0
+    check_plain_labels(labels, own.network)
     how = (network, train, data, own.attention, classes, augmented)
     net = dhariwal_unet(*how) if own.network == "adm" else song_unet(own.network, *how)
     return continuous_stage(
@@ -77,17 +88,18 @@ FLOW_LEVELS = NoiseLevels(0.01, 200.0, "karras", flow_times)
 
 
 def flow_stage(
-    network: UNetConfig, logit_normal: bool, labels: LabelConfig, data: DataConfig, train: TrainConfig,
+    kind: NetworkName, network: UNetConfig, logit_normal: bool, labels: LabelConfig, data: DataConfig, train: TrainConfig,
     optimizer: OptimizerConfig, sampling: DiffusionSampling,
 ) -> Stage:  # fmt: skip
-    """Flow matching's stage of training: a U-Net whose output is the velocity along straight paths."""
-    # The U-Net's time embedding is made for 0..1000.
-    form = replace(edm.flow(), noise=lambda sigma: 1000 * sigma / (1 + sigma))
+    """Flow matching's stage of training: a network whose output is the velocity along straight paths."""
+    # Embeddings of the time are made for 0..1000; NCSN++'s Fourier features for its logarithm.
+    noise = (lambda sigma: jnp.log(sigma / (1 + sigma))) if kind == "ncsnpp" else (lambda sigma: 1000 * sigma / (1 + sigma))
+    form = replace(edm.flow(), noise=noise)
     return continuous_stage(
         "flow_matching", data, train, optimizer, sampling, labels,
-        net=unet(network, train, data.shape[-1], num_labels(data, labels)),
+        net=image_network(kind, network, labels, data, train),
         precondition=form,
         trained=edm.flow_levels(logit_normal=logit_normal),
         levels=FLOW_LEVELS,
-        supports=("dtype", "remat"),
+        supports=supported(kind),
     )  # fmt: skip

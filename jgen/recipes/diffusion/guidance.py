@@ -115,7 +115,14 @@ def in_guidance_interval(guide: Guidance, guided: F, unguided: F, level: Level =
 
 
 def clip_denoised(guide: Guidance, function: F) -> F:
-    """A predictor or denoiser whose clean images are within [-1, 1], clipped or by the options' dynamic threshold."""
+    """A predictor or denoiser whose clean images are within [-1, 1], clipped or by the options' dynamic threshold, if at all.
+
+    Raises UserError for a threshold of images that are not to be kept within it.
+    """
+    if not guide.clip_denoised:
+        if guide.threshold:
+            raise UserError(f"threshold={guide.threshold}: has no effect with --no-clip-denoised; take 0")
+        return function
     return samplers.dynamic_threshold(function, guide.threshold) if guide.threshold else samplers.clip(function)
 
 

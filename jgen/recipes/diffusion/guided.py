@@ -48,7 +48,7 @@ def classifier_config(own: OwnClassifierConfig, network: UNetConfig) -> Classifi
 def guided_stages(
     own: OwnClassifierConfig, network: UNetConfig, chain: ChainConfig, labels: LabelConfig, data: DataConfig,
     train: TrainConfig, optimizer: OptimizerConfig, sampling: DiffusionSampling, bound: Bound, *,
-    min_snr: float, learn_variance: bool,
+    classifier_optimizer: OptimizerConfig, min_snr: float, learn_variance: bool,
 ) -> list[Stage]:  # fmt: skip
     """The model, then the classifier beside it. Samples of both are guided by the model itself, the classifier, or both.
 
@@ -67,8 +67,8 @@ def guided_stages(
         min_snr=min_snr, learn_variance=learn_variance, log_prob=log_prob,
     )  # fmt: skip
     alone = replace(train, steps=own.classifier_steps, sample_every=0, dtype="float32", remat=False)
-    rates = OptimizerConfig(own.classifier_learning_rate, warmup=100, final_learning_rate=0.0, clip=1.0, ema=0.998)
-    judged = classifier.stage(settings, chain, rates, data, alone, "classifier")
+    its_data = replace(data, batch_size=own.classifier_batch or data.batch_size)
+    judged = classifier.stage(settings, chain, classifier_optimizer, its_data, alone, "classifier")
     evaluate = first.evaluate
     if has_classifier(data.name):
         evaluate = with_bound(recipe.model, bound, _curve(recipe, noisy, data, sampling))
@@ -89,6 +89,7 @@ def _second(first: Stage, judged: Stage, sampling: DiffusionSampling, evaluate: 
     return replace(
         first,
         name="classifier",
+        data=judged.data,
         train=judged.train,
         init=init,
         begin=begin,

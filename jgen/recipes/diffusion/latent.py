@@ -26,7 +26,7 @@ from jgen.recipes.diffusion.guidance import Request
 from jgen.recipes.diffusion.model import DiffusionModel, chain_model, noise_chain
 from jgen.recipes.diffusion.prior_network import captions, prior_network
 from jgen.recipes.diffusion.sampling import draw, guided_denoiser
-from jgen.recipes.diffusion.stage import network_fn
+from jgen.recipes.diffusion.stage import network_fn, rescaled
 from jgen.recipes.evaluation.agreement import agreement
 from jgen.recipes.evaluation.observer import has_classifier
 from jgen.train import Phase
@@ -46,7 +46,8 @@ class LatentPrior:
         self.chain = noise_chain(chain)
         self.prediction: PredictionName = chain.prediction
         self.text = config.condition == "text"
-        self.network = prior_network(config, network, data, train, first.latent_channels)
+        made = prior_network(config, network, data, train, first.latent_channels)
+        self.network = made._replace(apply=rescaled(made.apply, chain))
         self.examples = captions(data, train.seed) if self.text else None
         self.conditioning = self._conditioning()
         self.classes = data.num_classes if config.condition == "class" else 0
@@ -92,6 +93,8 @@ class LatentPrior:
         for name in ("threshold", "classifier", "classifier_scale"):
             if value := getattr(guide, name):
                 raise UserError(f"{name}={value}: is for pixels, and these are latents")
+        if not guide.clip_denoised:
+            raise UserError("clip_denoised=False: is for pixels; latents are never clipped")
         if self.text:
             if options.label != -1:
                 raise UserError(f"label={options.label}: this model takes captions; say --prompt")
@@ -175,6 +178,7 @@ def prior_stage(prior: LatentPrior, first: Stage, optimizer: OptimizerConfig, op
         options=options,
         validate=validate,
         evaluate=evaluate,
+        supports=frozenset(("dtype", "remat")),
         example_inputs={} if prior.examples is None else {"caption": prior.examples[0]},
         begin=begin,
     )
@@ -196,11 +200,11 @@ def _of_held_out(prior: LatentPrior, options: LatentSampling) -> Callable[[Param
 
 def latent_stages(
     first: FirstStageConfig, prior: PriorConfig, network: UNetConfig, chain: ChainConfig, data: DataConfig, train: TrainConfig,
-    optimizer: OptimizerConfig, options: LatentSampling,
+    first_optimizer: OptimizerConfig, optimizer: OptimizerConfig, options: LatentSampling,
 ) -> list[Stage]:  # fmt: skip
-    """The autoencoder, then the diffusion of its latents."""
+    """The autoencoder, then the diffusion of its latents, each with its optimizer."""
     net = first_stage(first, data)
-    autoencoder = autoencoder_stage(first, net, data, train)
+    autoencoder = autoencoder_stage(first, net, data, train, first_optimizer)
     return [
         autoencoder,
         prior_stage(LatentPrior(prior, network, chain, data, train, first, net), autoencoder, optimizer, options),

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.config import DataConfig, LabelConfig, LevelsConfig, TrainConfig, UNetConfig
+from jgen.config.unet import NetworkName
 from jgen.data import classes_of
 from jgen.errors import UserError
 from jgen.models.edm import DhariwalUNet, SongUNet
@@ -24,6 +26,8 @@ def class_conditioning(data: DataConfig, labels: LabelConfig) -> Conditioning:
     """The conditions of a model of images by their classes. Raises UserError where there are none, or none to leave out."""
     if labels.drop_label and not labels.conditional:
         raise UserError(f"drop_label={labels.drop_label}: only a conditional model has labels to leave out")
+    if labels.label_std and not labels.conditional:
+        raise UserError(f"label_std={labels.label_std}: only a conditional model has labels")
     classes = classes_of(data, labels.conditional)
     return by_label(classes, labels.drop_label) if classes else UNCONDITIONAL
 
@@ -83,6 +87,28 @@ def song_unet(
     fourier = dict(embedding="fourier", channel_mult_noise=2, encoder="residual", taps=(1, 3, 3, 1))
     more: dict[str, Any] = fourier if kind == "ncsnpp" else {}
     return SongUNet(**_edm_levels(config, train, data, attention, classes), augment=augment, **more)
+
+
+def image_network(
+    kind: NetworkName, config: UNetConfig, labels: LabelConfig, data: DataConfig, train: TrainConfig
+) -> nn.Module:
+    """The network of a kind, (x, time or level [B], label) -> as many channels as x; attention is by downsampling factors."""
+    if kind == "unet":
+        return unet(config, train, data.shape[-1], num_labels(data, labels), label_std=labels.label_std)
+    check_plain_labels(labels, kind)
+    attention = [data.shape[0] // factor for factor in config.attention]
+    return song_unet(kind, config, train, data, attention, data.num_classes if labels.conditional else 0)
+
+
+def check_plain_labels(labels: LabelConfig, kind: str) -> None:
+    """Raises UserError for a setting of labels that networks other than ADM's U-Net do not have."""
+    if labels.label_std:
+        raise UserError(f"label_std={labels.label_std}: {kind} has no such setting; take 0")
+
+
+def supported(kind: NetworkName) -> tuple[str, ...]:
+    """The settings of training that a network of a kind heeds."""
+    return ("dtype", "remat") if kind == "unet" else ("dtype",)
 
 
 def dhariwal_unet(

@@ -40,7 +40,8 @@ def prior_network(
 
 def _backbone(config: PriorConfig, network: UNetConfig, train: TrainConfig, channels: int, classes: int, **more: Any) -> Any:
     if config.prior == "dit":
-        return DiT(channels, config.width, config.depth, 4 if config.width < 512 else 16, config.patch, classes)
+        shape = channels, config.width, config.depth, 4 if config.width < 512 else 16, config.patch, classes
+        return DiT(*shape, dtype=jnp.dtype(train.dtype), remat=train.remat)
     return unet(network, train, channels, (classes + (config.drop_label > 0)) if classes else 0, **more)
 
 

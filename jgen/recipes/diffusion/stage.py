@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jgen.config import DataConfig, DiffusionSampling, OptimizerConfig, TrainConfig
+from jgen.config import ChainConfig, DataConfig, DiffusionSampling, OptimizerConfig, TrainConfig
 from jgen.recipes.common import adam
 from jgen.recipes.diffusion.editing import image_edits
 from jgen.recipes.diffusion.model import DiffusionModel, Network
@@ -33,6 +33,17 @@ def apply_fn(net: nn.Module) -> Apply:
         return found
 
     return apply
+
+
+def rescaled(apply: Apply, chain: ChainConfig) -> Apply:
+    """A network of a chain, given its steps as 0 to 1000 where the chain's settings say so."""
+    if not chain.rescale_timesteps:
+        return apply
+
+    def scaled(weights: PyTree, x: Array, t: Array, condition: Condition, **how: Any) -> Array:
+        return apply(weights, x, t * (1000 / chain.diffusion_steps), condition, **how)
+
+    return scaled
 
 
 def network_fn(apply: Apply, player: str = "net") -> Network:

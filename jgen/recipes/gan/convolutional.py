@@ -12,16 +12,16 @@ from jgen.config import DataConfig, LabelSampling, TrainConfig
 from jgen.config.gan import ConvGANConfig
 from jgen.data import classes_of
 from jgen.errors import UserError
-from jgen.models.gan.dcgan import Discriminator, Generator
+from jgen.models.gan import dcgan, wgan_gp
 from jgen.objectives import augmentation, diffaug, gan, gan_penalties
 from jgen.objectives.adversarial import GAN, Logits, Regularizer, discriminator_loss, generator_loss
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.images import square
 from jgen.recipes.gan.sampling import sampler
 from jgen.train import Phase
-from jgen.train.rates import ramped
+from jgen.train.rates import decaying, ramped
 from jgen.train.stage import Stage
-from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Extra, Key, Params, PyTree
+from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Dtype, Extra, Key, Params, PyTree
 
 PENALTY_WEIGHTS = {"clip": 0.01, "gp": 10.0, "dragan": 10.0, "r1": 1.0, "r1_r2": 1.0}
 """The papers'."""
@@ -36,11 +36,12 @@ def with_weight(config: ConvGANConfig) -> ConvGANConfig:
     return replace(config, penalty_weight=config.penalty_weight or PENALTY_WEIGHTS[config.penalty])
 
 
-def conv_gan(config: ConvGANConfig, data: DataConfig) -> GAN:
+def conv_gan(config: ConvGANConfig, data: DataConfig, dtype: Dtype = None) -> GAN:
     """The players of a config; labels reach both as one-hot vectors, and G's batch statistics are extra["g"]."""
     classes = classes_of(data, config.conditioning != "none")
-    g = Generator(square(data), data.shape[-1], config.width, config.network)
-    d = Discriminator(config.width, config.network, config.conditioning)
+    nets = {"dcgan": dcgan, "resnet": wgan_gp}[config.network]
+    g = nets.Generator(square(data), data.shape[-1], config.width, dtype)
+    d = nets.Discriminator(config.width, config.conditioning, dtype)
 
     def one_hot(condition: Condition) -> Array | None:
         return None if condition.label is None else jax.nn.one_hot(condition.label, classes)
@@ -103,22 +104,28 @@ def consistency(weight: float) -> Regularizer:
     return value
 
 
-def optimizers(config: ConvGANConfig) -> dict[str, optax.GradientTransformation]:
-    """Adam for both players; D's weights are clipped after each step where that is the penalty."""
+def optimizers(config: ConvGANConfig, steps: int) -> dict[str, optax.GradientTransformation]:
+    """Adam for both players, over so many steps of D; D's weights are clipped after each where that is the penalty."""
 
     def clipped(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
         new = gan_penalties.clip_weights(optax.apply_updates(params, updates), config.penalty_weight)
         return jax.tree.map(jnp.subtract, new, params), state
 
-    adam = optax.adam(config.learning_rate, config.beta_1, config.beta_2)
+    def adam(updates: int) -> optax.GradientTransformation:
+        rate = decaying(config.learning_rate, updates, final=config.final_learning_rate, kind="linear")
+        return optax.adam(config.learning_rate if config.final_learning_rate == 1 else rate, config.beta_1, config.beta_2)
+
     clip = optax.GradientTransformation(lambda params: optax.EmptyState(), clipped)  # pyright: ignore[reportArgumentType]
-    return {"d": optax.chain(adam, clip) if config.penalty == "clip" else adam, "g": adam}
+    d = adam(steps)
+    return {"d": optax.chain(d, clip) if config.penalty == "clip" else d, "g": adam(steps // config.critic_steps)}
 
 
 def gan_stage(config: ConvGANConfig, data: DataConfig, train: TrainConfig, options: LabelSampling) -> Stage:
     """The training of both players: D in every step, G in every critic_steps-th."""
     config = with_weight(config)
-    form = conv_gan(config, data)
+    if config.loss == "relativistic" and config.generator_batches > 1:
+        raise UserError(f"generator_batches={config.generator_batches}: the relativistic loss compares as many fakes as reals")
+    form = conv_gan(config, data, jnp.dtype(train.dtype))
     adversarial = gan.relativistic_paired if config.loss == "relativistic" else getattr(gan, config.loss)
     augment = augmentation.named(config.augment)
     regularizers = gradient_penalty(config), consistency(config.consistency)
@@ -130,9 +137,10 @@ def gan_stage(config: ConvGANConfig, data: DataConfig, train: TrainConfig, optio
         init=form.init,
         phases=[
             Phase("d", discriminator_loss(form, adversarial, augment, regularizers)),
-            Phase("g", generator_loss(form, adversarial, augment), every=config.critic_steps),
+            Phase("g", generator_loss(form, adversarial, augment, config.generator_batches), every=config.critic_steps),
         ],
-        optimizers=optimizers(config),
+        optimizers=optimizers(config, train.steps),
+        supports=frozenset(("dtype",)),
         ema={"g": ramped(config.ema)},
         sample=sample,
         options=options,

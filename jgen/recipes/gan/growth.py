@@ -1,17 +1,32 @@
 """Progressive growing (Karras et al. 2018): a stage of training for every resolution."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 from jgen.config import GrowthConfig, TrainConfig
+from jgen.errors import UserError
 from jgen.recipes.gan.stage import StyleRecipe, style_stage
 from jgen.recipes.gan.style import Growth
+from jgen.recipes.gan.updates import UpdatesOf
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params
 
 
-def growth_at(config: GrowthConfig, train: TrainConfig, skip: int, first: bool) -> Growth:
+class StagePlan(NamedTuple):
+    """The settings that one stage of growth has of its own."""
+
+    side: int
+    steps: int
+    batch: int
+    rate: float
+    """Learning rate."""
+
+
+def growth_at(config: GrowthConfig, train: TrainConfig, batch: int, skip: int, first: bool) -> Growth:
     """The growth of a stage of train.steps that leaves out `skip` levels; no level fades in during the first stage."""
-    return Growth(skip, 0 if first else int(config.fade * train.steps) * train.accumulate)
+    steps = config.fade_images // batch if config.fade_images else int(config.fade * train.steps)
+    return Growth(skip, 0 if first else steps * train.accumulate)
 
 
 def count_fade_steps(loss: LossFn) -> LossFn:
@@ -37,17 +52,35 @@ def growing_stage(recipe: StyleRecipe, name: str, train: TrainConfig, growth: Gr
     return dataclasses.replace(stage, phases=phases, begin=begin_fading)
 
 
-def growing_stages(recipe: StyleRecipe, config: GrowthConfig, train: TrainConfig) -> list[Stage]:
-    """A stage for every resolution from 4 on: of first_steps at 4x4, last_steps at the last, train.steps at the others.
+def growing_stages(
+    recipe: StyleRecipe, config: GrowthConfig, train: TrainConfig, updates_at: Callable[[float], UpdatesOf]
+) -> list[Stage]:
+    """A stage for every resolution from first_side on, by `plan`; updates_at: learning rate -> its updates.
 
     Only the last has pictures and measures of styles.
     """
-    levels = recipe.networks.side.bit_length() - 3
-    steps = [config.first_steps, *[train.steps] * levels]
-    steps[-1] = config.last_steps or steps[-1]
     stages = []
-    for i, count in enumerate(steps):
-        skip, own = levels - i, dataclasses.replace(train, steps=count)
-        at = recipe._replace(styles=recipe.styles and not skip)
-        stages.append(growing_stage(at, f"{4 << i}x{4 << i}", own, growth_at(config, own, skip, first=i == 0)))
+    for i, own in enumerate(plan(config, train.steps, recipe.data.batch_size, recipe.gan.learning_rate, recipe.networks.side)):
+        its_train, data = dataclasses.replace(train, steps=own.steps), dataclasses.replace(recipe.data, batch_size=own.batch)
+        whole = own.side == recipe.networks.side
+        at = recipe._replace(updates=updates_at(own.rate), data=data, styles=recipe.styles and whole)
+        skip = recipe.networks.side.bit_length() - own.side.bit_length()
+        growth = growth_at(config, its_train, own.batch, skip, first=i == 0)
+        stages.append(growing_stage(at, f"{own.side}x{own.side}", its_train, growth))
     return stages
+
+
+def plan(config: GrowthConfig, steps: int, batch: int, rate: float, side: int) -> list[StagePlan]:
+    """The stages of a network of `side`, smallest images first: of first_steps, then of `steps`, at last of last_steps.
+
+    Raises UserError for settings by stage that are not as many as there are stages.
+    """
+    sides = [config.first_side << i for i in range(side.bit_length() - config.first_side.bit_length() + 1)]
+    plain = [config.first_steps, *[steps] * (len(sides) - 1)]
+    plain[-1] = config.last_steps or plain[-1]
+    for name in ("stage_steps", "stage_batches", "stage_rates"):
+        if len(given := getattr(config, name)) not in (0, len(sides)):
+            raise UserError(f"{name}: has {len(given)} values; must be one for each of {', '.join(map(str, sides))} pixels")
+    batches = config.stage_batches or (batch,) * len(sides)
+    rates = config.stage_rates or (rate,) * len(sides)
+    return [StagePlan(*row) for row in zip(sides, config.stage_steps or plain, batches, rates)]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.config import DataConfig, GANConfig, StyleConfig
-from jgen.config.gan import ArchitectureConfig
+from jgen.config.gan import ArchitectureConfig, CriticConfig
 from jgen.models.gan import progan, stylegan1, stylegan2
 from jgen.recipes.gan.images import shape_of
 from jgen.types import Array, Key, PyTree
@@ -92,12 +92,12 @@ def stylegan1_networks(gan: GANConfig, style: StyleConfig, data: DataConfig) -> 
     return style_networks(g, d, stylegan1.noise_planes(side))
 
 
-def progan_networks(gan: GANConfig, data: DataConfig) -> Networks:
+def progan_networks(gan: GANConfig, critic: CriticConfig, data: DataConfig) -> Networks:
     """ProGAN, which can grow. It has no mapping: the latent and the label side by side take the place of w."""
     side, channels, classes = shape_of(data, gan.conditional)
     widths = (gan.channel_base, gan.channel_max)
     g = progan.Generator(gan.z_dim, classes, side, channels, *widths)
-    d = progan.Discriminator(classes, side, channels, *widths)
+    d = progan.Discriminator(classes, side, channels, *widths, group=critic.group or None)
 
     def init(key: Key, label: OneHot) -> dict[str, PyTree]:
         keys = jax.random.split(key)

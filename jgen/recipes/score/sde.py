@@ -22,7 +22,7 @@ from jgen.recipes.common import adam
 from jgen.recipes.diffusion.editing import image_edits
 from jgen.recipes.diffusion.guidance import classifier_guided_score, free_guidance
 from jgen.recipes.diffusion.model import DiffusionModel, NoiseLevels
-from jgen.recipes.diffusion.networks import class_conditioning, num_labels, song_unet, unet
+from jgen.recipes.diffusion.networks import class_conditioning, image_network, supported
 from jgen.recipes.diffusion.noisy_classifier import ClassLogProb, external_params
 from jgen.recipes.diffusion.sampling import class_request, log_prob_of
 from jgen.recipes.diffusion.sampling import sampler as denoiser_sampler
@@ -46,16 +46,8 @@ def process(config: SDEConfig, steps: int = 1000) -> sde.SDE:
     return {"vp": sde.vp, "subvp": sde.sub_vp}[config.sde](config.beta_min, config.beta_max, steps)
 
 
-def network(config: SDEConfig, shape: UNetConfig, labels: LabelConfig, data: DataConfig, train: TrainConfig) -> nn.Module:
-    """The network (x, time or level [B], label) -> the noise, or for ve minus the noise."""
-    if config.network == "unet":
-        return unet(shape, train, data.shape[-1], num_labels(data, labels))
-    attention = [data.shape[0] // factor for factor in shape.attention]
-    return song_unet(config.network, shape, train, data, attention, data.num_classes if labels.conditional else 0)
-
-
 def score_fn(config: SDEConfig, net: nn.Module) -> Apply:
-    """The score of a network at a time of the SDE."""
+    """The score at a time of the SDE; the network gives the noise, or for ve minus the noise."""
     whole = process(config)
 
     def apply(weights: PyTree, x: Array, t: Array, condition: Condition, **how: Any) -> Array:
@@ -186,13 +178,14 @@ def sde_stage(
     optimizer: OptimizerConfig, options: SDESampling,
 ) -> Stage:  # fmt: skip
     """The training of a score model along an SDE."""
-    net = network(config, shape, labels, data, train)
+    net = image_network(config.network, shape, labels, data, train)
     apply, conditioning = score_fn(config, net), class_conditioning(data, labels)
     classes = data.num_classes if labels.conditional else 0
     model = sde_model(process(config), apply, data.shape, conditioning, classes)
 
     def objective(train: bool) -> LossFn:
         how: dict[str, Any] = dict(likelihood=config.likelihood, conditioning=conditioning, train=train)
+        how["mean"] = config.reduction == "mean"
         return score.continuous(apply, process(config), **how)
 
     return Stage(
@@ -203,7 +196,7 @@ def sde_stage(
         phases=[Phase("net", objective(True))],
         optimizers={"net": adam(optimizer, train.steps)},
         ema={"net": ramped(optimizer.ema)},
-        supports=frozenset(("dtype", "remat") if config.network == "unet" else ("dtype",)),
+        supports=frozenset(supported(config.network)),
         sample=sampler(config, apply, model, data),
         on_request=image_edits(model, data, options),
         options=options,

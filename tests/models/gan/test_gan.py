@@ -13,8 +13,9 @@ import pytest
 from jgen.config import GrowthConfig, TrainConfig
 from jgen.edit import noise, styles
 from jgen.errors import UserError
-from jgen.models.gan import dcgan, stylegan2
+from jgen.models.gan import stylegan2, wgan_gp
 from jgen.nn import equalized, fir
+from jgen.nn.resample import doublings
 from jgen.objectives import stylegan
 from jgen.recipes.gan.convolutional import consistency
 from jgen.recipes.gan.growth import count_fade_steps, growth_at
@@ -32,8 +33,8 @@ def drawn(shapes, seed=0):
 
 @pytest.mark.parametrize("size,levels", [(8, 1), (28, 2), (32, 3), (12, 2)])
 def test_small_networks_of_every_size(size, levels):
-    assert dcgan.doublings(size) == levels
-    g, d = dcgan.Generator(size, 3, 4, "resnet"), dcgan.Discriminator(4, "resnet", "auxiliary")
+    assert doublings(size) == levels
+    g, d = wgan_gp.Generator(size, 3, 4), wgan_gp.Discriminator(4, "auxiliary")
     made = jax.eval_shape(lambda: g.init(jax.random.key(0), jnp.zeros((2, 5)), jnp.zeros((2, 3))))
     image = jax.eval_shape(lambda v: g.apply(v, jnp.zeros((2, 5)), jnp.zeros((2, 3))), made)
     assert image.shape == (2, size, size, 3)
@@ -159,7 +160,7 @@ def test_styles_are_mixed_among_the_rows_in_use():
 @pytest.mark.parametrize("parts", [1, 4])
 def test_a_level_fades_in_as_fast_with_accumulated_gradients(parts):
     train = TrainConfig(steps=8, accumulate=parts)
-    model = StyleModel(None, None, 0, growth=growth_at(GrowthConfig(), train, skip=0, first=False))
+    model = StyleModel(None, None, 0, growth=growth_at(GrowthConfig(), train, 8, skip=0, first=False))
     loss = count_fade_steps(lambda params, extra, key, batch: (0 * jnp.sum(params["g"]), (extra, {})))
     step = make_step([Phase("g", loss)], {"g": optax.sgd(1.0)}, accumulate=parts)
     state = init_state({"g": jnp.zeros(2)}, {"fade_step": jnp.zeros((), jnp.int32)}, {"g": optax.sgd(1.0)})

@@ -1,0 +1,165 @@
+"""Memory and time of a step on a device, worked out from shapes alone, and the settings that make it fit."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.config.train import Accelerator
+from jgen.train.stage import Stage, input_shapes, state_shapes
+from jgen.train.step import Phase, TrainState
+from jgen.types import Array, PyTree
+
+RECOMPUTED = 12
+"""With remat, the arrays of a block that are computed again, as many of the largest that is kept: so it is in U-Nets."""
+BUSY = 0.4
+"""The share of a device's peak that a training is taken to reach."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator: its memory in bytes, and its peak of dense products in FLOP/s, by the type of the numbers.
+
+    float32 products are those of the default precision: TF32 where a GPU has it, bfloat16 passes on a TPU.
+    """
+
+    memory: float
+    float32: float
+    bfloat16: float
+
+
+DEVICES: Mapping[Accelerator, Device] = {
+    "v100": Device(32e9, 15.7e12, 15.7e12),
+    "a100": Device(80e9, 156e12, 312e12),
+    "h100": Device(80e9, 495e12, 989e12),
+    "h200": Device(141e9, 495e12, 989e12),
+    "tpu_v4": Device(32e9, 275e12, 275e12),
+    "tpu_v5e": Device(16e9, 197e12, 197e12),
+    "tpu_v5p": Device(95e9, 459e12, 459e12),
+}
+"""By the makers' data sheets."""
+
+
+class Memory(NamedTuple):
+    """Bytes on one device."""
+
+    state: int
+    """Weights, the optimizers' moments, and averages."""
+    gradients: int
+    activations: int
+    """All that the backward pass keeps of the forward one, and that it computes again at a time."""
+
+    @property
+    def total(self) -> int:
+        return self.state + self.gradients + self.activations
+
+
+def memory(stage: Stage, devices: int) -> Memory:
+    """The memory of a step on each of so many devices, without FSDP.
+
+    Activations are what reverse-mode differentiation keeps of the forward pass, of the update that keeps most. A compiler keeps
+    less: it computes some again, and fuses others.
+    """
+    shapes = state_shapes(stage)
+    rows = max(stage.data.batch_size // (devices * stage.train.accumulate), 1)
+    gradients = max(nbytes(shapes.params[phase.player]) for phase in stage.phases)
+    return Memory(nbytes(shapes), gradients, max(_kept(stage, phase, shapes, rows) for phase in stage.phases))
+
+
+def nbytes(tree: PyTree) -> int:
+    """Bytes of a tree of arrays or of their shapes."""
+    return sum(int(np.prod(leaf.shape)) * _itemsize(leaf.dtype) for leaf in jax.tree.leaves(tree))
+
+
+def _itemsize(dtype: Any) -> int:
+    return 8 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
+
+
+def _kept(stage: Stage, phase: Phase, shapes: TrainState, rows: int) -> int:
+    """Bytes that the backward pass of an update keeps of its forward pass, the player's weights apart."""
+
+    def pull(own: PyTree, state: TrainState, key: Array, batch: Any) -> Any:
+        def loss(own: PyTree) -> Any:
+            return phase.loss({**state.params, phase.player: own}, state.extra, key, batch)
+
+        return jax.vjp(loss, own, has_aux=True)[1]
+
+    own = shapes.params[phase.player]
+    found = jax.eval_shape(pull, own, shapes, jax.random.key(0), input_shapes(stage, rows))
+    again = RECOMPUTED * max(nbytes(leaf) for leaf in jax.tree.leaves(found)) if stage.train.remat else 0
+    return max(nbytes(found) - nbytes(own), 0) + again
+
+
+class Change(NamedTuple):
+    """Settings of training with which a step may fit."""
+
+    dtype: str
+    remat: bool
+    accumulate: int
+    fsdp: int
+
+    def flags(self, now: "Change") -> str:
+        """The options that differ from those now, as they are typed."""
+        found = []
+        if self.dtype != now.dtype:
+            found.append(f"--train.dtype {self.dtype}")
+        if self.remat != now.remat:
+            found.append("--train.remat")
+        if self.accumulate != now.accumulate:
+            found.append(f"--train.accumulate {self.accumulate}")
+        if self.fsdp != now.fsdp:
+            found.append(f"--mesh.fsdp {self.fsdp}")
+        return " ".join(found)
+
+
+def changes(stage: Stage, devices: int, now: Change) -> Iterator[Change]:
+    """Settings in the order in which they are worth trying: the cheapest in time and in what they change first."""
+    dtypes = [now.dtype, *(["bfloat16"] if now.dtype == "float32" and "dtype" in stage.supports else [])]
+    remats = [now.remat, *([True] if not now.remat and "remat" in stage.supports else [])]
+    rows = max(stage.data.batch_size // devices, 1)
+    parts = [k for k in (1, 2, 4, 8, 16, 32, 64) if k >= now.accumulate and rows % k == 0]
+    for fsdp in sorted({now.fsdp, devices}):
+        for dtype in dtypes:
+            for remat in remats:
+                for accumulate in parts or [now.accumulate]:
+                    yield Change(dtype, remat, accumulate, fsdp)
+
+
+def needed(
+    stage_with: Callable[[str, bool, int], Stage], change: Change, devices: int, known: dict[tuple[str, bool, int], Memory]
+) -> int:
+    """Bytes a device under settings; stage_with(dtype, remat, accumulate) builds the stage, known: what was worked out."""
+    at = change[:3]
+    if at not in known:
+        known[at] = memory(stage_with(*at), devices)
+    found = known[at]
+    return (found.state + found.gradients) // change.fsdp + found.activations
+
+
+def advice(stage_with: Callable[[str, bool, int], Stage], now: Change, devices: int, limit: float) -> str:
+    """The options with which a step fits into `limit` bytes a device; "" where it fits as it is, or none of them do."""
+    known: dict[tuple[str, bool, int], Memory] = {}
+    stage = stage_with(*now[:3])
+    for change in changes(stage, devices, now):
+        if needed(stage_with, change, devices, known) <= limit:
+            return change.flags(now)
+    return ""
+
+
+def days(flops: float, steps: int, device: Device, dtype: str, devices: int) -> float:
+    """Days of a training on so many devices that reach BUSY of their peak."""
+    peak = device.bfloat16 if dtype == "bfloat16" else device.float32
+    return flops * steps / (devices * BUSY * peak) / 86400
+
+
+def with_training(stage_of: Callable[[Any], Sequence[Stage]], config: Any, index: int) -> Callable[[str, bool, int], Stage]:
+    """(dtype, remat, accumulate) -> the stage of a config with these settings of training; stage_of builds its stages."""
+
+    def made(dtype: str, remat: bool, accumulate: int) -> Stage:
+        train = replace(config.train, dtype=dtype, remat=remat, accumulate=accumulate)
+        return stage_of(replace(config, train=train))[index]
+
+    return made

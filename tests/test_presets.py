@@ -1,0 +1,131 @@
+"""The presets for accelerators are the settings that docs/presets.json states: networks, optimizers, rates, averages."""
+
+import functools
+import json
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from docs.presets import render
+from jgen.data.known import resolve_or_known
+from jgen.train.stage import count, state_shapes
+from tests import tiny
+
+PATH = tiny.ROOT / "docs" / "presets.json"
+ROWS = json.loads(PATH.read_text())
+CPU = ("digits", "fashion_mnist", "glyphs", "emoji32")
+TIMES = (0.0, 0.1, 0.5, 1.0)
+"""Shares of the training at which rates and averages are compared."""
+
+
+@functools.cache
+def resolved_stages(name, preset):
+    """The stages of a preset whose data need not be here."""
+    module = tiny.module(name)
+    config = module.PRESETS[preset]
+    return module.build(replace(config, data=resolve_or_known(config.data))).stages
+
+
+def updates_of(stage, player):
+    """How many updates a player's main phase makes."""
+    every = next(phase.every for phase in stage.phases if phase.player == player)
+    return stage.train.steps // every
+
+
+def at_count(state, number):
+    """An optimizer's state after so many updates, for its learning rate alone."""
+
+    def moved(part):
+        return part._replace(count=jnp.asarray(number, jnp.int32)) if isinstance(part, optax.ScaleByScheduleState) else part
+
+    return jax.tree.map(moved, state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+
+
+def rates(stage, player):
+    """The learning rate at TIMES: the size of a first step of Adam, which does not depend on the gradient."""
+    optimizer, found = stage.optimizers[player], []
+    for time in TIMES:
+        state = at_count(optimizer.init(jnp.zeros(1)), int(time * updates_of(stage, player)))
+        found.append(float(-optimizer.update(jnp.full(1, 0.5), state, jnp.zeros(1))[0][0]))
+    return [float(f"{rate:.4g}") for rate in found]  # its bias correction rounds
+
+
+def emas(stage, player):
+    """The decay of a player's average at TIMES."""
+    decay = stage.ema[player]
+    found = [decay(jnp.asarray(int(t * stage.train.steps))) if callable(decay) else decay for t in TIMES]
+    return [float(f"{float(value):.6g}") for value in found]
+
+
+def moves(optimizer, gradients, scale=1.0):
+    """The weight after each of some gradients, from 0.3, in units of `scale`."""
+    weight = jnp.full(1, 0.3)
+    state, seen = optimizer.init(weight), []
+    for gradient in gradients:
+        update, state = optimizer.update(jnp.full(1, gradient), state, weight)
+        seen.append(float(update[0]) / scale)
+        weight = weight + update
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['experiment']}-{row['preset']}")
+def test_a_preset_is_the_one_that_is_documented(row):
+    stages = resolved_stages(row["experiment"], row["preset"])
+    assert [stage.name for stage in stages] == [own["name"] for own in row["stages"]]
+    for stage, own in zip(stages, row["stages"]):
+        assert {player: count(tree) for player, tree in state_shapes(stage).params.items()} == own["parameters"]
+        assert (stage.train.steps, stage.data.batch_size) == (own["steps"], own["batch"])
+        assert own["images"] == own["steps"] * own["batch"]
+        assert stage.train.dtype == row["precision"].split()[0]
+        assert stage.data.flip == row["augmentation"].startswith("flips")
+        assert set(stage.optimizers) == set(own["players"])
+        for player, settings in own["players"].items():
+            np.testing.assert_allclose(rates(stage, player), settings["rates"], rtol=1e-3, atol=1e-12)
+            assert (player in stage.ema) == ("ema" in settings)
+            if "ema" in settings:
+                np.testing.assert_allclose(emas(stage, player), settings["ema"], rtol=1e-6)
+    check_optimizers(row)
+
+
+def check_optimizers(row):
+    """The moments' decays, the weight decay and the clipping, by the moves of a weight."""
+    gradients = [3.0, -0.2, 0.5, 0.01]
+    for stage, own in zip(resolved_stages(row["experiment"], row["preset"]), row["stages"]):
+        for player, settings in own["players"].items():
+            time = settings["rates"][2]  # half-way, where no warm-up is
+            b1, b2 = settings["betas"]
+            plain = optax.adamw(time, b1, b2, weight_decay=settings["weight_decay"])
+            clip = optax.clip_by_global_norm(settings["clip"]) if settings["clip"] else optax.identity()
+            optimizer = stage.optimizers[player]
+            half = updates_of(stage, player) // 2
+            halfway = optax.GradientTransformation(
+                lambda w, o=optimizer, n=half: at_count(o.init(w), n), lambda g, s, w, o=optimizer: o.update(g, s, w)
+            )
+            expected = moves(optax.chain(clip, plain), gradients, time)
+            np.testing.assert_allclose(moves(halfway, gradients, time), expected, rtol=0.01, atol=1e-4)
+
+
+def test_every_preset_for_accelerators_is_documented():
+    presets = {(name, preset) for name in tiny.EXPERIMENTS for preset in tiny.module(name).PRESETS if preset not in CPU}
+    assert presets == {(row["experiment"], row["preset"]) for row in ROWS}
+
+
+def test_targets_say_where_they_come_from():
+    for row in ROWS:
+        assert row["source"]
+        if target := row["target"]:
+            assert target["source"]
+            assert math.isfinite(target["value"])
+            assert target["samples"] > 0
+            assert target["features"]
+            assert target["reference"]
+
+
+def test_the_page_is_made_of_the_table():
+    assert (PATH.parent / "presets.md").read_text() == render(ROWS)
