@@ -1,4 +1,4 @@
-"""Writes docs/presets.md from docs/presets.json:  python -m docs.presets"""
+"""Writes docs/presets.md from experiments/presets.json:  python -m docs.presets"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ HEAD = """# Presets for accelerators
 The settings of each paper, as its preset has them. **None of these runs has been made with jgen yet**: the targets are the
 papers'. `python -m experiments.NAME evaluate --protocol paper` measures a run as its target was measured.
 
-The table is made from [presets.json](presets.json) (`python -m docs.presets`), which also has every player's rates and averages
-over the training; a test compares it with the presets.
+The table is made from [presets.json](../experiments/presets.json) (`python -m docs.presets`), which also has every player's
+rates and averages over the training; a test compares it with the presets.
 """
 
 
@@ -71,4 +71,4 @@ def _range(rates: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    (HERE / "presets.md").write_text(render(json.loads((HERE / "presets.json").read_text())))
+    (HERE / "presets.md").write_text(render(json.loads((HERE.parent / "experiments" / "presets.json").read_text())))

@@ -1,7 +1,6 @@
-"""The presets for accelerators are the settings that docs/presets.json states: networks, optimizers, rates, averages."""
+"""The presets for accelerators are the settings that experiments/presets.json states: networks, optimizers, rates, averages."""
 
 import functools
-import json
 import math
 from dataclasses import replace
 
@@ -12,12 +11,14 @@ import optax
 import pytest
 
 from docs.presets import render
+from jgen.app import protocol
+from jgen.config import Evaluation
 from jgen.data.known import resolve_or_known
+from jgen.errors import UserError
 from jgen.train.stage import count, state_shapes
 from tests import tiny
 
-PATH = tiny.ROOT / "docs" / "presets.json"
-ROWS = json.loads(PATH.read_text())
+ROWS = protocol.rows()
 CPU = ("digits", "fashion_mnist", "glyphs", "emoji32")
 TIMES = (0.0, 0.1, 0.5, 1.0)
 """Shares of the training at which rates and averages are compared."""
@@ -128,4 +129,29 @@ def test_targets_say_where_they_come_from():
 
 
 def test_the_page_is_made_of_the_table():
-    assert (PATH.parent / "presets.md").read_text() == render(ROWS)
+    assert (tiny.ROOT / "docs" / "presets.md").read_text() == render(ROWS)
+
+
+def test_a_run_is_measured_as_its_target_was():
+    given = Evaluation(protocol="paper", extractor="inception_tf:weights.pth")
+    found, line = protocol.paper("experiments.ddpm", "cifar10", given)
+    assert (found.metrics, found.num, found.split, found.extractor) == ("fd", 50000, "train", given.extractor)
+    assert "FID 3.17, unconditional (Ho et al. 2020, table 1" in line
+    found, _ = protocol.paper("experiments.pixelcnn", "cifar10", Evaluation(protocol="paper"))
+    assert (found.metrics, found.num, found.split) == ("", 10000, "test")
+
+
+@pytest.mark.parametrize(
+    "preset,options,message",
+    [
+        ("digits", {}, "protocol=paper: ddpm --preset digits has no target; there are ddpm cifar10, "),
+        ("cifar10", {}, "protocol=paper: FID 3.17 is of Inception's features; .* --extractor inception_tf:FILE; .* 6726825d"),
+        ("cifar10", {"num": 1000}, "num=1000: --protocol paper takes 50000"),
+        ("cifar10", {"split": "test"}, "split=test: --protocol paper takes train"),
+        ("cifar10", {"against": "folder"}, "against=folder: --protocol paper measures the run's own samples"),
+    ],
+)
+def test_what_is_missing_for_a_protocol_is_said_in_one_line(preset, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        protocol.paper("experiments.ddpm", preset, Evaluation(protocol="paper", **options))
+    assert "\n" not in str(error.value)

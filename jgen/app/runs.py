@@ -18,6 +18,7 @@ from rich.table import Table
 
 from jgen import pictures
 from jgen.app.load import Run, load
+from jgen.app.protocol import paper
 from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
 from jgen.config import check as check_config
 from jgen.config.migrate import FORMAT
@@ -29,6 +30,7 @@ from jgen.files import replacing, versions
 from jgen.metrics import extract, record, scores
 from jgen.metrics.record import Record
 from jgen.recipes.common import resolved
+from jgen.run_folder import read_config
 from jgen.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train import distributed, lost
 from jgen.train.checkpoint import check_fits, steps_in
@@ -239,6 +241,10 @@ def write_images(images: np.ndarray, path: Path) -> None:
 def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | None = None) -> None:
     """Measures a run and prints a table; writes the records, each with what it took to get there."""
     ranges.check(given)
+    if given.protocol:
+        stored = read_config(folder)
+        given, target = paper(stored["module"], stored["preset"], given)
+        print(target)
     metrics = scores.parse(given.metrics) if given.metrics else ()
     if not metrics and (given.against or given.extractor or given.reference_num):
         raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")

@@ -96,6 +96,8 @@ class Evaluation:
 
     run: str = ""
     """Folder of the run; the newest where none is given."""
+    protocol: Literal["", "paper"] = ""
+    """paper: the number of samples, features, resizing and reference that the target of the run's preset was measured with."""
     metrics: str = ""
     """Any of fd,kid,is,pr,dc: samples against a reference set. Without it, the experiment's own evaluation."""
     num: Natural = 0
@@ -107,7 +109,8 @@ class Evaluation:
     reference_num: Natural = 0
     """Images of the reference; 0 for all (10,000 of an endless set)."""
     extractor: str = ""
-    """Feature network: the one jgen ships for the run's set unless given, or inception:FILE, vgg16:FILE, cnn:FILE, ..."""
+    """Feature network: the one jgen ships for the run's set unless given, or inception:FILE, inception_tf:FILE (resized as
+    TensorFlow did), vgg16:FILE, cnn:FILE, ..."""
     against: str = ""
     """Score this folder of images, or .npz of uint8 images, in place of the run's samples."""
     batch: Count = 64

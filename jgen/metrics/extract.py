@@ -54,6 +54,7 @@ class Extractor:
 # kind -> (start of the sha256 of the published file, its name). torchvision's and pytorch-fid's file names hold it.
 PUBLISHED = {
     "inception": ("6726825d", "pt_inception-2015-12-05-6726825d.pth"),
+    "inception_tf": ("6726825d", "pt_inception-2015-12-05-6726825d.pth"),
     "vgg16": ("397923af", "vgg16-397923af.pth"),
     "alexnet": ("7be5be79", "alexnet-owt-7be5be79.pth"),
     "efficientnet_lite0": ("57934424", "efficientnet-lite0-57934424.pth"),
@@ -121,13 +122,15 @@ def _published(kind: str, path: Path) -> Extractor:
 
 def published(kind: str, weights: dict[str, np.ndarray], digest: str) -> Extractor:
     """The extractor of a published network from its weights, whose checksum is not looked at here."""
-    if kind == "inception":
+    if kind in ("inception", "inception_tf"):
         net, variables = feature_nets.inception_v3(weights)
+        method = "bicubic" if kind == "inception" else "bilinear_tf"
 
         def inception(variables: PyTree, levels: Array) -> tuple[Array, Array]:
-            return net.apply(variables, resize(_colour(levels), 299, 299) / 127.5 - 1)  # pyright: ignore
+            return net.apply(variables, resize(_colour(levels), 299, 299, method) / 127.5 - 1)  # pyright: ignore
 
-        return Extractor("inception_v3", digest, "clean: float bicubic, antialiased, 299x299", variables, inception)
+        how = {"bicubic": "clean: float bicubic, antialiased, 299x299", "bilinear_tf": "TensorFlow 1: bilinear, 299x299"}
+        return Extractor("inception_v3", digest, how[method], variables, inception)
     if kind == PACKAGED:
         net, variables = feature_nets.efficientnet_lite0(weights)
 

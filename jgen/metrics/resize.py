@@ -43,8 +43,13 @@ def matrix(size: int, target: int, method: str) -> np.ndarray:
         steps = np.full(target, size / target)
         steps[0] /= 2
         return np.eye(size)[np.floor(np.add.accumulate(steps)).astype(int)]
+    if method == "bilinear_tf":
+        places = np.arange(target) * (size / target)
+        low = np.floor(places).astype(int)
+        share = (places - low)[:, None]
+        return (1 - share) * np.eye(size)[low] + share * np.eye(size)[np.minimum(low + 1, size - 1)]
     if method not in FILTERS:
-        raise UserError(f"method={method}: must be one of nearest, {', '.join(FILTERS)}")
+        raise UserError(f"method={method}: must be one of nearest, bilinear_tf, {', '.join(FILTERS)}")
     weight, reach, widened = FILTERS[method]
     scale = max(size / target, 1.0) if widened else 1.0
     result = np.zeros((target, size))
@@ -66,7 +71,8 @@ def resize(images: Array, height: int, width: int, method: str = "bicubic", leve
 
     "bicubic" is the clean-fid resize (Parmar et al. 2022, arXiv:2104.11222): Pillow's antialiased bicubic on float
     channels. "bilinear", "lanczos", "box" and "nearest" are Pillow's too; those ending in "_aliased" are what
-    PyTorch's interpolate does without antialiasing, as in older FID code. levels: round and clip after each of the
+    PyTorch's interpolate does without antialiasing, as in older FID code; "bilinear_tf" is TensorFlow 1's, which takes pixels
+    at their corners, as in the graph that FIDs were first computed with. levels: round and clip after each of the
     two passes, as Pillow does with 8-bit images.
     """
 

@@ -10,6 +10,7 @@ from jgen.errors import UserError
 from jgen.metrics import frechet, image_quality, kernel, neighbours, paths
 from jgen.metrics.class_score import inception_score
 from jgen.metrics.linear_separability import separability
+from jgen.metrics.resize import resize
 from jgen.sharding import make_mesh
 
 MESH = make_mesh()
@@ -163,3 +164,10 @@ def test_k1_and_k2_are_those_of_the_formula():
     c1, c2 = 0.02**2, 0.05**2
     expected = (2 * mx * my + c1) * (2 * ((x * y).mean() - mx * my) + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
     np.testing.assert_allclose(image_quality.ssim(x, y, 1.0, window=window, k1=0.02, k2=0.05), expected, rtol=1e-4)
+
+
+def test_tensorflow_s_old_resizing_takes_pixels_at_their_corners():
+    image = jnp.asarray([10.0, 20.0, 60.0])[None, None, :, None] * jnp.ones((1, 2, 1, 1))
+    wide = resize(image, 2, 6, "bilinear_tf")
+    np.testing.assert_allclose(wide[0, 0, :, 0], [10, 15, 20, 40, 60, 60], rtol=1e-6)
+    np.testing.assert_allclose(resize(image, 2, 2, "bilinear_tf")[0, 0, :, 0], [10, 40], rtol=1e-6)
