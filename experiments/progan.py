@@ -62,7 +62,7 @@ def build(config: Config) -> "Experiment":
     from jgen.recipes.gan import StyleRecipe, critic_updates, growing_stages, progan_networks
 
     c = resolved(config)
-    networks, updates_at = progan_networks(c.gan, c.critic, c.data), partial(critic_updates, c.critic)
+    networks, updates_at = progan_networks(c.gan, c.critic, c.data, c.train.dtype), partial(critic_updates, c.critic)
     updates = updates_at(c.gan.learning_rate)
     recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, styles=False)
     return Experiment(growing_stages(recipe, c.growth, c.train, updates_at))

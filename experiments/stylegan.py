@@ -77,7 +77,7 @@ def build(config: Config) -> "Experiment":
     from jgen.recipes.gan import StyleRecipe, growing_stages, style_updates, stylegan1_networks
 
     c = resolved(config)
-    networks, updates_at = stylegan1_networks(c.gan, c.style, c.data), partial(style_updates, c.style)
+    networks, updates_at = stylegan1_networks(c.gan, c.style, c.data, c.train.dtype), partial(style_updates, c.style)
     updates = updates_at(c.gan.learning_rate)
     recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing)
     return Experiment(growing_stages(recipe, c.growth, c.train, updates_at))

@@ -65,7 +65,7 @@ def build(config: Config) -> "Experiment":
     from jgen.recipes.gan import StyleRecipe, style_stage, style_updates, stylegan2_networks
 
     c = resolved(config)
-    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data)
+    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data, c.train.dtype)
     updates = style_updates(c.style, c.gan.learning_rate, lazy_g=True)
     recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing)
     return Experiment([style_stage(recipe, "stylegan2", c.train)])

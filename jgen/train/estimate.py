@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.config.train import Accelerator
+from jgen.train.remat import phases
 from jgen.train.stage import Stage, input_shapes, state_shapes
 from jgen.train.step import Phase, TrainState
 from jgen.types import Array, PyTree
@@ -66,7 +67,7 @@ def memory(stage: Stage, devices: int) -> Memory:
     shapes = state_shapes(stage)
     rows = max(stage.data.batch_size // (devices * stage.train.accumulate), 1)
     gradients = max(nbytes(shapes.params[phase.player]) for phase in stage.phases)
-    return Memory(nbytes(shapes), gradients, max(_kept(stage, phase, shapes, rows) for phase in stage.phases))
+    return Memory(nbytes(shapes), gradients, max(_kept(stage, phase, shapes, rows) for phase in phases(stage)))
 
 
 def nbytes(tree: PyTree) -> int:
@@ -118,7 +119,7 @@ class Change(NamedTuple):
 def changes(stage: Stage, devices: int, now: Change) -> Iterator[Change]:
     """Settings in the order in which they are worth trying: the cheapest in time and in what they change first."""
     dtypes = [now.dtype, *(["bfloat16"] if now.dtype == "float32" and "dtype" in stage.supports else [])]
-    remats = [now.remat, *([True] if not now.remat and "remat" in stage.supports else [])]
+    remats = [now.remat] if now.remat else [False, True]
     rows = max(stage.data.batch_size // devices, 1)
     parts = [k for k in (1, 2, 4, 8, 16, 32, 64) if k >= now.accumulate and rows % k == 0]
     for fsdp in sorted({now.fsdp, devices}):

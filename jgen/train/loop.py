@@ -27,6 +27,7 @@ from jgen.sharding import batch_sharding, check_batch, jit_once, jit_step, repli
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
+from jgen.train.remat import phases
 from jgen.train.stage import Picture, Stage, first_batch, state_shapes
 from jgen.train.step import Step, TrainState, make_step, nonfinite_name, scan_steps
 from jgen.types import Batch, Extra, Key, Metrics, Params
@@ -77,7 +78,7 @@ def compile_stage(stage: Stage, mesh: Mesh, earlier: tuple[Params, Extra] | None
     """The stage's jitted initialisation and step, sharded over the mesh. Nothing is compiled until it is called."""
     shapes = state_shapes(stage, earlier)
     shardings = state_shardings(mesh, shapes)
-    step = make_step(stage.phases, stage.optimizers, stage.ema, accumulate=stage.train.accumulate)
+    step = make_step(phases(stage), stage.optimizers, stage.ema, accumulate=stage.train.accumulate)
     step = scan_steps(step) if stage.train.scan > 1 else step
     step = with_precision(step, stage.train.matmul_precision)
     everywhere = replicated(mesh)
@@ -101,9 +102,8 @@ def check(stage: Stage, mesh: Mesh) -> None:
     ranges.check(t, "train.")
     with in_stage(stage.name):
         check_batch(stage.data.batch_size, mesh, t.accumulate)
-    for name, plain in (("dtype", "float32"), ("remat", False)):
-        if getattr(t, name) != plain and name not in stage.supports:
-            raise UserError(f"train.{name}={getattr(t, name)}: {stage.name} takes only {plain}")
+    if t.dtype != "float32" and "dtype" not in stage.supports:
+        raise UserError(f"train.dtype={t.dtype}: {stage.name} takes only float32")
     check_sampling(stage, stage.options)  # what can't work is refused before training, not after
     for name in ("steps", "save_every", "sample_every"):
         value = getattr(t, name)

@@ -48,7 +48,8 @@ class Stage:
     """Pictures that are made only on request, such as edited images."""
     ema: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
     supports: frozenset[str] = frozenset()
-    """Which of train.dtype and train.remat its networks heed."""
+    """Which of train.dtype and train.remat its networks heed. All stages recompute with remat: those whose networks do not do
+    so block by block keep products alone."""
     validate: LossFn | None = None
     """The loss on held-out images that ranks checkpoints; without it only the newest are kept."""
     evaluate: Evaluate | None = None

@@ -65,7 +65,7 @@ def show_estimate(
     days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, EIGHT)
     parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in found._asdict().items())
     text = f"on each of {EIGHT} {kind} of {device.memory / 1e9:.0f} GB: about {_gigabytes(found.total)} GB ({parts}"
-    if "remat" in stage.supports and not now.remat:
+    if not now.remat:
         least = estimate.memory(stage_with(now.dtype, True, now.accumulate), EIGHT).activations
         text += f", or {_gigabytes(least)} with --train.remat"
     text += f"), {_duration(days)} in all at {estimate.BUSY:.0%} of the peak"

@@ -17,6 +17,7 @@ from jgen.metrics.lpips import Distance, open_lpips
 from jgen.models.autoencoder import AutoencoderKL, VQModel
 from jgen.models.vqvae import straight_through
 from jgen.nn.norm import groups_of
+from jgen.nn.precision import in_dtype
 from jgen.objectives import first_stage as objectives
 from jgen.recipes.autoencoders.first_stage_losses import Losses, Reconstruct
 from jgen.recipes.common import adam, adam_rate
@@ -111,7 +112,8 @@ def autoencoder_stage(
 ) -> Stage:
     """The training of the autoencoder, and of the patch discriminator where it has a weight."""
     distance, features = perceptual_distance(config, data.name)
-    losses = Losses(config, reconstructor(config, net), distance, features, data.shape, train.accumulate)
+    trained = reconstructor(config, in_dtype(net, train.dtype))
+    losses = Losses(config, trained, distance, features, data.shape, train.accumulate)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
         keys = jax.random.split(key)
@@ -136,6 +138,7 @@ def autoencoder_stage(
         phases=[*phases, Phase("critic", losses.critic)] if config.adversarial else phases,
         optimizers=players(config, optimizer, train.steps),
         ema={"net": ramped(optimizer.ema)},
+        supports=frozenset(("dtype",)),
         pictures={"reconstructions": reconstructions},
         validate=losses.autoencoder(train=False),
         evaluate=evaluation(reconstructed),

@@ -119,7 +119,7 @@ def stage(
     sampling: VAESampling,
 ) -> Stage:
     """The training of a VAE, or of an autoencoder without a prior, which has no samples."""
-    model = Model(config, data)
+    model = Model(config, data, train.dtype)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
         params = model.net.init(key, jnp.zeros((1, *data.shape)))["params"]
@@ -136,6 +136,7 @@ def stage(
         # Without clipping nothing stands before Adam, as in the checkpoints that there are.
         optimizers={"net": optax.chain(*clip, adam)},
         ema={"net": ramped(optimizer.ema)},
+        supports=frozenset(("dtype",)),
         sample=sampler(model) if model.has_prior else None,
         options=sampling,
         pictures=pictures(model),

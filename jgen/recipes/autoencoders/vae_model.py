@@ -8,6 +8,7 @@ from jgen.config import DataConfig
 from jgen.config.autoencoder import VAEConfig
 from jgen.errors import UserError
 from jgen.models.vae import VAE
+from jgen.nn.precision import in_dtype
 from jgen.objectives import likelihood as likelihoods
 from jgen.objectives.likelihood import Likelihood
 from jgen.objectives.vae import binarize
@@ -27,16 +28,17 @@ class Model:
     Raises UserError for dequantised data and a likelihood of 8-bit values.
     """
 
-    def __init__(self, config: VAEConfig, data: DataConfig):
+    def __init__(self, config: VAEConfig, data: DataConfig, dtype: str = "float32"):
         if data.dequantize and config.likelihood != "gaussian":
             raise UserError(f"data.dequantize=True: {config.likelihood} is a likelihood of the 8-bit values themselves")
         self.config, self.shape = config, data.shape
         height, width, channels = data.shape
         self.likelihood = likelihood(config, channels)
-        self.net = VAE(
+        net = VAE(
             (height, width, channels), self.likelihood.outputs, config.latents, config.widths, config.channels,
             gated=config.gated,
         )  # fmt: skip
+        self.net = in_dtype(net, dtype)
         self.has_prior = config.kind in ("vae", "iwae")
         self.binarized = config.likelihood == "bernoulli"
 

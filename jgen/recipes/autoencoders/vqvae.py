@@ -9,6 +9,7 @@ from jgen.config import DataConfig, TrainConfig
 from jgen.config.autoencoder import CodePriorConfig, CodeSampling, VQVAEConfig
 from jgen.errors import UserError
 from jgen.models.pixelcnn import GatedPixelCNN
+from jgen.nn.precision import in_dtype
 from jgen.objectives import vqvae
 from jgen.objectives.likelihood import categorical
 from jgen.recipes.autoencoders.vqvae_model import Model
@@ -31,7 +32,8 @@ def prior_objective(model: Model) -> LossFn:
     def apply(net: GatedPixelCNN, params: PyTree, codes: Array, label: Array | None, beneath: Array | None = None) -> Array:
         return net.apply({"params": params}, codes, label, beneath=beneath)  # pyright: ignore[reportReturnType]
 
-    nets, law = [functools.partial(apply, net) for net in model.priors], categorical(model.config.codes, codes=True)
+    nets = [functools.partial(apply, in_dtype(net, model.dtype)) for net in model.priors]
+    law = categorical(model.config.codes, codes=True)
     return vqvae.prior(nets, model.codes, model.coarser, law, conditional=model.classes > 0)
 
 
@@ -47,6 +49,7 @@ def autoencoder_stage(model: Model, data: DataConfig, train: TrainConfig) -> Sta
         init=model.init,
         phases=[Phase("net", objective(model, train=True))],
         optimizers={"net": optax.adam(warmup_cosine(config.learning_rate, train.steps, 100, 0.05))},
+        supports=frozenset(("dtype",)),
         pictures={"reconstructions": model.reconstructions},
         validate=objective(model, train=False),
         evaluate=mean_metrics(objective(model, train=False)),
@@ -65,6 +68,7 @@ def prior_stage(model: Model, config: CodePriorConfig, data: DataConfig, train: 
         phases=[Phase("prior", loss)],
         optimizers={"prior": clipped(optax.adam(rate), 1.0)},
         ema={"prior": ramped(0.998)},
+        supports=frozenset(("dtype",)),
         sample=model.sample,
         options=sampling,
         validate=loss,
@@ -77,5 +81,5 @@ def stages(
     config: VQVAEConfig, prior: CodePriorConfig, data: DataConfig, train: TrainConfig, sampling: CodeSampling
 ) -> list[Stage]:
     """The autoencoder, then the priors over the codes that it makes."""
-    model = Model(config, prior, data)
+    model = Model(config, prior, data, train.dtype)
     return [autoencoder_stage(model, data, train), prior_stage(model, prior, data, train, sampling)]

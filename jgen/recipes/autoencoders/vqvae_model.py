@@ -13,6 +13,7 @@ from jgen.data import classes_of
 from jgen.errors import UserError
 from jgen.models.pixelcnn import GatedPixelCNN
 from jgen.models.vqvae import VQVAE, Quantized
+from jgen.nn.precision import in_dtype
 from jgen.objectives import vqvae
 from jgen.objectives.likelihood import categorical
 from jgen.types import Array, Batch, Extra, Key, Params, PyTree
@@ -34,16 +35,16 @@ def priors(config: CodePriorConfig, codes: int, levels: int, classes: int) -> li
 class Model:
     """The autoencoder with its codebooks, and the priors of its codes."""
 
-    def __init__(self, config: VQVAEConfig, prior: CodePriorConfig, data: DataConfig):
+    def __init__(self, config: VQVAEConfig, prior: CodePriorConfig, data: DataConfig, dtype: str = "float32"):
         self.config, self.shape = config, data.shape
         self.classes = classes_of(data, prior.conditional)
-        self.net = network(config, data.shape[-1])
+        self.net, self.dtype = network(config, data.shape[-1]), dtype
         self.priors = priors(prior, config.codes, config.levels, self.classes)
         self.grids = self.net.grids(*data.shape[:2])
 
     def apply(self, params: PyTree, x: Array, vectors: Sequence[Array]) -> tuple[Array, list[Quantized]]:
         """(reconstructions, every level's codes) of images, for the codebooks' vectors."""
-        found: Any = self.net.apply({"params": params["autoencoder"]}, x, vectors)
+        found: Any = in_dtype(self.net, self.dtype).apply({"params": params["autoencoder"]}, x, vectors)
         return found
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, Extra]:

@@ -9,6 +9,7 @@ from jgen.data import classes_of
 from jgen.errors import UserError
 from jgen.models.pixelcnn import GatedPixelCNN, PixelCNN
 from jgen.models.pixelcnnpp import PixelCNNPP
+from jgen.nn.precision import in_dtype
 from jgen.objectives import likelihood as likelihoods
 from jgen.objectives.autoregressive import bits_on, nll
 from jgen.objectives.likelihood import Likelihood, to_level
@@ -69,8 +70,10 @@ def stage(
         label = jnp.zeros(len(images), jnp.int32) if config.conditional else None
         return {"net": net.init(key, images, label)["params"]}, {}
 
+    trained = in_dtype(net, train.dtype)
+
     def apply(params: PyTree, x: Array, label: Array | None, *, rngs: dict[str, Key], train: bool) -> Array:
-        return net.apply({"params": params}, x, label, rngs=rngs, train=train)  # pyright: ignore[reportReturnType]
+        return trained.apply({"params": params}, x, label, rngs=rngs, train=train)  # pyright: ignore[reportReturnType]
 
     held_out = nll(apply, law, conditional=config.conditional, train=False)
     return Stage(
@@ -83,6 +86,7 @@ def stage(
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(config, net, data),
         options=sampling,
+        supports=frozenset(("dtype",)),
         validate=held_out,
         evaluate=bits_on(held_out, "discrete", bound=False),
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jgen.config import DataConfig, GANConfig, StyleConfig
 from jgen.config.gan import ArchitectureConfig, CriticConfig
 from jgen.models.gan import progan, stylegan1, stylegan2
+from jgen.nn.precision import in_dtype
 from jgen.recipes.gan.images import shape_of
 from jgen.types import Array, Key, PyTree
 
@@ -45,8 +46,10 @@ def style_networks(
     g: stylegan1.Generator | stylegan2.Generator,
     d: stylegan1.Discriminator | stylegan2.Discriminator,
     noise_sides: dict[str, int],
+    dtype: str = "float32",
 ) -> Networks:
-    """Linen modules with StyleGAN's methods as functions."""
+    """Linen modules with StyleGAN's methods as functions, which compute in a type."""
+    g, d = in_dtype(g, dtype), in_dtype(d, dtype)
 
     def init(key: Key, label: OneHot) -> dict[str, PyTree]:
         keys = jax.random.split(key)
@@ -70,7 +73,9 @@ def style_networks(
     )
 
 
-def stylegan2_networks(gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig) -> Networks:
+def stylegan2_networks(
+    gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig, dtype: str = "float32"
+) -> Networks:
     """StyleGAN2, at its whole resolution."""
     side, channels, classes = shape_of(data, gan.conditional)
     widths = (gan.channel_base, gan.channel_max)
@@ -78,10 +83,10 @@ def stylegan2_networks(gan: GANConfig, style: StyleConfig, own: ArchitectureConf
         gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.mapping_lr_mul, *widths, own.generator
     )
     d = stylegan2.Discriminator(classes, side, channels, *widths, own.discriminator, group=own.group)
-    return style_networks(g, d, stylegan2.noise_planes(side))
+    return style_networks(g, d, stylegan2.noise_planes(side), dtype)
 
 
-def stylegan1_networks(gan: GANConfig, style: StyleConfig, data: DataConfig) -> Networks:
+def stylegan1_networks(gan: GANConfig, style: StyleConfig, data: DataConfig, dtype: str = "float32") -> Networks:
     """StyleGAN, which can grow."""
     side, channels, classes = shape_of(data, gan.conditional)
     widths = (gan.channel_base, gan.channel_max)
@@ -89,15 +94,15 @@ def stylegan1_networks(gan: GANConfig, style: StyleConfig, data: DataConfig) -> 
         gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.w_dim, style.mapping_lr_mul, *widths
     )
     d = stylegan1.Discriminator(classes, side, channels, *widths)
-    return style_networks(g, d, stylegan1.noise_planes(side))
+    return style_networks(g, d, stylegan1.noise_planes(side), dtype)
 
 
-def progan_networks(gan: GANConfig, critic: CriticConfig, data: DataConfig) -> Networks:
+def progan_networks(gan: GANConfig, critic: CriticConfig, data: DataConfig, dtype: str = "float32") -> Networks:
     """ProGAN, which can grow. It has no mapping: the latent and the label side by side take the place of w."""
     side, channels, classes = shape_of(data, gan.conditional)
     widths = (gan.channel_base, gan.channel_max)
-    g = progan.Generator(gan.z_dim, classes, side, channels, *widths)
-    d = progan.Discriminator(classes, side, channels, *widths, group=critic.group or None)
+    g = in_dtype(progan.Generator(gan.z_dim, classes, side, channels, *widths), dtype)
+    d = in_dtype(progan.Discriminator(classes, side, channels, *widths, group=critic.group or None), dtype)
 
     def init(key: Key, label: OneHot) -> dict[str, PyTree]:
         keys = jax.random.split(key)

@@ -47,6 +47,7 @@ def style_stage(recipe: StyleRecipe, name: str, train: TrainConfig, growth: Grow
         phases=phases,
         optimizers=optimizers,
         ema={"g": ema_decay(data.batch_size, config.ema_kimg, config.ema_rampup or None)},
+        supports=frozenset(("dtype",)),
         sample=model.sample,
         options=sampling,
         pictures=style_pictures(model, sampling) if recipe.styles and isinstance(sampling, StyleSampling) else {},

@@ -17,6 +17,7 @@ from jgen.config.samplers import AnnealedLangevin, ConsistentLangevin
 from jgen.config.score import NCSNConfig, NCSNSampling
 from jgen.errors import UserError
 from jgen.models.ncsn import NCSN, NCSNv2
+from jgen.nn.precision import in_dtype
 from jgen.objectives import score
 from jgen.recipes.common import adam, mean_loss
 from jgen.recipes.diffusion.editing import image_edits
@@ -105,7 +106,8 @@ def ncsn_stage(
     config: NCSNConfig, data: DataConfig, train: TrainConfig, optimizer: OptimizerConfig, options: NCSNSampling
 ) -> Stage:
     """The training of a noise conditional score network."""
-    (net, level_input), held = network(config, data.shape[-1]), jnp.asarray(levels_of(config), jnp.float32)
+    (plain, level_input), held = network(config, data.shape[-1]), jnp.asarray(levels_of(config), jnp.float32)
+    net = in_dtype(plain, train.dtype)
 
     def apply(weights: PyTree, x: Array, sigma: Array, *_: Any, **__: Any) -> Array:
         found: Any = net.apply({"params": weights}, x, level_input(sigma))
@@ -132,6 +134,7 @@ def ncsn_stage(
         on_request=image_edits(model, data, options),
         options=options,
         external_params=external_params,
+        supports=frozenset(("dtype",)),
         validate=loss,
         evaluate=mean_loss(loss),
     )

@@ -1,0 +1,43 @@
+"""bfloat16 and remat are heeded by every experiment: losses stay near those of float32."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from jgen.config import MeshConfig
+from jgen.data import Pipeline, open_source
+from jgen.sharding import make_mesh
+from jgen.train.loop import check, compile_stage
+from jgen.train.stage import first_batch
+from tests import tiny
+
+MESH = make_mesh(MeshConfig(devices=1))
+STEPS = 20
+
+
+def losses(name, **train):
+    """The losses [STEPS, phases] of a tiny experiment's first stage."""
+    module = tiny.module(name)
+    config = tiny.parsed(name)
+    stage = module.build(replace(config, train=replace(config.train, scan=1, **train))).stages[0]
+    check(stage, MESH)
+    compiled, source = compile_stage(stage, MESH), open_source(stage.data)
+    state = compiled.create(jax.random.key(0), first_batch(stage, source), None)
+    batches, found = Pipeline(source, stage.data, 0, MESH).batches(0, 0), []
+    for _ in range(STEPS):
+        state, metrics = compiled.step(state, jax.random.key(1), next(batches))
+        found.append({k: float(v) for k, v in metrics.items() if k.endswith("loss")})
+    return {k: np.array([row[k] for row in found]) for k in found[0]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tiny.EXPERIMENTS)
+def test_losses_in_bfloat16_are_near_those_in_float32(name):
+    plain, half, again = losses(name), losses(name, dtype="bfloat16"), losses(name, remat=True)
+    for key, values in plain.items():
+        mean = np.nanmean(np.abs(values))
+        assert abs(np.nanmean(half[key]) - np.nanmean(values)) <= 0.02 * mean, key
+        assert not np.array_equal(half[key], values), key  # the option has an effect
+        np.testing.assert_allclose(again[key][:5], values[:5], rtol=1e-3, atol=1e-5 + 1e-3 * mean)
