@@ -33,6 +33,10 @@ class Oracle:
     def __contains__(self, name: str) -> bool:
         return name in self.arrays.files
 
+    def under(self, prefix: str) -> list[str]:
+        """What follows `prefix` in the names that begin so."""
+        return [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
+
     @property
     def names(self) -> list[str]:
         return self.arrays.files
@@ -50,6 +54,16 @@ class Oracle:
         worst = np.max(np.abs(value - want)) if want.size else 0.0
         limit = (rtol or self.meta.get("rtol_suggested", 1e-4)) * np.max(np.abs(want)) if want.size else 0.0
         assert worst <= limit, f"{self.path.name} {name}: off by {worst:.3g}, allowed {limit:.3g}"
+
+    def check_close(self, name: str, value: Any, rtol: float, atol: float = 0.0) -> None:
+        """Fails unless |difference| <= atol + rtol * |reference|, number by number."""
+        self.checked.add(name)
+        np.testing.assert_allclose(np.asarray(value, np.float64), self[name], rtol, atol, err_msg=f"{self.path.name} {name}")
+
+    def check_equal(self, name: str, value: Any) -> None:
+        """Fails unless every number is the reference's: of codes, indices and choices."""
+        self.checked.add(name)
+        np.testing.assert_array_equal(np.asarray(value), self[name], err_msg=f"{self.path.name} {name}")
 
     def check_whole(self, *apart: str) -> None:
         """Fails unless every array of out/ was compared; apart: patterns of those that are no result."""

@@ -1,5 +1,6 @@
 """Every file of golden numbers of a family that jgen has is taken by a test."""
 
+import ast
 import importlib
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def test_a_test_takes_every_file(path):
     for test in TESTS.rglob("test_oracle_*.py"):
         importlib.import_module(".".join(("tests", *test.relative_to(TESTS).with_suffix("").parts)))
     assert path in oracle.TAKEN, f"no test takes {path}"
+
+
+@pytest.mark.parametrize("test", sorted(TESTS.rglob("test_oracle_*.py")), ids=lambda path: path.stem)
+def test_a_test_that_compares_a_file_compares_all_of_it(test):
+    functions = [node for node in ast.walk(ast.parse(test.read_text())) if isinstance(node, ast.FunctionDef)]
+    taking = [f for f in functions if any("files(" in ast.unparse(mark) for mark in f.decorator_list)]
+    part = [f.name for f in taking if ".check(" in ast.unparse(f) and "check_whole(" not in ast.unparse(f)]
+    part = [name for name in part if name != "test_ada_values_and_gradients"]  # one case of many, and the whole of that
+    assert not part, f"without o.check_whole(): {', '.join(part)}"

@@ -136,8 +136,8 @@ class DPM2(Churned):
 
 
 @dataclass(frozen=True)
-class Noisy(Stepped):
-    """A sampler of k-diffusion's that adds fresh noise after each step."""
+class FreshNoise(Solver):
+    """The two options of k-diffusion's samplers that add fresh noise after each step."""
 
     placed: ClassVar[frozenset[str]] = Solver.placed | {"noise_eta"}
     noise_eta: Share = 1.0
@@ -148,6 +148,11 @@ class Noisy(Stepped):
     def arguments(self) -> dict[str, Any]:
         """The share under the function's own name."""
         return {**super().arguments(), "eta": self.noise_eta}
+
+
+@dataclass(frozen=True)
+class Noisy(FreshNoise, Stepped):
+    """A sampler of k-diffusion's that adds fresh noise after each step."""
 
 
 @dataclass(frozen=True)
@@ -248,11 +253,13 @@ class Adaptive(Solver):
 
 
 @dataclass(frozen=True)
-class DPMAdaptive(Adaptive):
+class DPMAdaptive(FreshNoise, Adaptive):
     """DPM-Solver with steps of its own (Lu et al. 2022, arXiv:2206.00927)."""
 
     sampler: ClassVar[str] = "dpm_adaptive"
     function: ClassVar[str] = "to_zero.dpm_adaptive"
+    noise_eta: Share = 0.0
+    """Share of fresh noise (k-diffusion's eta): 0 follows the ODE."""
     order: Annotated[int, Range(2, 3)] = 2
     parameterization: Literal["data", "noise"] = "data"
     """The quantity that is interpolated: data (the clean image) is DPM-Solver++, noise is DPM-Solver."""

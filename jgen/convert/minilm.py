@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import Path, fill, param_shapes, to_linen
+from jgen.convert.options import ANY, check_options
 from jgen.models.minilm import MiniLM
 
 OUTER = {
@@ -26,12 +27,26 @@ LAYER = {
     "output.LayerNorm": ("norm_m",),
 }
 
+OPTIONS = {
+    "hidden_act": ("gelu",), "position_embedding_type": ("absolute",), "layer_norm_eps": (1e-12,), "model_type": ("bert",),
+    "is_decoder": (False,), "add_cross_attention": (False,), "chunk_size_feed_forward": (0,),
+} | dict.fromkeys((
+    "_name_or_path", "architectures", "attention_probs_dropout_prob", "classifier_dropout", "dtype", "gradient_checkpointing",
+    "hidden_dropout_prob", "initializer_range", "pad_token_id", "torch_dtype", "transformers_version", "type_vocab_size",
+    "use_cache",
+), ANY)  # fmt: skip
+"""Options of a config.json besides sizes: the one value that this network has, or ANY where it changes nothing here."""
+
 
 def minilm(
     weights: Mapping[str, np.ndarray], *, vocab_size: int = 30522, hidden_size: int = 384, num_hidden_layers: int = 6,
-    num_attention_heads: int = 12, intermediate_size: int = 1536, max_position_embeddings: int = 512, **_: Any,
+    num_attention_heads: int = 12, intermediate_size: int = 1536, max_position_embeddings: int = 512, **other: Any,
 ) -> tuple[MiniLM, dict[str, Any]]:  # fmt: skip
-    """The network and its {"params": ...} from the names and the config.json of Hugging Face's BertModel."""
+    """The network and its {"params": ...} from the names and the config.json of Hugging Face's BertModel.
+
+    Raises UserError for an option of another network, by name, and for weights that do not fit.
+    """
+    check_options(other, (), OPTIONS, "BertModel")
     net = MiniLM(
         vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, max_position_embeddings
     )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Authors save a state dict itself; a dict that holds it under a name (state_dict, model, ema, g_ema); a list (NCSN: weights,
 optimizer, epoch, step and then the average); an average as a list of tensors without names (score_sde's shadow_params); or
-both in one state dict (latent diffusion's model_ema).
+both in one state dict (latent diffusion's model_ema). Tensors that stand loose beside such dicts (pSp's latent_avg) belong to
+every set of the file, under their own names; single numbers there are counters of the training, and are passed over.
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,11 @@ def weight_sets(content: Any) -> dict[str, Weights]:
             found |= _with_average(str(name), tensors)
     if not found and (own := _tensors(content)):
         return _with_average("", own)
+    loose = {name: value for name, value in _tensors(content).items() if value.ndim}
+    for name, part in found.items():
+        if twice := sorted(set(loose) & set(part)):
+            raise UserError(f"{', '.join(twice)}: beside {name or 'the weights'} and in it; which one counts is not said")
+        found[name] = part | loose
     for name, part in content.items():
         shadow = part.get("shadow_params") if isinstance(part, Mapping) else None
         if isinstance(shadow, list) and "model" in found:

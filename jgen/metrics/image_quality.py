@@ -58,8 +58,25 @@ def ssim(
     it is applied along both axes. sample_covariance: divide by n - 1 pixels rather than n, as scikit-image does by default.
     k1, k2: the paper's constants that keep the quotients stable. Raises UserError for images smaller than the window.
     """
-    full, _ = _maps(a, b, data_range, window, border, sample_covariance, k1, k2)
-    return jnp.mean(full, (1, 2, 3))
+    return jnp.mean(_maps(a, b, data_range, window, border, sample_covariance, k1, k2)[0], (1, 2, 3))
+
+
+def ssim_map(
+    a: Array,
+    b: Array,
+    data_range: float | None = None,
+    *,
+    window: np.ndarray | None = None,
+    border: Border = "valid",
+    sample_covariance: bool = False,
+    k1: float = K1,
+    k2: float = K2,
+) -> Array:
+    """Structural similarity at every window and channel [B, H', W', C]; options as of `ssim`.
+
+    H' = H and W' = W with border="reflect", else as many as windows lie inside of the image.
+    """
+    return _maps(a, b, data_range, window, border, sample_covariance, k1, k2)[0]
 
 
 def contrast_structure(

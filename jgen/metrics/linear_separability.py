@@ -45,11 +45,14 @@ def surest(logits: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
 
 def sides(points: np.ndarray, target: np.ndarray, **svm: Any) -> np.ndarray:
     """On which side of the best hyperplane each point [N, D] lies; the target itself where it has one class only."""
-    if len(np.unique(target)) < 2:
-        return target
+    return target if len(np.unique(target)) < 2 else np.asarray(hyperplane(points, target, **svm).predict(points))
+
+
+def hyperplane(points: np.ndarray, target: np.ndarray, **svm: Any) -> LinearSVC:
+    """The linear SVM that tells the classes [N], of which there must be two, of points [N, D]; svm: options of LinearSVC."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # liblinear's limit of iterations is part of the procedure
-        return np.asarray(LinearSVC(**svm).fit(points, target).predict(points))
+        return LinearSVC(**svm).fit(points, target)
 
 
 def joint(side: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -151,8 +151,6 @@ class _Blocks(nn.Module):
     """Strided convolutions padded right and below only, as in DDPM's own code and diffusers."""
     time_endpoint: bool = False
     """Frequencies of the time embedding reach the longest period, as in DDPM's own code and diffusers."""
-    attend_last: bool = False
-    """On the way up only a level's last block has attention, as in score_sde's copy of DDPM."""
     up_heads: int | None = None
     """Heads of the attention on the way up, where `head_channels` does not say them; None: num_heads."""
     middle_attention: bool = True
@@ -261,7 +259,7 @@ class UNet(_Blocks):
                 name = f"output_blocks_{index}"
                 h = self._res(int(mult * self.channels), f"{name}_0")(jnp.concatenate([h, skips.pop()], -1), emb, train)
                 parts = 1
-                if factor in self.attention_resolutions and (i == self.num_res_blocks or not self.attend_last):
+                if factor in self.attention_resolutions:
                     h, parts = self._attend(h, f"{name}_1", context, up=True), 2
                 if level and i == self.num_res_blocks:
                     if self.resblock_updown:

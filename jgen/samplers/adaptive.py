@@ -14,9 +14,10 @@ from jax import lax
 
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
+from jgen.samplers.common import noise
 from jgen.samplers.linear import Parameterization
 from jgen.sigmas import Curve
-from jgen.types import Array, Denoise
+from jgen.types import Array, Denoise, Key
 
 MOST = 10_000
 """Attempted steps after which the loop gives up."""
@@ -94,14 +95,26 @@ def _pair(
     return second(h, slope), step(h, m0, (m2 - m0) / r2)
 
 
+def _lower(lam: Array, to: Array, end: float, eta: float) -> tuple[Array, Array]:
+    """(lambda that a step from lam towards `to` is solved to, deviation of the noise that leads back to `to`)."""
+    before, after = jnp.exp(-lam), jnp.exp(-to)
+    up = jnp.minimum(after, eta * after * jnp.sqrt(1 - jnp.square(after / before)))
+    reached = jnp.minimum(end, -0.5 * jnp.log(jnp.square(after) - jnp.square(up)))
+    return reached, jnp.sqrt(jnp.maximum(jnp.square(after) - jnp.exp(-2 * reached), 0.0))
+
+
 def _solve(
     denoise: Denoise, x: Array, start: float, end: float, order: int, parameterization: Parameterization, rtol: float,
-    atol: float, h: float, together: bool, scaled: bool, limited: bool,
+    atol: float, h: float, together: bool, scaled: bool, limited: bool, eta: float = 0.0, s_noise: float = 1.0,
+    keys: Key | None = None,
 ) -> Array:  # fmt: skip
     """From lambda `start` to `end`. scaled: errors are those of alpha x; limited: k-diffusion's step control."""
     if order not in (2, 3):
         raise UserError(f"order={order}: must be 2 or 3")
+    if eta and keys is None:
+        raise UserError(f"eta={eta}, keys=None: this sampler draws noise; give it one key an image")
     _check(rtol, atol)
+    weakest = 1.5 if eta else order  # what k-diffusion takes the order of the error to be
 
     def alpha(lam: Array) -> Array:
         return expand_dims_like(1 / jnp.sqrt(1 + jnp.exp(-2 * lam)), x) if scaled else jnp.ones((1,) * x.ndim)
@@ -109,8 +122,14 @@ def _solve(
     def attempt(state: _State) -> _State:
         active = (end - state.lam > 1e-5) & _alive(state)
         h = jnp.where(active, jnp.minimum(state.h, end - state.lam), 1.0)
-        low, high = _pair(denoise, state.x, state.lam, h, order, parameterization)
-        a = alpha(state.lam + h)
+        length, fresh = h, jnp.zeros_like(x)
+        if eta:
+            assert keys is not None
+            reached, up = _lower(state.lam, state.lam + h, end, eta)
+            length = jnp.where(active, reached - state.lam, 1.0)
+            fresh = s_noise * expand_dims_like(up, x) * noise(keys, x.shape[1:], state.attempts).astype(x.dtype)
+        low, high = _pair(denoise, state.x, state.lam, length, order, parameterization)
+        a = alpha(state.lam + length)
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(a * low), jnp.abs(state.before)))
         squares = _finite(jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim))))
         if together:
@@ -118,13 +137,13 @@ def _solve(
             squares = jnp.full_like(squares, jnp.mean(squares) if limited else jnp.max(squares))
         error = jnp.sqrt(squares)
         if limited:
-            factor = 1 + jnp.arctan((error + 1e-8) ** (-1 / order) - 1)
+            factor = 1 + jnp.arctan((error + 1e-8) ** (-1 / weakest) - 1)
             good = active & (factor >= 0.81)
             longer = state.h * factor
         else:
             good, longer = active & (error <= 1), h * jnp.maximum(0.9 * error ** (-1 / order), LEAST)
         return _State(
-            jnp.where(expand_dims_like(good, x), high, state.x),
+            jnp.where(expand_dims_like(good, x), high + fresh, state.x),
             jnp.where(expand_dims_like(good, x), a * low, state.before),
             jnp.where(good, state.lam + h, state.lam),
             jnp.where(active, longer, state.h),
@@ -143,11 +162,18 @@ def _solve(
 def dpm_adaptive(
     denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, order: int = 3,
     parameterization: Parameterization = "noise", rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05,
-    together: bool = False,
+    together: bool = False, eta: float = 0.0, s_noise: float = 1.0, keys: Key | None = None,
 ) -> Any:  # fmt: skip
-    """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently."""
+    """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently.
+
+    eta: each step goes to a lower level and up again by fresh noise, times s_noise, as of `dpm_fast`; it needs keys [B], and
+    the steps are those of an order of 1.5 then. Raises UserError for eta without keys, and other orders than 2 and 3.
+    """
     start, end = (-float(np.log(s)) for s in (sigma_max, sigma_min))
-    return _solve(denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=False, limited=True)
+    return _solve(
+        denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=False, limited=True,
+        eta=eta, s_noise=s_noise, keys=keys,
+    )  # fmt: skip
 
 
 def dpm_solver_adaptive(

@@ -33,11 +33,14 @@ def dpm_adaptive(
     tolerance: float,
     order: int = 2,
     parameterization: Parameterization = "data",
+    eta: float = 0.0,
+    s_noise: float = 1.0,
 ) -> Array:
     """`adaptive.dpm_adaptive` from the greatest level of sigmas to its last above 0, in steps of its own."""
     x = adaptive.dpm_adaptive(
-        denoise, x, sigmas[-2], sigmas[0], order=order, parameterization=parameterization, rtol=tolerance, atol=tolerance
-    )
+        denoise, x, sigmas[-2], sigmas[0], order=order, parameterization=parameterization, rtol=tolerance, atol=tolerance,
+        eta=eta, s_noise=s_noise, keys=keys,
+    )  # fmt: skip
     return final_denoise(denoise, x, sigmas[-2])
 
 

@@ -29,6 +29,20 @@ def test_several_sets_are_an_error_that_lists_them():
         choose(sets, "emma", PATH)
 
 
+def test_tensors_beside_a_state_dict_belong_to_it():
+    """As pSp's latent_avg and rosinality's StyleGAN2's; a counter does not."""
+    average = np.arange(4.0)
+    assert choose(weight_sets({"state_dict": RAW, "latent_avg": average, "opts": {"a": 1}}), "", PATH) == RAW | {
+        "latent_avg": average
+    }
+    sets = weight_sets({"g": RAW, "g_ema": AVERAGE, "latent_avg": average, "step": np.array(3)})
+    assert {name: set(part) for name, part in sets.items()} == {
+        "g": {*RAW, "latent_avg"}, "g_ema": {*AVERAGE, "latent_avg"},
+    }  # fmt: skip
+    with pytest.raises(UserError, match="module.sigmas: beside state_dict and in it"):
+        weight_sets({"state_dict": RAW, "module.sigmas": np.ones(5)})
+
+
 def test_lists_of_ncsn():
     """[weights, optimizer, epoch, step], and in version 2 the average."""
     optimizer = {"state": {0: {"exp_avg": np.ones(2)}}, "param_groups": []}

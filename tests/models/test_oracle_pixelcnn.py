@@ -90,7 +90,28 @@ def test_pixelcnn_logits_gradients_and_samples(path):
     o.check("out/sample", sample(variables, jnp.zeros(x.shape), jnp.zeros((h, w), bool)), 1e-6, image=True)
     partial = o.nhwc("in/x_partial")
     o.check("out/sample_conditioned", sample(variables, partial, partial[..., 0] >= 0), 1e-6, image=True)
-    o.check_whole("out/block/*")  # their layers' outputs before the shortcut, which stand inside of ours
+    check_blocks(o, net, variables, x)
+    o.check_whole()
+
+
+def check_blocks(o, net, variables, x):
+    """Compares what the layers give, of both stacks where there are two."""
+    how = dict(capture_intermediates=lambda module, method: True, mutable=["intermediates"])
+    seen = jax.jit(lambda v, x: net.apply(v, x, **how)[1]["intermediates"])(variables, x)
+    if o.config["cls"] == "GatedPixelCNN":
+        found = {}
+        for i in range(1 + net.layers):
+            (v, _), (h, skip) = (seen[f"stack_{i}"][method][0] for method in ("vertical", "horizontal"))
+            name = f"_gated_layers.{i - 1}" if i else "_input"
+            found |= {f"{name}/vstack": v, f"{name}/hstack": h, f"{name}/skip": skip}
+    else:  # a block's result has the shortcut once, and the network adds it again
+        h = seen["above"]["__call__"][0] + seen["left"]["__call__"][0]
+        found = {"_input": h}
+        for i in range(net.layers):
+            found[f"_causal_layers.{i}"] = h + seen[f"blocks_{i}"]["__call__"][0]
+            h = h + found[f"_causal_layers.{i}"]
+    for name in o.under("out/block/"):
+        o.check(f"out/block/{name}", found[name], image=True)
 
 
 @pytest.mark.parametrize("path", files("pixelcnn", "dmol_loss"))
@@ -106,6 +127,7 @@ def test_mixture_of_logistics_loss(path):
         o.check("out/nll_per_dim", per_dim(outputs))
         o.check("out/nll_per_pixel", -law.log_prob(outputs, x))
         o.check("out/grad/l", jax.grad(lambda p: jnp.sum(per_dim(p)))(outputs))
+        o.check_whole()
 
 
 @pytest.mark.parametrize("path", files("pixelcnn", "dmol_sample"))
@@ -117,4 +139,5 @@ def test_mixture_of_logistics_sample(path):
         x = law.draw(o["in/l"].astype(np.float64), uniforms)
         o.check("out/x", x)
         levels = np.clip((np.asarray(x) + 1) * 127.5, 0, 255).astype(np.uint8)
-        np.testing.assert_array_equal(levels, o["out/uint8"])
+        o.check_equal("out/uint8", levels)
+        o.check_whole()

@@ -11,6 +11,7 @@ from jgen import samplers, schedules
 from jgen.objectives import diffusion, importance, vlb
 from jgen.samplers.ancestral import reverse_log_variance, reverse_mean
 from jgen.samplers.common import on_clean
+from tests.chains import NAMED, chain_of, respaced, timed
 from tests.oracle import Oracle, analytic, files
 
 pytestmark = pytest.mark.oracle
@@ -78,18 +79,6 @@ def test_schedule_tables(path):
     oracle.check_whole()
 
 
-NAMED = {"linear": schedules.linear, "cosine": schedules.cosine}
-
-
-def respaced(total, spec):
-    """The steps that guided-diffusion's words for them mean: "ddimN", "a,b,c", a list, or nothing for all."""
-    if not spec:
-        return np.arange(total)
-    if isinstance(spec, str) and spec.startswith("ddim"):
-        return schedules.strided(total, int(spec[4:]))
-    return schedules.sections(total, [int(n) for n in spec.split(",")] if isinstance(spec, str) else spec)
-
-
 @pytest.mark.parametrize("path", files("diffusion", "respacing"))
 def test_shortened_chains(path):
     oracle = Oracle(path)
@@ -118,17 +107,6 @@ def check_latent_diffusion_s_subset(oracle, name, run):
     oracle.check(f"out/{name}/alphas_prev", before)
     sigma = run["eta"] * np.sqrt((1 - before) / (1 - alpha) * (1 - alpha / before))
     oracle.check(f"out/{name}/sigmas", sigma)
-
-
-def chain_of(config):
-    """(the chain that a file samples, the factor of the times that its network hears)."""
-    full = NAMED[config["schedule"]](config["T"])
-    return full.respace(respaced(config["T"], config["respacing"])), 1000 / config["T"] if config["rescale_timesteps"] else 1.0
-
-
-def timed(network, factor):
-    """A network that hears times rescaled to 0..1000."""
-    return lambda x, t, *weights: network(x, t * factor, *weights)
 
 
 MEANS = ("eps", "x0", "xprev")

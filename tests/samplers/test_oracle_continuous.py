@@ -1,6 +1,7 @@
 """Continuous coordinates against EDM, k-diffusion and DPM-Solver: grids, preconditioners, losses, trajectories."""
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,10 @@ def test_level_grids_and_the_maps_between_levels_and_times(path):
             options = {"steps" if k == "n" else k: v for k, v in options.items()}
             o.check(f"out/{name}", functions[kind.removeprefix("get_sigmas_")](**options))
         elif kind == "discrete":
-            chain = schedules.scaled_linear(options["T"], options["b0"], options["b1"])
+            make = {"scaled_linear": schedules.scaled_linear, "linear": partial(schedules.linear, rescale=False)}[
+                options["kind"]
+            ]
+            chain = make(options["T"], options["b0"], options["b1"])
             o.check(f"out/{name}/sigma_range", [chain.sigma[0], chain.sigma[-1]])
             o.check(f"out/{name}/sigmas_n", sigmas.of_schedule(chain, options["n"]))
             o.check(f"out/{name}/sigma_to_t", sigmas.time_at(chain, o[f"in/{name}/query_sigma"]))
@@ -41,28 +45,40 @@ def test_level_grids_and_the_maps_between_levels_and_times(path):
             predict = lambda x, t: heard.append(t) or Prediction(x)  # noqa: E731, B023
             query = o[f"in/{name}/query_sigma"]
             schedules.denoiser(predict, chain)(jnp.zeros((len(query), 1, 1, 1)), jnp.asarray(query))
-            np.testing.assert_array_equal(heard[0], o[f"out/{name}/sigma_to_t_quantized"])
+            o.check_equal(f"out/{name}/sigma_to_t_quantized", heard[0])
         elif kind.startswith("precond:"):
-            check_precondition_levels(o, name, kind)
+            check_precondition_levels(o, name, kind, options)
         else:  # k-diffusion's v: a cosine chain in continuous time, sigma = tan(pi t / 2)
-            query, form = jnp.asarray(o["in/v/query_sigma"]), edm.cosine_v()
-            o.check("out/v/sigma_to_t", form.noise(query))
+            query, form = jnp.asarray(o[f"in/{name}/query_sigma"]), edm.cosine_v()
+            o.check(f"out/{name}/sigma_to_t", form.noise(query))
             for ours, theirs in (("skip", "c_skip"), ("out", "c_out"), ("scale", "c_in")):
-                o.check(f"out/v/{theirs}", getattr(form, ours)(query))
-            np.testing.assert_allclose(form.noise(jnp.asarray(o["out/v/t_to_sigma"])), o["in/v/query_t"], rtol=1e-5)
+                o.check(f"out/{name}/{theirs}", getattr(form, ours)(query))
+            o.check(f"out/{name}/t_to_sigma", np.tan(np.pi / 2 * o[f"in/{name}/query_t"]))
+            np.testing.assert_allclose(form.noise(jnp.asarray(o[f"out/{name}/t_to_sigma"])), o[f"in/{name}/query_t"], rtol=1e-5)
+    o.check_whole()
 
 
-def check_precondition_levels(o, name, kind):
+OURS = {"M": "steps", "epsilon_t": "epsilon", "C_1": "c_1", "C_2": "c_2", "P_mean": "mean", "P_std": "deviation"}
+
+
+def renamed(options):
+    """EDM's options under the names that they have here."""
+    return {OURS.get(name, name): value for name, value in options.items()}
+
+
+def check_precondition_levels(o, name, kind, options):
     query = jnp.asarray(o[f"in/{name}/query_sigma"])
+    options = renamed(options)
     if kind.endswith("VPPrecond"):
-        form = edm.vp()
-        o.check(f"out/{name}/sigma_inv", form.noise(query) / 999, 1e-5)
-        o.check(f"out/{name}/sigma_of_t", [generalized.vp_time().sigma(t) for t in o[f"in/{name}/query_t"]])
+        form, time = edm.vp(**options), generalized.vp_time(*(options[k] for k in ("beta_d", "beta_min") if k in options))
+        o.check(f"out/{name}/sigma_inv", form.noise(query) / (options.get("steps", 1000) - 1), 1e-5)
+        o.check(f"out/{name}/sigma_of_t", [time.sigma(t) for t in o[f"in/{name}/query_t"]])
+        o.check(f"out/{name}/round_sigma", query)  # this one rounds nothing
     else:
-        form, table = edm.iddpm(), edm.iddpm_levels()
-        o.check(f"out/{name}/u", table[::10])
-        index = 999 - np.asarray(form.noise(query)).astype(int)
-        np.testing.assert_array_equal(index, o[f"out/{name}/round_index"])
+        form, table = edm.iddpm(**options), edm.iddpm_levels(**options)
+        o.check(f"out/{name}/u", table if len(table) == len(o[f"out/{name}/u"]) else table[::10])
+        index = len(table) - 2 - np.asarray(form.noise(query)).astype(int)
+        o.check_equal(f"out/{name}/round_index", index)
         o.check(f"out/{name}/round_sigma", table[index])
     o.check(f"out/{name}/sigma_min_max", [form.sigma_min, form.sigma_max])
 
@@ -89,10 +105,12 @@ def test_preconditioners_and_losses(path):
     with jax.enable_x64(True):
         o = Oracle(path)
         x, images, noise = (jnp.asarray(o.nhwc(f"in/{k}"), jnp.float64) for k in ("x", "images", "noise"))
-        sigma, label = jnp.asarray(o["in/sigma"], jnp.float32), jnp.asarray(o["in/class_labels"])
-        augment, y = jnp.asarray(o["in/augment_labels"]), 0.9 * images + 0.05
-        for name, make in FORMS.items():
-            form, heard = make(), []
+        sigma, y = jnp.asarray(o["in/sigma"], jnp.float32), 0.9 * images + 0.05
+        label, augment = (
+            jnp.asarray(o[f"in/{k}"] if f"in/{k}" in o else np.zeros((len(x), 0))) for k in ("class_labels", "augment_labels")
+        )
+        for name in sorted({name.split("/")[0] for name in o.under("w/")}):
+            form, heard = FORMS[name](**renamed(o.config.get(name, {}))), []
             weights = [jnp.asarray(o[f"w/{name}/{k}"]) for k in "ABCLG"]
             found = edm.denoiser(stand_in(weights, label, heard=heard), form)(x, sigma)
             o.check(f"out/{name}/denoised", found, image=True)
@@ -104,7 +122,7 @@ def test_preconditioners_and_losses(path):
             pull = jax.grad(lambda x: jnp.sum(edm.denoiser(stand_in(weights, label), form)(x, sigma) * noise))  # noqa: B023
             o.check(f"out/grad/{name}/denoised_x", pull(x), image=True)
             for loss, levels in LEVELS.items():
-                levels = levels()
+                levels = levels(**renamed(o.config.get(f"{loss.removeprefix('loss_')}_loss", {})))
                 level = levels.sigma(jnp.asarray(o["in/rnd_normal" if levels.normal else "in/rnd_uniform"])[:, 0, 0, 0])
                 o.check(f"out/{name}/{loss}_sigma", level[:, None, None, None])
 
@@ -117,6 +135,7 @@ def test_preconditioners_and_losses(path):
                 o.check(f"out/{name}/{loss}", terms, image=True)
                 for k, grad in zip("ABCLG", grads):
                     o.check(f"out/grad/{name}/{loss}/{k}", grad)
+        o.check_whole()
 
 
 def mixture(o):
@@ -151,8 +170,8 @@ CHURN = {"S_churn": 0, "S_min": 0, "S_max": np.inf, "S_noise": 1}
 @pytest.mark.parametrize("path", files("edm", "sampler"))
 def test_edm_sampler_and_its_ablations(path, drawn):
     o = Oracle(path)
-    denoise, keys = Heard(mixture(o)), image_keys(0, 2)
-    latents = jnp.asarray(o.nhwc("in/latents"))
+    denoise, latents = Heard(mixture(o)), jnp.asarray(o.nhwc("in/latents"))
+    keys = image_keys(0, len(latents))
     drawn(o.nhwc("in/noise"))
 
     def check(name, found):
@@ -161,37 +180,40 @@ def test_edm_sampler_and_its_ablations(path, drawn):
         o.check(f"out/{name}/evaluation_inputs", images, image=True)
         o.check(f"out/{name}/x", found, image=True)
 
+    def clamped(options, low, high):
+        low, high = options.pop("sigma_min", low), options.pop("sigma_max", high)
+        return max(low, options.pop("net_sigma_min", 0)), min(high, options.pop("net_sigma_max", np.inf))
+
+    def churn_of(options):
+        return euler_heun.Churn(*(options.pop(k, default) for k, default in CHURN.items()))
+
     for name, options in o.config["edm_sampler"].items():
-        grid = sigmas.karras(
-            options["num_steps"], options.get("sigma_min", 0.002), options.get("sigma_max", 80), options.get("rho", 7)
-        )
-        churn = euler_heun.Churn(
-            *(options.get(k, d) for k, d in (("S_churn", 0), ("S_min", 0), ("S_max", np.inf), ("S_noise", 1)))
-        )
-        check(name, euler_heun.heun(denoise, latents * grid[0], grid, keys, churn=churn))
+        options = dict(options)
+        grid = sigmas.karras(options.pop("num_steps"), *clamped(options, 0.002, 80), options.pop("rho", 7))
+        check(name, euler_heun.heun(denoise, latents * grid[0], grid, keys, churn=churn_of(options)))
+        assert not options
     for name, options in o.config["ablation_sampler"].items():
-        kind, steps = options.get("discretization", "edm"), options["num_steps"]
+        options = dict(options)
+        kind, steps, first = options.pop("discretization", "edm"), options.pop("num_steps"), options.pop("epsilon_s", 1e-3)
         standard = generalized.vp_time()
-        low, high = {
-            "vp": (standard.sigma(1e-3), standard.sigma(1.0)),
-            "ve": (0.02, 100),
-            "iddpm": (0.002, 81),
-            "edm": (0.002, 80),
-        }[kind]
-        own = generalized.vp_time(*generalized.vp_betas(low, high))
+        low, high = clamped(options, *{"vp": (standard.sigma(first), standard.sigma(1.0)), **RANGES}[kind])
+        own, table = generalized.vp_time(*generalized.vp_betas(low, high, first)), {}
+        table |= {OURS[k]: options.pop(k) for k in ("M", "C_1", "C_2") if k in options}
+        rho = options.pop("rho", 7)
         grid = {
-            "vp": lambda: np.append([own.sigma(1 + i / (steps - 1) * (1e-3 - 1)) for i in range(steps)], 0.0),  # noqa: B023
+            "vp": lambda: np.append([own.sigma(1 + i / (steps - 1) * (first - 1)) for i in range(steps)], 0.0),  # noqa: B023
             "ve": lambda: generalized.ve_levels(steps, low, high),  # noqa: B023
-            "iddpm": lambda: generalized.indexed_levels(edm.iddpm_levels(), steps, low, high),  # noqa: B023
-            "edm": lambda: sigmas.karras(steps, low, high),  # noqa: B023
+            "iddpm": lambda: generalized.indexed_levels(edm.iddpm_levels(**table), steps, low, high),  # noqa: B023
+            "edm": lambda: sigmas.karras(steps, low, high, rho),  # noqa: B023
         }[kind]()
-        time = {"vp": own, "ve": generalized.VE_TIME, "linear": generalized.LINEAR_TIME}[options.get("schedule", "linear")]
-        churn = euler_heun.Churn(options.get("S_churn", 0), s_noise=options.get("S_noise", 1))
+        time = {"vp": own, "ve": generalized.VE_TIME, "linear": generalized.LINEAR_TIME}[options.pop("schedule", "linear")]
         found = generalized.ablation(
-            denoise, latents * grid[0], grid, keys, time=time, scaling=options.get("scaling", "none"), churn=churn,
-            order=1 if options.get("solver") == "euler" else 2, alpha=options.get("alpha", 1.0),
+            denoise, latents * grid[0], grid, keys, time=time, scaling=options.pop("scaling", "none"), churn=churn_of(options),
+            order=1 if options.pop("solver", "heun") == "euler" else 2, alpha=options.pop("alpha", 1.0),
         )  # fmt: skip
+        assert not options
         check(name, found)
+    o.check_whole()
 
 
 K_SAMPLERS = {
@@ -280,8 +302,10 @@ def test_dpm_solver_and_its_schedules(path):
         o.check(f"{at}/marginal_std", c.alpha(t) * c.sigma(t))
         o.check(f"{at}/inverse_lambda", c.time(c.log_snr(t)))
         o.check(f"{at}/total_N", c.knots)
-        for theirs, ours in (("time_uniform", "time"), ("logSNR", "log_snr"), ("time_quadratic", "quadratic")):
-            o.check(f"{at}/steps8_{theirs}", c.times(8, ours))
+        spacings = {"time_uniform": "time", "logSNR": "log_snr", "time_quadratic": "quadratic"}
+        for name in o.under(f"{at}/steps"):
+            steps, spacing = name.split("_", 1)
+            o.check(f"{at}/steps{name}", c.times(int(steps), spacings[spacing]))
 
     def denoise(x, sigma):  # the posterior mean of a Gaussian, in the coordinates x / alpha
         s2 = sigma[:, None, None, None] ** 2
@@ -322,11 +346,14 @@ def test_dpm_solver_and_its_schedules(path):
             states = states * c.alpha(c.time(-np.log(ends)))[:, None, None, None, None]
             if run["method"] == "multistep":  # theirs begin with the noise
                 states = np.concatenate([start[None], states])
-            theirs = o.nhwc(f"out/{name}/intermediates")[: len(states)]  # a last one to level 0 is the end below
-            np.testing.assert_allclose(states, theirs, atol=1e-3 * np.abs(theirs).max())
+            theirs = o.nhwc(f"out/{name}/intermediates")  # a last one to level 0 is the end below
+            assert len(theirs) == len(states) + bool(run.get("denoise_to_zero"))
+            np.testing.assert_allclose(states, theirs[: len(states)], atol=1e-3 * np.abs(theirs).max())
+            o.checked.add(f"out/{name}/intermediates")
         if run.get("denoise_to_zero"):
             found = used(found, jnp.full(len(found), c.sigma(c.end))) * c.alpha(c.end) ** 0
         else:
             found = found * c.alpha(c.end)
         o.check(f"out/{name}/evaluation_times", c.time(-np.log(heard.take()[0])))
         o.check(f"out/{name}/x_end", found, image=True)
+    o.check_whole()

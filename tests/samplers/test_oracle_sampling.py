@@ -11,7 +11,7 @@ from jgen import samplers, schedules, sigmas
 from jgen.objectives import diffusion, edm
 from jgen.samplers import guidance
 from jgen.samplers.ancestral import ancestral_step
-from jgen.samplers.common import shorten
+from tests.chains import NAMED, chain_of, timed
 from tests.oracle import Oracle, analytic, files
 
 pytestmark = pytest.mark.oracle
@@ -20,8 +20,7 @@ pytestmark = pytest.mark.oracle
 @pytest.mark.parametrize("path", files("diffusion", "classifier_guidance"))
 def test_classifier_guidance_of_steps_and_loops(path, monkeypatch):
     oracle = Oracle(path)
-    full = schedules.linear(1000)
-    chain = shorten(full, int(oracle.config["respacing"]))
+    full, (chain, factor) = NAMED[oracle.config["schedule"]](oracle.config["T"]), chain_of(oracle.config)
     y, t, xt = jnp.asarray(oracle["in/y"]), jnp.asarray(oracle["in/t"]), jnp.asarray(oracle.nhwc("in/x_t"))
     w1, b1, v, w2, b2 = (jnp.asarray(oracle[f"w/classifier/{k}"]) for k in ("W1", "b1", "v", "W2", "b2"))
 
@@ -33,19 +32,20 @@ def test_classifier_guidance_of_steps_and_loops(path, monkeypatch):
         return jnp.take_along_axis(jax.nn.log_softmax(logits(x, time)), y[:, None], 1)[:, 0]
 
     def network(net):
-        plain, _ = analytic(oracle, net)
-        classes = jnp.asarray(oracle[f"w/{net}/E"])[y][:, None, None]
+        plain, known = timed(analytic(oracle, net)[0], factor), f"w/{net}/E" in oracle
+        classes = jnp.asarray(oracle[f"w/{net}/E"])[y][:, None, None] if known else 0.0
         return lambda x, time: plain(x, time) + classes
 
     def net_of(kind):
         return kind if kind.startswith("learned") else "single"
 
     times, scale = jnp.asarray(chain.timesteps)[t], oracle.config["single_step_scale"]
+    heard = timed(log_probability, factor)
     oracle.check("out/classifier_logits", logits(xt, t))  # these two at the chain's own index
     oracle.check("out/classifier_grad", scale * guidance.log_gradient(log_probability, xt, t), image=True)
-    for kind in ("fixed_small", "fixed_large", "learned_range"):
+    for kind in oracle.under("out/condition_mean/"):
         predict = samplers.clip(diffusion.predictor(network(net_of(kind)), full))
-        prediction = guidance.classifier(predict, log_probability, scale)(xt, times)
+        prediction = guidance.classifier(predict, heard, scale)(xt, times)
         steps = [
             ancestral_step(xt[i], jax.tree.map(lambda p, i=i: p[i], prediction), chain, t[i], 0.0, kind.removeprefix("fixed_"))
             for i in range(len(t))
@@ -56,25 +56,27 @@ def test_classifier_guidance_of_steps_and_loops(path, monkeypatch):
         oracle.check(f"out/condition_score/{kind}/mean", diffusion.q_posterior(chain, x0, xt, t)[0], image=True)
     draws = jnp.asarray(oracle.nhwc("in/noise"))
     for sampler in (samplers.ancestral, samplers.ddim):
-        monkeypatch.setattr(sys.modules[sampler.__module__], "noise", lambda keys, shape, index: draws[9 - index])
-    x, keys = jnp.asarray(oracle.nhwc("in/x_T")), samplers.image_keys(0, 3)
+        monkeypatch.setattr(sys.modules[sampler.__module__], "noise", lambda keys, shape, index: draws[len(chain) - 1 - index])
+    x, keys = jnp.asarray(oracle.nhwc("in/x_T")), samplers.image_keys(0, len(y))
     for name, run in oracle.config["runs"].items():
         predict = diffusion.predictor(network(net_of(run["variance"])), full)
         predict = samplers.clip(predict) if run["clip"] else predict
-        predict = guidance.classifier(predict, log_probability, run["classifier_scale"])
-        options = dict(timesteps=10, trace=lambda x, x0: (x, x0))
+        predict = guidance.classifier(predict, heard, run["classifier_scale"])
+        options = dict(timesteps=chain.timesteps, trace=lambda x, x0: (x, x0))
         if run["sampler"] == "ddim":
             _, traces = samplers.ddim(predict, full, x, keys, eta=run["eta"], **options)
         else:
             _, traces = samplers.ancestral(predict, full, x, keys, variance=run["variance"].removeprefix("fixed_"), **options)
         oracle.check(f"out/{name}/samples", traces[0], image=True)
         oracle.check(f"out/{name}/pred_xstart", traces[1], image=True)
+    oracle.check_whole()
 
 
 @pytest.mark.parametrize("path", files("diffusion", "guided_noise_model"))
 def test_guidance_of_every_parametrisation(path):
     oracle = Oracle(path)
-    chain = schedules.linear(1000)
+    kind = oracle.config["schedule"]
+    chain = NAMED[kind["schedule"]](kind["T"])
     curve = sigmas.discrete(chain, oracle.config["t_end"])
     a, b, c, e = (jnp.asarray(oracle[f"w/{k}"]) for k in "ABCE")
     w, v = jnp.asarray(oracle["w/classifier/W"]), jnp.asarray(oracle["w/classifier/v"])
@@ -100,7 +102,7 @@ def test_guidance_of_every_parametrisation(path):
         return (x - denoise(x, sigma)) / sigma[:, None, None, None]
 
     names = {"noise": "eps", "x_start": "x0", "v": "v", "score": None}
-    for theirs, ours in names.items():
+    for theirs, ours in ((theirs, names[theirs]) for theirs in oracle.under("out/uncond/")):
         form = edm.chain(chain, ours) if ours else None
 
         def denoiser(label, form=form, theirs=theirs):
@@ -113,7 +115,7 @@ def test_guidance_of_every_parametrisation(path):
                 return by_score
             return edm.denoiser(lambda x, time: network(x, time, label), form)
 
-        null = jnp.full_like(y, 3)
+        null = jnp.full_like(y, len(e) - 1)
         oracle.check(f"out/uncond/{theirs}", noise_of(denoiser(None)), image=True)
         for scale in oracle.config["scales"]:
             free = guidance.cfg(denoiser(y), denoiser(null), scale)
@@ -130,67 +132,45 @@ def test_guidance_of_every_parametrisation(path):
         start = jnp.asarray(oracle.nhwc("in/x_T")) / curve.alpha(times[0])
         images = samplers.dpm_solver(guidance.cfg(denoiser(y), denoiser(null), 3.0), start, curve.sigma(times))
         oracle.check(f"out/sample_cfg/{theirs}", curve.alpha(times[-1]) * np.asarray(images), image=True)
-
-
-@pytest.mark.parametrize("path", files("diffusion", "respacing"))
-def test_subsets_of_latent_diffusion(path):
-    oracle = Oracle(path)
-    for name, run in oracle.config.items():
-        if "discretize" not in run:
-            continue
-        full = schedules.scaled_linear(run["T"], run["linear_start"], run["linear_end"])
-        steps = schedules.shifted(run["T"], run["steps"], run["discretize"])
-        assert steps.tolist() == oracle[f"out/{name}/timesteps"].tolist()
-        chain = full.respace(steps)
-        before = np.append(full.alpha_bar[0], chain.alpha_bar[:-1])
-        oracle.check(f"out/{name}/alphas", chain.alpha_bar)
-        oracle.check(f"out/{name}/alphas_prev", before)
-        a = chain.alpha_bar
-        oracle.check(f"out/{name}/sigmas", run["eta"] * np.sqrt((1 - before) / (1 - a) * (1 - a / before)))
+    oracle.check_whole()
 
 
 @pytest.mark.parametrize("path", files("diffusion", "gaussian_sampling"))
 def test_sampling_trajectories(path, monkeypatch):
     oracle = Oracle(path)
-    full = schedules.linear(1000)
-    chain = shorten(full, int(oracle.config["respacing"]))
-    assert chain.timesteps.tolist() == oracle["out/timestep_map"].tolist()
+    full, (chain, factor) = NAMED[oracle.config["schedule"]](oracle.config["T"]), chain_of(oracle.config)
+    oracle.check_equal("out/timestep_map", chain.timesteps)
     draws = jnp.asarray(oracle.nhwc("in/noise"))
     for sampler in (samplers.ancestral, samplers.ddim):
-        monkeypatch.setattr(sys.modules[sampler.__module__], "noise", lambda keys, shape, index: draws[9 - index])
-    x, keys = jnp.asarray(oracle.nhwc("in/x_T")), samplers.image_keys(0, 2)
+        monkeypatch.setattr(sys.modules[sampler.__module__], "noise", lambda keys, shape, index: draws[len(chain) - 1 - index])
+    x = jnp.asarray(oracle.nhwc("in/x_T"))
+    keys, steps = samplers.image_keys(0, len(x)), chain.timesteps
     keep = lambda x, x0: (x, x0)  # noqa: E731
-    done = 0
     for name, run in oracle.config["runs"].items():
-        if "sampler" not in run:
-            continue
         kind = run["variance"]
-        network, _ = analytic(oracle, kind if kind.startswith("learned") else "single")
+        network = timed(analytic(oracle, kind if kind.startswith("learned") else "single")[0], factor)
         predict = diffusion.predictor(network, chain if run["mean"] == "xprev" else full, run["mean"])
         predict = samplers.clip(predict) if run["clip"] else predict
-        if run["sampler"] == "ddim":
-            _, traces = samplers.ddim(predict, full, x, keys, timesteps=10, eta=run["eta"], trace=keep)
+        if "sampler" not in run:  # the ODE, from an image upwards
+            start = jnp.asarray(oracle.nhwc("in/x_encode"))
+            end, traces = samplers.ddim_invert(predict, full, start, timesteps=steps, beyond=True, trace=keep)
+            shorter = samplers.ddim_invert(predict, full, start, timesteps=steps)
+            np.testing.assert_allclose(shorter, traces[0][-2], atol=1e-5)
+            np.testing.assert_array_equal(end, traces[0][-1])
+        elif run["sampler"] == "ddim":
+            _, traces = samplers.ddim(predict, full, x, keys, timesteps=steps, eta=run["eta"], trace=keep)
         else:
             variance = kind.removeprefix("fixed_")
-            _, traces = samplers.ancestral(predict, full, x, keys, timesteps=10, variance=variance, trace=keep)
+            _, traces = samplers.ancestral(predict, full, x, keys, timesteps=steps, variance=variance, trace=keep)
         oracle.check(f"out/{name}/samples", traces[0], image=True)
         oracle.check(f"out/{name}/pred_xstart", traces[1], image=True)
-        done += 1
-    assert done >= 10
-    for mean, net in (("eps", "single"), ("x0", "learned_range")):
-        predict = diffusion.predictor(analytic(oracle, net)[0], full, mean)
-        start = jnp.asarray(oracle.nhwc("in/x_encode"))
-        x, traces = samplers.ddim_invert(predict, full, start, timesteps=10, beyond=True, trace=keep)
-        oracle.check(f"out/ddim_reverse_{mean}/samples", traces[0], image=True)
-        oracle.check(f"out/ddim_reverse_{mean}/pred_xstart", traces[1], image=True)
-        shorter = samplers.ddim_invert(predict, full, start, timesteps=10)
-        oracle.check(f"out/ddim_reverse_{mean}/samples", jnp.concatenate([traces[0][:8], shorter[None], x[None]]), image=True)
+    oracle.check_whole()
 
 
 @pytest.mark.parametrize("path", files("diffusion", "ddim_variants"))
 def test_trajectories_of_the_ddim_repository(path, monkeypatch):
     oracle = Oracle(path)
-    chain = schedules.linear(1000)
+    chain, count = schedules.linear(oracle.config["T"]), oracle.config["steps"]
     a, b, c = (jnp.asarray(oracle[f"w/{k}"]) for k in "ABC")
 
     def network(x, t):
@@ -198,19 +178,23 @@ def test_trajectories_of_the_ddim_repository(path, monkeypatch):
         return jnp.einsum("oc,bhwc->bhwo", a, x) + time + jnp.moveaxis(c, 0, -1)[None]
 
     draws = jnp.asarray(oracle.nhwc("in/noise"))
-    monkeypatch.setattr(sys.modules[samplers.ddim.__module__], "noise", lambda keys, shape, index: draws[9 - index])
+    for sampler in (samplers.ancestral, samplers.ddim):
+        monkeypatch.setattr(sys.modules[sampler.__module__], "noise", lambda keys, shape, index: draws[count - 1 - index])
     predict, x = diffusion.predictor(network, chain), jnp.asarray(oracle.nhwc("in/x_T"))
-    for sequence in ("uniform", "quad"):
+    total, keys = oracle.config["T"], samplers.image_keys(0, len(x))
+    sequences = {
+        "uniform": np.arange(0, total, total // count),
+        "quad": np.square(np.linspace(0, np.sqrt(0.8 * total), count)).astype(int),
+    }
+    for sequence in oracle.under("out/sequence/"):
+        steps = sequences[sequence]
+        oracle.check_equal(f"out/sequence/{sequence}", steps)
         for eta in oracle.config["etas"]:
-            steps = oracle[f"out/sequence/{sequence}"]
-            _, (xs, x0s) = samplers.ddim(
-                predict, chain, x, samplers.image_keys(0, 2), timesteps=steps, eta=eta, trace=lambda x, x0: (x, x0)
-            )
+            _, (xs, x0s) = samplers.ddim(predict, chain, x, keys, timesteps=steps, eta=eta, trace=lambda x, x0: (x, x0))
             oracle.check(f"out/generalized/{sequence}/eta{eta}/x", xs, image=True)
             oracle.check(f"out/generalized/{sequence}/eta{eta}/x0", x0s, image=True)
-        monkeypatch.setattr(sys.modules[samplers.ancestral.__module__], "noise", lambda keys, shape, index: draws[9 - index])
         keep = lambda x, x0: (x, x0)  # noqa: E731
-        clipped, keys = samplers.clip(predict), samplers.image_keys(0, 2)
+        clipped = samplers.clip(predict)
         _, (xs, x0s) = samplers.ancestral(clipped, chain, x, keys, timesteps=steps, variance="large", trace=keep)
         oracle.check(f"out/ddpm_noisy/{sequence}/x", xs, image=True)
         oracle.check(f"out/ddpm_noisy/{sequence}/x0", x0s, image=True)
@@ -222,21 +206,22 @@ def test_trajectories_of_the_ddim_repository(path, monkeypatch):
     summed = diffusion.simple_terms(network, chain, x0, t, noise) * x0[0].size
     oracle.check("out/sum_squared_loss_per_sample", summed)
     oracle.check("out/sum_squared_loss", jnp.mean(summed))
-    check_latent_diffusion(oracle, network, x, monkeypatch)
+    check_latent_diffusion(oracle, network, x)
+    oracle.check_whole()
 
 
-def check_latent_diffusion(oracle, network, x, monkeypatch):
+def check_latent_diffusion(oracle, network, x):
     """Its DDIM ends at the chain's first level; its PLMS is a table of the continuous coordinates."""
-    chain = schedules.scaled_linear(1000, *oracle.config["ldm_betas"])
-    steps = schedules.shifted(1000, oracle.config["steps"])
-    assert steps.tolist() == oracle["out/ldm_ddim/timesteps"].tolist()
-    e, y, keys = jnp.asarray(oracle["w/E"]), jnp.asarray(oracle["in/y"]), samplers.image_keys(0, 2)
+    chain = schedules.scaled_linear(oracle.config["T"], *oracle.config["ldm_betas"])
+    steps = schedules.shifted(oracle.config["T"], oracle.config["steps"])
+    oracle.check_equal("out/ldm_ddim/timesteps", steps)
+    e, y, keys = jnp.asarray(oracle["w/E"]), jnp.asarray(oracle["in/y"]), samplers.image_keys(0, len(x))
 
     def known(label):
         return lambda x, t: network(x, t) + e[label][:, None, None]
 
     def guided(scale, make):
-        null = jnp.full_like(y, 3)
+        null = jnp.full_like(y, len(e) - 1)
         return make(known(y)) if scale == 1 else guidance.cfg(make(known(y)), make(known(null)), scale)
 
     keep = lambda x, x0: (x, x0)  # noqa: E731

@@ -142,6 +142,40 @@ def test_adaptive_steps_are_an_image_s_own():
         np.testing.assert_allclose(many, exact(x, curve.sigma(1.0), curve.sigma(curve.end)), atol=1e-3)
 
 
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("eta,factor", [(1.0, 1.0), (0.6, 1.0), (0.8, 1.2)])
+def test_moments_of_adaptive_steps_with_noise(order, eta, factor):
+    """The variance V at level u^(1/2) of short steps obeys dV/du = (1 + eta^2) V / (d^2 + u) - (factor eta)^2."""
+    start, end, count = 10.0, 0.05, 20_000
+
+    def level(sigma):
+        return DEVIATION**2 + sigma**2
+
+    with jax.enable_x64(True):
+        x = MEAN + jnp.sqrt(level(start)) * samplers.common.noise(samplers.image_keys(1, count), (1, 1, 1))
+        how = dict(
+            order=order, parameterization="data", rtol=3e-3, atol=3e-3, together=True, keys=samplers.image_keys(0, count)
+        )
+        found = jax.jit(lambda x: samplers.dpm_adaptive(denoise, x, end, start, eta=eta, s_noise=factor, **how))(x)
+        found = np.asarray(found)
+    shrunk = (level(end) / level(start)) ** (1 + eta**2)
+    variance = factor**2 * level(end) + (1 - factor**2) * level(start) * shrunk
+    assert found.mean() == pytest.approx(MEAN, abs=5 * (variance / count) ** 0.5 + 1e-3)
+    assert found.var() == pytest.approx(variance, rel=0.04)
+
+
+def test_adaptive_noise_is_an_image_s_own_and_needs_keys():
+    x, keys = jnp.array([-40.0, 3.0, 60.0])[:, None, None, None], samplers.image_keys(0, 3)
+    many = samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=1.0, keys=keys)
+    alone = samplers.dpm_adaptive(denoise, x[1:2], 0.02, 50.0, eta=1.0, keys=keys[1:2])
+    np.testing.assert_allclose(many[1:2], alone, atol=1e-5)
+    assert not np.allclose(many, samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=1.0, keys=samplers.image_keys(1, 3)))
+    without = samplers.dpm_adaptive(denoise, x, 0.02, 50.0)
+    np.testing.assert_array_equal(samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=0.0, s_noise=3.0, keys=keys), without)
+    with pytest.raises(ValueError, match="eta=0.5, keys=None: this sampler draws noise"):
+        samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=0.5)
+
+
 @pytest.mark.parametrize("sampler", [samplers.rk45, samplers.dpm_adaptive])
 def test_an_image_that_is_lost_holds_no_other_up(sampler):
     """NaN ends it at once, and steps that go astray get shorter."""

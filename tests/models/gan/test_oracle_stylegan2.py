@@ -31,6 +31,7 @@ def test_filters(path):
         if "flip_filter" in config:
             config["flip"] = config.pop("flip_filter")
         o.check(f"out/{name}", fir.setup_filter(config.pop("f"), **config))
+    o.check_whole()
 
 
 OPS = {"upfirdn2d": fir.upfirdn2d, "filter2d": fir.filter2d, "upsample2d": fir.upsample2d, "downsample2d": fir.downsample2d}
@@ -50,6 +51,7 @@ def test_resampling(path):
         y, pull = jax.vjp(lambda x, op=op, f=f, config=config: op(x, f, **config), x)
         o.check(f"out/{name}/y", y, image=True)
         o.check(f"out/{name}/grad_x", pull(nhwc(o, f"in/{name}/cotangent"))[0], image=True)
+    o.check_whole()
 
 
 @pytest.mark.slow
@@ -68,6 +70,7 @@ def test_resampling_convolutions(path):
         o.check(f"out/{name}/grad_w", by_w.transpose(3, 2, 0, 1))
         if name == "up2_3":
             o.check(f"out/{name}/y", fir.upsample_conv(x, hwio(o, f"in/{name}/w")), rtol=3e-5, image=True)
+    o.check_whole()
 
 
 @pytest.mark.slow
@@ -89,6 +92,7 @@ def test_activations(path):
         o.check(f"out/{name}/y", y)
         for kind, grad in zip("xb", grads):
             o.check(f"out/{name}/grad_{kind}", grad)
+    o.check_whole()
 
 
 @pytest.mark.slow
@@ -100,6 +104,15 @@ def test_minibatch_standard_deviation(path):
         y, pull = jax.vjp(call, nhwc(o, f"in/{name}/x"))
         o.check(f"out/{name}/y", y, image=True)
         o.check(f"out/{name}/grad_x", pull(nhwc(o, f"in/{name}/cotangent"))[0], image=True)
+    o.check_whole()
+
+
+def modulated_smaller(x, w, styles, f, config):
+    """No network of the paper modulates and shrinks, so that this one is put together of the parts."""
+    how = {"down": config["down"], "padding": config["padding"], "flip_weight": config.get("flip_weight", True)}
+    y = fir.conv2d_resample(x * styles[:, None, None], w, f, **how)
+    size = jnp.square(styles) @ jnp.sum(jnp.square(w), (0, 1))
+    return y * jax.lax.rsqrt(size + 1e-8)[:, None, None] if config.get("demodulate", True) else y
 
 
 @pytest.mark.slow
@@ -108,12 +121,13 @@ def test_modulated_convolution(path):
     o = Oracle(path)
     x, styles = nhwc(o, "in/x"), jnp.asarray(o["in/styles"])
     for name, c in o.config.items():
-        if c.get("down"):
-            continue  # no network of the paper modulates and shrinks
         w, cotangent = hwio(o, f"in/{name}/w"), nhwc(o, f"in/{name}/cotangent")
         noise = nhwc(o, f"in/{name}/noise") if c.get("noise") else 0.0
+        f = o[f"in/{name}/f"] if f"in/{name}/f" in o else None
 
-        def call(x, w, s, c=c, noise=noise):
+        def call(x, w, s, c=c, noise=noise, f=f):
+            if c.get("down", 1) > 1:
+                return modulated_smaller(x, w, s, f, c) + noise
             return equalized.modulated_conv(x, w, s, up=c.get("up", 1), demodulate=c.get("demodulate", True)) + noise
 
         y, pull = jax.vjp(call, x, w, styles)
@@ -130,6 +144,7 @@ def test_modulated_convolution(path):
         if f"out/{name}/gg_styles" in o:
             o.check(f"out/{name}/gg_styles", by_s, rtol=1e-4)
         o.check(f"out/{name}/gg_w", by_w.transpose(3, 2, 0, 1), rtol=1e-4)
+    o.check_whole()
 
 
 OF_THE_FILE = ("truncation_psi", "ws_psi_cutoff", "style_mixing_cutoff", "num_ws")
@@ -278,7 +293,7 @@ def test_losses_of_every_phase(path):
     config, gains, w_avg = o.config["loss"], o.config["gains"], made["w_avg"]
     params = {"g": made["params"], "d": variables["params"]}
     z, real = jnp.asarray(o["in/gen_z"]), nhwc(o, "in/real_img")
-    gen_c, real_c = jnp.asarray(o["in/gen_c"]), jnp.asarray(o["in/real_c"])
+    gen_c, real_c = (jnp.asarray(o[f"in/{k}"]) if f"in/{k}" in o else None for k in ("gen_c", "real_c"))
 
     def draws(phase, rows=None):
         mixed = o[f"in/{phase}/mix_u"] < config["style_mixing_prob"]
@@ -287,45 +302,66 @@ def test_losses_of_every_phase(path):
         return stylegan.Draws(z[:rows], jnp.asarray(o[f"in/{phase}/mix_z2"]), cutoff, noise)
 
     def g_main(own):
-        images, centre = stylegan.fakes(style, own, draws("Gmain"), gen_c, w_avg)
+        drawn = draws("Gmain")
+        ws, centre = stylegan.styles(style, own, drawn, gen_c, w_avg)
+        images = style.synthesize(own, ws, drawn.noise)
         logits = discriminate(params["d"], images, gen_c)
-        return gan.non_saturating.g(logits, logits), (images, logits, centre)
+        each = jnp.stack([gan.non_saturating.g(one[None], one[None]) for one in logits])
+        return gan.non_saturating.g(logits, logits), (ws, images, logits, each, centre)
 
-    (loss, (images, logits, centre)), grads = jax.jit(jax.value_and_grad(g_main, has_aux=True))(params["g"])
+    (ws, images, logits, each, centre), grads = jax.jit(jax.grad(g_main, has_aux=True))(params["g"])[::-1]
+    o.check("out/Gmain/ws", ws)
     o.check("out/Gmain/gen_img", images, image=True)
     o.check("out/Gmain/logits_fake", logits[:, None])
+    o.check("out/Gmain/loss_G", each[:, None])
     o.check("out/Gmain/w_avg_after", centre)
-    assert abs(float(loss) - o["out/Gmain/loss_G"].mean()) < 1e-4
     check_gradients(o, "Gmain", grads, gains["Gmain"])
 
     rows = len(z) // config["pl_batch_shrink"]
+    path_c = None if gen_c is None else gen_c[:rows]
 
     def g_path(own):
         drawn, before = draws("Greg", rows), jnp.asarray(o["in/pl_mean"])
-        ws, centre = stylegan.styles(style, own, drawn, gen_c[:rows], w_avg)
+        ws, centre = stylegan.styles(style, own, drawn, path_c, w_avg)
         synthesis = lambda ws: style.synthesize(own, ws, drawn.noise)  # noqa: E731
         penalty, _, mean = gan_penalties.path_length(synthesis, ws, nhwc(o, "in/Greg/pl_noise"), before, config["pl_decay"])
-        return config["pl_weight"] * jnp.mean(penalty), (penalty, mean, centre)
+        return config["pl_weight"] * jnp.mean(penalty), (ws, synthesis(ws), penalty, mean, centre)
 
-    (_, (penalty, mean, centre)), grads = jax.jit(jax.value_and_grad(g_path, has_aux=True))(params["g"])
+    (_, (ws, images, penalty, mean, centre)), grads = jax.jit(jax.value_and_grad(g_path, has_aux=True))(params["g"])
+    o.check("out/Greg/ws", ws)
+    o.check("out/Greg/gen_img", images, image=True)
     o.check("out/Greg/pl_penalty", penalty.reshape(o["out/Greg/pl_penalty"].shape))
+    o.check("out/Greg/loss_pl", config["pl_weight"] * penalty.reshape(o["out/Greg/loss_pl"].shape))
     o.check("out/Greg/pl_mean_after", mean)
     o.check("out/Greg/w_avg_after", centre)
     check_gradients(o, "Greg", grads, gains["Greg"])
 
     def d_main(own):
-        images, _ = stylegan.fakes(style, params["g"], draws("Dmain"), gen_c, w_avg)
+        drawn = draws("Dmain")
+        ws, centre = stylegan.styles(style, params["g"], drawn, gen_c, w_avg)
+        images = style.synthesize(params["g"], ws, drawn.noise)
         fake, true = discriminate(own, images, gen_c), discriminate(own, real, real_c)
-        return gan.non_saturating.d(true, fake), (fake, true)
+        each = [gan.non_saturating.d(r[None], f[None]) for r, f in zip(true, fake)]
+        return gan.non_saturating.d(true, fake), (fake, true, ws, images, centre, jnp.stack(each))
 
-    (_, (fake, true)), grads = jax.jit(jax.value_and_grad(d_main, has_aux=True))(params["d"])
+    (_, (fake, true, ws, images, centre, each)), grads = jax.jit(jax.value_and_grad(d_main, has_aux=True))(params["d"])
     o.check("out/Dmain/logits_fake", fake[:, None])
     o.check("out/Dmain/logits_real", true[:, None])
+    o.check("out/Dmain/loss_D", each[:, None])
+    o.check("out/Dmain/ws", ws)
+    o.check("out/Dmain/gen_img", images, image=True)
+    o.check("out/Dmain/w_avg_after", centre)
     check_gradients(o, "Dmain", grads, gains["Dmain"])
 
     def d_r1(own):
         return gan_penalties.r1(lambda x: discriminate(own, x, real_c), real, config["r1_gamma"])
 
     loss, grads = jax.jit(jax.value_and_grad(d_r1))(params["d"])
-    assert abs(float(loss) / o["out/Dreg/loss_r1"].mean() - 1) < 1e-3
+    discriminator = jax.jit(lambda x: discriminate(params["d"], x, real_c))
+    o.check("out/Dreg/logits_real", discriminator(real)[:, None])
+    penalty = gan_penalties.squared_gradient_norms(discriminator, real)
+    o.check("out/Dreg/r1_penalty", penalty)
+    o.check("out/Dreg/loss_r1", config["r1_gamma"] / 2 * penalty)
+    np.testing.assert_allclose(loss, o["out/Dreg/loss_r1"].mean(), rtol=1e-3)
     check_gradients(o, "Dreg", grads, gains["Dreg"])
+    o.check_whole()
