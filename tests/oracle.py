@@ -37,6 +37,12 @@ class Oracle:
     def names(self) -> list[str]:
         return self.arrays.files
 
+    @property
+    def rtol(self) -> float:
+        """The file's tolerance; where it has one for each precision, that of the precision that tests compute in."""
+        rtol = self.meta.get("rtol_suggested", 1e-4)
+        return rtol["float64" if jax.config.jax_enable_x64 else "float32"] if isinstance(rtol, dict) else rtol  # pyright: ignore
+
     def nhwc(self, name: str) -> np.ndarray:
         """An array [..., C, H, W] as [..., H, W, C]."""
         return np.moveaxis(self[name], -3, -1)
@@ -48,7 +54,7 @@ class Oracle:
         value = np.asarray(value, np.float64)
         assert value.shape == want.shape, f"{name}: shape {value.shape}, not {want.shape}"
         worst = np.max(np.abs(value - want)) if want.size else 0.0
-        limit = (rtol or self.meta.get("rtol_suggested", 1e-4)) * np.max(np.abs(want)) if want.size else 0.0
+        limit = (rtol or self.rtol) * np.max(np.abs(want)) if want.size else 0.0
         assert worst <= limit, f"{self.path.name} {name}: off by {worst:.3g}, allowed {limit:.3g}"
 
     def check_whole(self, *apart: str) -> None:

@@ -6,6 +6,7 @@ net, variables = adm.unet(weights, **config)
 
 from jgen.convert import (
     adm,
+    biggan,
     diffusers,
     dit,
     edm,
@@ -23,6 +24,6 @@ from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "score_sde", "stylegan1", "stylegan2", "vqvae",
+    "adm", "biggan", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part",
+    "pixelcnn", "score_sde", "stylegan1", "stylegan2", "vqvae",
 ]  # fmt: skip
