@@ -15,6 +15,7 @@ from jgen.convert import (
     minilm,
     ncsn,
     pixelcnn,
+    r3gan,
     score_sde,
     stylegan1,
     stylegan2,
@@ -25,5 +26,5 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "biggan", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part",
-    "pixelcnn", "score_sde", "stylegan1", "stylegan2", "vqvae",
+    "pixelcnn", "r3gan", "score_sde", "stylegan1", "stylegan2", "vqvae",
 ]  # fmt: skip

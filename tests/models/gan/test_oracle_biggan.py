@@ -13,7 +13,8 @@ from jgen.convert.biggan import DISCRIMINATOR, GENERATOR, filled, path_of, spect
 from jgen.nn.nonlocal_attention import NonLocal
 from jgen.nn.standing import standing_statistics
 from jgen.objectives import gan
-from tests.oracle import Oracle, check_gradients, files
+from tests.models.whole import check_gradients
+from tests.oracle import Oracle, files
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
@@ -122,7 +123,7 @@ def test_generators(path):
     value, (by_params, by_z) = loss((variables["params"], z))
     o.check("out/train/loss", value)
     o.check("out/grad/z", by_z)
-    check_gradients(o, lambda w: make(w, **given)[1], whole, by_params, apart=("z",))
+    check_gradients(o, lambda w: make(w, **given)[1], o.weights(), by_params, apart=("z",))
     if "in/standing_z" in o:
         labels = jnp.stack([jax.nn.one_hot(row, net.classes, dtype=float) for row in o["in/standing_labels"]])
         passes = jnp.asarray(o["in/standing_z"], float)
@@ -167,7 +168,7 @@ def test_discriminators(path):
 
     by_params, by_x = mean((variables["params"], x))
     o.check("out/grad/x", by_x, image=True)
-    check_gradients(o, lambda w: make(w, **given)[1], whole, by_params, apart=("x",))
+    check_gradients(o, lambda w: make(w, **given)[1], o.weights(), by_params, apart=("x",))
     o.check_whole()
 
 
@@ -188,5 +189,5 @@ def test_attention(path):
     by_params, by_x = pull(jnp.asarray(o.nhwc("in/cotangent"), float))
     o.check("out/y", y, image=True)
     o.check("out/grad/x", by_x, image=True)
-    check_gradients(o, place, whole, by_params, apart=("x",))
+    check_gradients(o, place, o.weights(), by_params, apart=("x",))
     o.check_whole()
