@@ -43,8 +43,8 @@ class Condition(flax.struct.PyTreeNode):
 class DiscriminatorOutput(NamedTuple):
     """A discriminator's output for images."""
 
-    logits: Array
-    """[B], or [B, H, W] of patches: how real."""
+    logits: Array | tuple[Array, ...]
+    """[B], or [B, H, W] of patches or pixels: how real. Several heads are a tuple of such."""
     class_logits: Array | None = None
     """[B, classes] of an auxiliary classifier."""
 

@@ -17,7 +17,7 @@ from flax import traverse_util
 from jgen.convert.common import Path, fill, linen_path, to_linen
 from jgen.convert.options import ANY, check_options
 from jgen.errors import UserError
-from jgen.models.gan import biggan, biggan_deep
+from jgen.models.gan import biggan, biggan_deep, unetgan
 from jgen.nn.spectral import SpectralNorm
 
 Weights = Mapping[str, np.ndarray]
@@ -176,6 +176,31 @@ def deep_discriminator(
     channels = weights["input_conv.weight"].shape[1] if "input_conv.weight" in weights else 3
     image = jnp.zeros((1, resolution, resolution, channels))
     return net, filled(net, weights, DISCRIMINATOR, image, label=jnp.zeros((1, n_classes)))
+
+
+def unet_discriminator(
+    weights: Weights,
+    *,
+    D_ch: int = 64,
+    D_wide: bool = True,
+    resolution: int = 128,
+    D_attn: str = "64",
+    n_classes: int = 1000,
+    num_D_SVs: int = 1,
+    num_D_SV_itrs: int = 1,
+    SN_eps: float = 1e-12,
+    unconditional: bool,
+    **other: Any,
+) -> tuple[unetgan.Discriminator, dict[str, Any]]:
+    """U-Net GAN's discriminator, as `generator`; the weights of its layer "linear", which it never uses, are left out."""
+    limits: Options = {"D_param": ("SN",), "decoder_skip_connection": (True,)}
+    check_options(other, (), without_effect("D") | limits, "U-Net GAN's Unet_Discriminator")
+    norm, classes = spectral("SN", SN_eps, num_D_SVs, num_D_SV_itrs, "D"), 0 if unconditional else n_classes
+    net = unetgan.Discriminator(resolution, D_ch, classes, sides(D_attn), D_wide, norm)
+    channels = weights["blocks.0.0.conv1.weight"].shape[1] if "blocks.0.0.conv1.weight" in weights else 3
+    image, label = jnp.zeros((1, resolution, resolution, channels)), jnp.zeros((1, classes)) if classes else None
+    names = {f"blocks.{2 * len(unetgan.ENCODER.get(resolution, ()))}": "pixels"}
+    return net, filled(net, {k: v for k, v in weights.items() if not k.startswith("linear.")}, names, image, label)
 
 
 def _channels(weights: Weights, name: str) -> int:

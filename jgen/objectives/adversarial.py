@@ -76,6 +76,22 @@ def _seen(
     return gan.discriminate(params, extra, augment.augment(key, images, extra), condition, train=True)
 
 
+def scores(logits: Array | tuple[Array, ...]) -> Array:
+    """Logits as one number an image [B]: means over pixels, and over heads."""
+    if isinstance(logits, tuple):
+        return sum(map(scores, logits), jnp.zeros(())) / len(logits)
+    return logits if logits.ndim == 1 else jnp.mean(logits.reshape(len(logits), -1), -1)
+
+
+def over_heads(
+    loss: Callable[[Array, Array], Array], first: Array | tuple[Array, ...], second: Array | tuple[Array, ...]
+) -> Array:
+    """The mean over D's heads of a loss of two sides' logits."""
+    if not isinstance(first, tuple) or not isinstance(second, tuple):
+        return loss(jnp.asarray(first), jnp.asarray(second))
+    return sum((loss(a, b) for a, b in zip(first, second, strict=True)), jnp.zeros(())) / len(first)
+
+
 def _class_loss(output: DiscriminatorOutput, condition: Condition) -> Array | float:
     """The auxiliary classifier's loss (Odena et al. 2016, arXiv:1610.09585), where D names classes."""
     if output.class_logits is None or condition.label is None:
@@ -92,9 +108,9 @@ def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = N
         images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, len(x)), condition, train=True)
         fake, state = _seen(gan, params, extra, images, condition, fake_key, augment)
         real, _ = _seen(gan, params, extra, x, condition, real_key, augment)  # left out where no loss asks for it
-        value = adversarial.g(fake.logits, real.logits) + _class_loss(fake, condition)
+        value = over_heads(adversarial.g, fake.logits, real.logits) + _class_loss(fake, condition)
         kept = moved if "g" in gan.state_moves_in else {}
-        return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(fake.logits)})
+        return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(scores(fake.logits))})
 
     return loss
 
@@ -117,17 +133,19 @@ def discriminator_loss(
         images = jax.lax.stop_gradient(images)
         real, state = _seen(gan, params, extra, x, condition, real_key, augment)
         fake, later = _seen(gan, params, {**extra, **state}, images, condition, fake_key, augment)
-        value = adversarial.d(real.logits, fake.logits) + _class_loss(real, condition) + _class_loss(fake, condition)
+        value = (
+            over_heads(adversarial.d, real.logits, fake.logits) + _class_loss(real, condition) + _class_loss(fake, condition)
+        )
 
         def logits_of(x: Array) -> Array:
-            return gan.discriminate(params, extra, x, condition, train=True)[0].logits
+            return scores(gan.discriminate(params, extra, x, condition, train=True)[0].logits)
 
         # The first has the key itself: numbers from before there were several stay as they are.
         keys = [penalty_key if i == 0 else jax.random.fold_in(penalty_key, i) for i in range(len(regularizers))]
         penalty = sum((regularizer(logits_of, k, x, images) for regularizer, k in zip(regularizers, keys)), 0.0)
         kept = moved if "d" in gan.state_moves_in else {}
-        extra = augment.adapt({**extra, **kept, **state, **later}, jax.lax.stop_gradient(real.logits))
-        metrics = {"real_logits": jnp.mean(real.logits), "fake_logits": jnp.mean(fake.logits)}
+        extra = augment.adapt({**extra, **kept, **state, **later}, jax.lax.stop_gradient(scores(real.logits)))
+        metrics = {"real_logits": jnp.mean(scores(real.logits)), "fake_logits": jnp.mean(scores(fake.logits))}
         return value + penalty, (extra, {**metrics, "penalty": jnp.asarray(penalty)} if regularizers else metrics)
 
     return loss

@@ -82,6 +82,6 @@ def measurement_error(measure: Callable[[Array], Array], images: Array, samples:
 
 
 def restricted_isometry(measure: Callable[[Array], Array], first: Array, second: Array) -> Array:
-    """How far measurements [B, M] are from keeping the distance of two images, squared [B] (deep compressed sensing, eq. 11)."""
+    """How far measurements [B, M] are from keeping the distance of two images, squared [B], for Deep Compressed Sensing."""
     pixels = jnp.linalg.norm((first - second).reshape(len(first), -1), axis=-1)
     return (pixels - jnp.linalg.norm(measure(first) - measure(second), axis=-1)) ** 2
