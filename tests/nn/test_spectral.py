@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from jgen.errors import UserError
 from jgen.nn.conditional_norm import ConditionalBatchNorm
+from jgen.nn.grouped_conv import grouped_conv
 from jgen.nn.nonlocal_attention import NonLocal
 from jgen.nn.spectral import Conv, Dense, Embed, SpectralNorm, power_iteration
 from jgen.nn.standing import standing_statistics
@@ -45,6 +47,18 @@ def test_upsampled_convolution_is_that_of_the_larger_image():
     variables = up.init(jax.random.key(1), x)
     large = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
     np.testing.assert_allclose(up.apply(variables, x), Conv(5).apply(variables, large), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_grouped_convolution_is_a_convolution_a_group(size):
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 6))
+    kernel = jax.random.normal(jax.random.key(1), (size, size, 2, 9))
+    pads = (((size - 1) // 2, size // 2),) * 2
+    want = [
+        lax.conv_general_dilated(part, weights, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        for part, weights in zip(jnp.split(x, 3, -1), jnp.split(kernel, 3, -1))
+    ]
+    np.testing.assert_allclose(grouped_conv(x, kernel, 3), jnp.concatenate(want, -1), atol=1e-4)
 
 
 def test_conditional_norm_normalises_and_its_state_moves_towards_the_batch():

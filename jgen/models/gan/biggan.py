@@ -10,7 +10,7 @@ State that no gradient moves: "batch_stats" of G and "spectral" of both (`jgen.n
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -214,25 +214,47 @@ class Generator(nn.Module):
         return self.synthesize(z, self.embed(label, features), train=train)
 
 
-class ProjectionHead(nn.Module):
-    """Features h [B, C] -> DiscriminatorOutput: a linear logit, and the projection of the conditions (Miyato & Koyama 2018)."""
+Head = Literal["projection", "auxiliary", "discriminative", "twin", "contrastive", "data_to_data"]
+"""How D judges classes; but for the first, by what `jgen.objectives.class_heads` makes of further outputs."""
+
+
+class ClassHead(nn.Module):
+    """Features h [B, C] -> DiscriminatorOutput: a linear logit, and what D makes of the conditions.
+
+    "projection" adds the product of the features and the conditions' embedding to the logit (Miyato & Koyama 2018).
+    """
 
     classes: int
     instance: bool
     norm: SpectralNorm | None
     kernel_init: nn.initializers.Initializer
+    kind: Head = "projection"
 
     @nn.compact
     def __call__(self, h: Array, label: Array | None = None, features: Array | None = None) -> DiscriminatorOutput:
-        logits = Dense(1, self.norm, kernel_init=self.kernel_init, name="linear")(h)[:, 0]
+        logits = self._dense(1, "linear")(h)[:, 0]
+        if self.kind != "projection" and label is not None:
+            return self._classified(h, logits, label)
         size, parts = h.shape[-1] // (2 if self.classes and self.instance else 1), []
         if self.classes and label is not None:
             parts.append(Embed(size, self.norm, self.kernel_init, name="embed")(label))
         if self.instance and features is not None:
-            parts.append(Dense(size, self.norm, kernel_init=self.kernel_init, name="linear_feat")(features))
+            parts.append(self._dense(size, "linear_feat")(features))
         if parts:
             logits = logits + jnp.sum(jnp.concatenate(parts, -1) * h, -1)
         return DiscriminatorOutput(logits)
+
+    def _dense(self, features: int, name: str) -> Dense:
+        return Dense(features, self.norm, kernel_init=self.kernel_init, name=name)
+
+    def _classified(self, h: Array, logits: Array, label: Array) -> DiscriminatorOutput:
+        if self.kind in ("contrastive", "data_to_data"):
+            proxy = Embed(h.shape[-1], self.norm, self.kernel_init, name="proxy")(label)
+            return DiscriminatorOutput(logits, embedding=self._dense(h.shape[-1], "embedding")(h), proxy=proxy)
+        columns = self.classes * (2 if self.kind == "discriminative" else 1)
+        classes = self._dense(columns, "class_logits")(h)
+        twin = self._dense(columns, "twin_logits")(h) if self.kind == "twin" else None
+        return DiscriminatorOutput(logits, classes, twin)
 
 
 class Discriminator(nn.Module):
@@ -249,6 +271,7 @@ class Discriminator(nn.Module):
     wide: bool = True
     norm: SpectralNorm | None = SN
     initializer: str = "ortho"
+    head: Head = "projection"
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None = None, features: Array | None = None) -> DiscriminatorOutput:
@@ -261,7 +284,8 @@ class Discriminator(nn.Module):
             if level.side in self.attention:
                 x = NonLocal(self.norm, kernel_init, name=f"blocks_{i}_1")(x)
         h = jnp.sum(nn.relu(x), (1, 2))
-        return ProjectionHead(self.classes, self.instance, self.norm, kernel_init, name="head")(h, label, features)
+        head = ClassHead(self.classes, self.instance, self.norm, kernel_init, self.head, name="head")
+        return head(h, label, features)
 
 
 def chunked(z_dim: int, side: int) -> int:

@@ -18,8 +18,9 @@ from jgen.models.gan.biggan import (
     INITIALIZERS,
     SN,
     WIDTHS,
+    ClassHead,
+    Head,
     Level,
-    ProjectionHead,
     check_side,
     generator_levels,
     small_side,
@@ -156,6 +157,7 @@ class Discriminator(nn.Module):
     """Blocks a stage, of which the first halves the size."""
     norm: SpectralNorm | None = SN
     initializer: str = "ortho"
+    head: Head = "projection"
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None = None) -> DiscriminatorOutput:
@@ -170,4 +172,4 @@ class Discriminator(nn.Module):
             if level.side in self.attention:
                 x = NonLocal(self.norm, kernel_init, name=f"blocks_{i}_{self.depth}")(x)
         h = jnp.sum(nn.relu(x), (1, 2))
-        return ProjectionHead(self.classes, False, self.norm, kernel_init, name="head")(h, label)
+        return ClassHead(self.classes, False, self.norm, kernel_init, self.head, name="head")(h, label)

@@ -12,12 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jgen.errors import UserError
 from jgen.nn.dense import product
 from jgen.nn.fir import downsample2d, setup_filter, upsample2d
-from jgen.nn.plain import DIMENSIONS
+from jgen.nn.grouped_conv import grouped_conv
 from jgen.types import Array, DiscriminatorOutput, Key
 
 SLOPE = 0.2
@@ -71,7 +70,7 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden, rim = x.shape[-1] * self.expansion, self.size // 2
+        hidden = x.shape[-1] * self.expansion
         init = scaled_normal((2 / (1 + SLOPE**2)) ** 0.5 * self.total**-0.25)
 
         def activated(y: Array, bias: str) -> Array:
@@ -79,9 +78,7 @@ class Residual(nn.Module):
 
         y = activated(Pointwise(hidden, init, name="expand")(x), "bias1")
         kernel = self.param("kernel", init, (self.size, self.size, hidden // self.groups, hidden))
-        pads = ((rim, self.size - 1 - rim),) * 2
-        y = lax.conv_general_dilated(y, kernel, (1, 1), pads, dimension_numbers=DIMENSIONS, feature_group_count=self.groups)
-        y = activated(y, "bias2")
+        y = activated(grouped_conv(y, kernel, self.groups), "bias2")
         return x + Pointwise(x.shape[-1], nn.initializers.zeros, name="contract")(y)
 
 
