@@ -46,10 +46,16 @@ class Condition(flax.struct.PyTreeNode):
 class DiscriminatorOutput(NamedTuple):
     """A discriminator's output for images."""
 
-    logits: Array
-    """[B], or [B, H, W] of patches: how real."""
+    logits: Array | tuple[Array, ...]
+    """[B], or [B, H, W] of patches or pixels: how real. Several heads are a tuple of such."""
     class_logits: Array | None = None
     """[B, classes] of an auxiliary classifier."""
+    twin_logits: Array | None = None
+    """[B, classes] of a classifier that knows fakes alone."""
+    embedding: Array | None = None
+    """[B, E] of the image,"""
+    proxy: Array | None = None
+    """[B, E]: that of its class, which it is compared with."""
 
 
 class LossFn(Protocol):

@@ -41,9 +41,21 @@ class Oracle:
     def names(self) -> list[str]:
         return self.arrays.files
 
+    @property
+    def rtol(self) -> float:
+        """The file's tolerance; where it has one for each precision, that of the precision that tests compute in."""
+        rtol = self.meta.get("rtol_suggested", 1e-4)
+        precision = "float64" if jax.config.jax_enable_x64 else "float32"  # pyright: ignore[reportAttributeAccessIssue]
+        return rtol.get(precision, 1e-4) if isinstance(rtol, dict) else rtol
+
     def nhwc(self, name: str) -> np.ndarray:
         """An array [..., C, H, W] as [..., H, W, C]."""
         return np.moveaxis(self[name], -3, -1)
+
+    def weights(self, part: str = "") -> dict[str, np.ndarray]:
+        """The official weights, or those under w/PART/ of a file of several networks."""
+        prefix = f"w/{part}/" if part else "w/"
+        return {n.removeprefix(prefix): self[n] for n in self.names if n.startswith(prefix)}
 
     def check(self, name: str, value: Any, rtol: float | None = None, image: bool = False) -> None:
         """Fails unless |difference| <= rtol * max|reference|."""
@@ -52,7 +64,7 @@ class Oracle:
         value = np.asarray(value, np.float64)
         assert value.shape == want.shape, f"{name}: shape {value.shape}, not {want.shape}"
         worst = np.max(np.abs(value - want)) if want.size else 0.0
-        limit = (rtol or self.meta.get("rtol_suggested", 1e-4)) * np.max(np.abs(want)) if want.size else 0.0
+        limit = (rtol or self.rtol) * np.max(np.abs(want)) if want.size else 0.0
         assert worst <= limit, f"{self.path.name} {name}: off by {worst:.3g}, allowed {limit:.3g}"
 
     def check_close(self, name: str, value: Any, rtol: float, atol: float = 0.0) -> None:

@@ -10,8 +10,8 @@ from tests import oracle
 
 TESTS = Path(__file__).parent
 FAMILIES = (
-    "adm", "diffusion", "dit", "edm", "features", "gan_losses", "latent_diffusion", "metrics", "ncsn", "pixelcnn", "score_sde",
-    "stylegan1", "stylegan2", "vae", "vqvae",
+    "adm", "biggan", "csgan", "diffusion", "dit", "edm", "features", "gan_losses", "icgan", "latent_diffusion", "metrics",
+    "ncsn", "pixelcnn", "r3gan", "score_sde", "stylegan1", "stylegan2", "unetgan", "vae", "vqvae",
 )  # fmt: skip
 """Those that jgen has."""
 

@@ -80,6 +80,11 @@ FLAGS = {
         "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--first-steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
     ],
+    "r3gan": [
+        "--width", "4", "--group-size", "4", "--z-dim", "4", "--embedding", "4", "--conditional", "--augment-p", "0.1", "0.5",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0",
+    ],
     "score_sde": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "40", "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",

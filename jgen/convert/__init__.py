@@ -6,6 +6,8 @@ net, variables = adm.unet(weights, **config)
 
 from jgen.convert import (
     adm,
+    biggan,
+    biggan_hub,
     diffusers,
     dit,
     edm,
@@ -14,6 +16,7 @@ from jgen.convert import (
     minilm,
     ncsn,
     pixelcnn,
+    r3gan,
     score_sde,
     stylegan1,
     stylegan2,
@@ -23,6 +26,6 @@ from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "score_sde", "stylegan1", "stylegan2", "vqvae",
+    "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm",
+    "ncsn", "part", "pixelcnn", "r3gan", "score_sde", "stylegan1", "stylegan2", "vqvae",
 ]  # fmt: skip

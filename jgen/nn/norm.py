@@ -66,6 +66,30 @@ def _grouped(x: Array, groups: int) -> Array:
     return jnp.repeat(means, x.shape[-1] // groups, axis=-1)
 
 
+def batch_moments(module: nn.Module, x: Array, train: bool, momentum: float, unbiased: bool = True) -> tuple[Array, Array]:
+    """(mean, variance) [C] to normalise x [B, ..., C] with: the batch's in training, else the running ones.
+
+    For a module's compact method, whose collection "batch_stats" holds the running ones. In training they move by `momentum`
+    towards the batch's, the variance towards the unbiased one where that is asked for. Where the collection "moments" is
+    mutable, it receives the batch's own mean and biased variance. Over several devices a batch is the whole one.
+    """
+    shape = (x.shape[-1],)
+    mean = module.variable("batch_stats", "mean", jnp.zeros, shape)
+    variance = module.variable("batch_stats", "var", jnp.ones, shape)
+    if not train:
+        return mean.value, variance.value
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    now_mean, now_variance = jnp.mean(x, axes), jnp.var(x, axes)
+    if not module.is_initializing():
+        target = now_variance * (count / (count - 1) if unbiased else 1)
+        mean.value += momentum * (now_mean - mean.value)
+        variance.value += momentum * (target - variance.value)
+        if module.is_mutable_collection("moments"):
+            module.put_variable("moments", "mean", now_mean)
+            module.put_variable("moments", "var", now_variance)
+    return now_mean, now_variance
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all but the channels, its running variance the unbiased one, as PyTorch keeps it.
 
@@ -74,6 +98,8 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.1
     epsilon: float = 1e-5
+    unbiased: bool = True
+    """False keeps the biased running variance."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -81,14 +107,6 @@ class BatchNorm(nn.Module):
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        variance = self.variable("batch_stats", "var", jnp.ones, shape)
-        now_mean, now_variance = mean.value, variance.value
-        if train:
-            axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-            now_mean, now_variance = jnp.mean(x, axes), jnp.var(x, axes)
-            if not self.is_initializing():
-                mean.value += self.momentum * (now_mean - mean.value)
-                variance.value += self.momentum * (now_variance * count / (count - 1) - variance.value)
+        mean, variance = batch_moments(self, x, train, self.momentum, self.unbiased)
         wide = (None,) * (x.ndim - 1)
-        return (x - now_mean[wide]) * (scale / jnp.sqrt(now_variance + self.epsilon))[wide] + bias[wide]
+        return (x - mean[wide]) * (scale / jnp.sqrt(variance + self.epsilon))[wide] + bias[wide]

@@ -13,14 +13,33 @@ import jax
 import jax.numpy as jnp
 
 from jgen.objectives.augmentation import NO_AUGMENTATION, Augmentation
+from jgen.objectives.class_heads import ClassLoss, auxiliary
 from jgen.objectives.gan import Adversarial
-from jgen.objectives.gan_conditional import cross_entropy
 from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Extra, Key, LossFn, Metrics, Params, PyTree
 
 Logits = Callable[[Array], Array]
 """Images -> logits [B] of one discriminator."""
 Regularizer = Callable[[Logits, Key, Array, Array], Array | float]
 """(logits of images, key, reals, fakes) -> a scalar that is added to D's loss; the images are those before augmentation."""
+
+
+Move = Callable[[Params, Extra, Key, PyTree, Condition], tuple[PyTree, Array]]
+"""(params, extra, key, latents, condition) -> (better latents, what the move adds to G's loss): CS-GAN's, LOGAN's."""
+Judge = Callable[[Array], DiscriminatorOutput]
+"""Images -> D's output, with the conditions of the batch."""
+
+
+class Sides(NamedTuple):
+    """Reals and fakes as D sees them, and its outputs for both."""
+
+    real_images: Array
+    fake_images: Array
+    real: DiscriminatorOutput
+    fake: DiscriminatorOutput
+
+
+Mixing = Callable[[Judge, Key, Sides, Array], Array]
+"""(D, key, both sides, the step's loss) -> D's loss instead, where something is made of both sides: CutMix's."""
 
 
 class Generate(Protocol):
@@ -60,6 +79,10 @@ class GAN(NamedTuple):
     """Classes that both players take; 0 for an unconditional GAN."""
     state_moves_in: frozenset[str] = frozenset({"g"})
     """In whose updates ("g", "d") the state that `generate` changes is kept."""
+    class_loss: ClassLoss = auxiliary
+    """The terms of D's heads for classes, where it has such."""
+    move: Move | None = None
+    """How latents are moved before both players' updates."""
     prepare: Callable[[Extra, Array], Array] = lambda extra, images: images
     """(extra, images of the set) -> reals as large and as faded as the generator's images."""
 
@@ -76,11 +99,35 @@ def _seen(
     return gan.discriminate(params, extra, augment.augment(key, images, extra), condition, train=True)
 
 
-def _class_loss(output: DiscriminatorOutput, condition: Condition) -> Array | float:
-    """The auxiliary classifier's loss (Odena et al. 2016, arXiv:1610.09585), where D names classes."""
-    if output.class_logits is None or condition.label is None:
-        return 0.0
-    return cross_entropy(output.class_logits, condition.label)
+def scores(logits: Array | tuple[Array, ...]) -> Array:
+    """Logits as one number an image [B]: means over pixels, and over heads."""
+    if isinstance(logits, tuple):
+        return sum(map(scores, logits), jnp.zeros(())) / len(logits)
+    return logits if logits.ndim == 1 else jnp.mean(logits.reshape(len(logits), -1), -1)
+
+
+def over_heads(
+    loss: Callable[[Array, Array], Array], first: Array | tuple[Array, ...], second: Array | tuple[Array, ...]
+) -> Array:
+    """The mean over D's heads of a loss of two sides' logits."""
+    if not isinstance(first, tuple) or not isinstance(second, tuple):
+        return loss(jnp.asarray(first), jnp.asarray(second))
+    return sum((loss(a, b) for a, b in zip(first, second, strict=True)), jnp.zeros(())) / len(first)
+
+
+def _names_classes(output: DiscriminatorOutput) -> bool:
+    return output.class_logits is not None or output.embedding is not None
+
+
+def _fakes(
+    gan: GAN, params: Params, extra: Extra, key: Key, x: Array, condition: Condition, batches: int = 1
+) -> tuple[Array, Extra, Array]:
+    """(so many batches of generated images, the entries of extra that change, the cost of moving the latents)."""
+    z, cost = gan.train_latents(key, x, batches * len(x)), jnp.zeros(())
+    if gan.move is not None:
+        z, cost = gan.move(params, extra, jax.random.fold_in(key, 1), z, condition)
+    images, moved = gan.generate(params, extra, z, condition, train=True)
+    return images, moved, cost
 
 
 def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = NO_AUGMENTATION, batches: int = 1) -> LossFn:
@@ -90,12 +137,14 @@ def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = N
         latent_key, real_key, fake_key, _ = jax.random.split(key, 4)
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
         asked = jax.tree.map(lambda c: jnp.repeat(c, batches, 0), condition) if batches > 1 else condition
-        images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, batches * len(x)), asked, train=True)
+        images, moved, cost = _fakes(gan, params, extra, latent_key, x, asked, batches)
         fake, state = _seen(gan, params, extra, images, asked, fake_key, augment)
         real, _ = _seen(gan, params, extra, x, condition, real_key, augment)  # left out where no loss asks for it
-        value = adversarial.g(fake.logits, real.logits) + _class_loss(fake, asked)
+        value = over_heads(adversarial.g, fake.logits, real.logits) + cost
+        if asked.label is not None and _names_classes(fake):
+            value += gan.class_loss.g(fake, asked.label)
         kept = moved if "g" in gan.state_moves_in else {}
-        return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(fake.logits)})
+        return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(scores(fake.logits))})
 
     return loss
 
@@ -105,30 +154,40 @@ def discriminator_loss(
     adversarial: Adversarial,
     augment: Augmentation = NO_AUGMENTATION,
     regularizers: Sequence[Regularizer] = (),
+    mixing: Mixing | None = None,
 ) -> LossFn:
     """D's main loss and the regularisers that every step adds to it, such as WGAN-GP's penalty.
 
-    Regularisers take images before augmentation, for every GAN alike.
+    Regularisers take images before augmentation, for every GAN alike. D judges reals and fakes in one state, as if it saw them
+    in one batch; what its state becomes depends on neither (spectral normalisation's).
     """
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         latent_key, real_key, fake_key, penalty_key = jax.random.split(key, 4)
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
-        images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, len(x)), condition, train=True)
-        images = jax.lax.stop_gradient(images)
+        images, moved, _ = _fakes(gan, params, extra, latent_key, x, condition)
+        # Moved latents depend on D, which is told so; without a move nothing here does.
+        images = images if gan.move is not None else jax.lax.stop_gradient(images)
         real, state = _seen(gan, params, extra, x, condition, real_key, augment)
-        fake, later = _seen(gan, params, {**extra, **state}, images, condition, fake_key, augment)
-        value = adversarial.d(real.logits, fake.logits) + _class_loss(real, condition) + _class_loss(fake, condition)
+        fake, _ = _seen(gan, params, extra, images, condition, fake_key, augment)
+        value = over_heads(adversarial.d, real.logits, fake.logits)
+        if condition.label is not None and _names_classes(real):
+            value += gan.class_loss.d(real, fake, condition.label)
+
+        def judge(x: Array) -> DiscriminatorOutput:
+            return gan.discriminate(params, extra, x, condition, train=True)[0]
 
         def logits_of(x: Array) -> Array:
-            return gan.discriminate(params, extra, x, condition, train=True)[0].logits
+            return scores(judge(x).logits)
 
+        if mixing is not None:
+            value = mixing(judge, jax.random.fold_in(penalty_key, len(regularizers)), Sides(x, images, real, fake), value)
         # The first has the key itself: numbers from before there were several stay as they are.
         keys = [penalty_key if i == 0 else jax.random.fold_in(penalty_key, i) for i in range(len(regularizers))]
         penalty = sum((regularizer(logits_of, k, x, images) for regularizer, k in zip(regularizers, keys)), 0.0)
         kept = moved if "d" in gan.state_moves_in else {}
-        extra = augment.adapt({**extra, **kept, **state, **later}, jax.lax.stop_gradient(real.logits))
-        metrics = {"real_logits": jnp.mean(real.logits), "fake_logits": jnp.mean(fake.logits)}
+        extra = augment.adapt({**extra, **kept, **state}, jax.lax.stop_gradient(scores(real.logits)))
+        metrics = {"real_logits": jnp.mean(scores(real.logits)), "fake_logits": jnp.mean(scores(fake.logits))}
         return value + penalty, (extra, {**metrics, "penalty": jnp.asarray(penalty)} if regularizers else metrics)
 
     return loss

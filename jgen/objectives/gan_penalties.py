@@ -69,12 +69,12 @@ def max_gp(discriminator: Discriminator, x: Array) -> Array:
     return jnp.max(squared_gradient_norms(discriminator, x))
 
 
-def r1(discriminator: Discriminator, real: Array, gamma: float = 1.0) -> Array:
+def r1(discriminator: Discriminator, real: Array, gamma: Array | float = 1.0) -> Array:
     """gamma / 2 x the mean |dD/dx|^2 at real images; a scalar."""
     return 0.5 * gamma * jnp.mean(squared_gradient_norms(discriminator, real))
 
 
-def r2(discriminator: Discriminator, fake: Array, gamma: float = 1.0) -> Array:
+def r2(discriminator: Discriminator, fake: Array, gamma: Array | float = 1.0) -> Array:
     """gamma / 2 x the mean |dD/dx|^2 at fake images, whose gradient does not reach the generator; a scalar."""
     return r1(discriminator, lax.stop_gradient(fake), gamma)
 

@@ -39,3 +39,17 @@ def decaying(
 def ramped(decay: float) -> Callable[[Array], Array]:
     """An EMA decay reached as (1 + step) / (10 + step) grows, so that early weights are soon forgotten."""
     return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def half_cosine(
+    images: Array | float, base: float, final: float, total: float, *, warmup: float = 0, low: float = 0.0, hold: float = 0
+) -> Array:
+    """R3GAN's schedules by the number of images so far (Huang et al. 2024, arXiv:2501.05441): half a cosine to `final`.
+
+    Linear from `low` to `base` over the first `warmup` images, `base` for `hold` more, then a cosine that comes to `final` at
+    `total` images and stays there.
+    """
+    start = warmup + hold
+    share = jnp.clip((images - start) / max(total - start, 1e-12), 0.0, 1.0)
+    value = final + 0.5 * (base - final) * (1 + jnp.cos(jnp.pi * share))
+    return jnp.where(images < warmup, low + (base - low) * images / warmup, value) if warmup else value

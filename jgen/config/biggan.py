@@ -1,0 +1,137 @@
+"""BigGAN's players, the rules of their training, and how they are sampled; R3GAN's too, and moves of latents."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, Share, ShareBelowOne
+from jgen.config.sampling import Label
+
+
+@dataclass(frozen=True)
+class TruncatedSampling:
+    """How a generator with batch norm is sampled."""
+
+    label: Label = -1
+    """Class of all images; -1 draws one for each. For a conditional model."""
+    truncation: NonNegative = 0.0
+    """Latents are drawn anew while beyond this; 0 is without. It needs statistics=standing."""
+    statistics: Literal["running", "standing"] = "running"
+    """The batch norms' statistics: those of training, or means over passes with latents as truncated as the images'."""
+    passes: Count = 16
+    """Passes of standing statistics, each with as many images as"""
+    pass_size: Count = 32
+    """this; they come before every batch of samples."""
+
+
+@dataclass(frozen=True)
+class BigGANConfig:
+    """BigGAN's players and rules of training."""
+
+    network: Literal["biggan", "deep"] = "biggan"
+    """BigGAN's blocks, or BigGAN-deep's for both players."""
+    width: Count = 8
+    """The author's ch: features have 4 to 16 times as many channels at 4x4."""
+    z_dim: Count = 32
+    """Size of the latent; each block has a part of it."""
+    shared_dim: Count = 16
+    """Size of the classes' shared embedding."""
+    attention: tuple[int, ...] = (8,)
+    """Sides of the features that attention follows, in both players; it needs 8 channels."""
+    hierarchical: bool = True
+    """Give every block a part of z, and the classes a shared embedding; else z goes to the first layer, as in SAGAN."""
+    conditional: bool = True
+    """Give both networks the class."""
+    head: Literal["projection", "auxiliary", "discriminative", "twin", "contrastive", "data_to_data"] = "projection"
+    """How D judges classes: projection, or by heads as in AC-GAN, ADC-GAN, TAC-GAN, ContraGAN and ReACGAN."""
+    class_weight: NonNegative = 1.0
+    """Weight of the heads' losses."""
+    initializer: Literal["ortho", "N02", "xavier"] = "ortho"
+    """Of all kernels: orthogonal, N(0, 0.02), or Xavier's."""
+    ortho: NonNegative = 0.0
+    """Strength of the orthogonal regularisation of both players' weights; the author's scripts have 0."""
+    d_steps: Count = 1
+    """Steps of D, each with its own images, for each of G; train.steps counts those of D."""
+    g_rate: Positive = 5e-4
+    """Learning rate of G's Adam"""
+    d_rate: Positive = 1e-3
+    """and of D's."""
+    beta_2: ShareBelowOne = 0.99
+    """Decay of Adam's second moments; the first ones are not averaged."""
+    epsilon: Positive = 1e-8
+    """Adam's epsilon."""
+    sn_epsilon: Positive = 1e-12
+    """Epsilon of spectral normalisation."""
+    augment: Literal["none", "diffaug"] = "none"
+    """The augmentation of what D sees."""
+    ema: ShareBelowOne = 0.99
+    """Decay, a step of G, of G's moving average,"""
+    ema_start: Natural = 100
+    """which copies the weights in G's steps before this one."""
+
+
+@dataclass(frozen=True)
+class CutMixConfig:
+    """U-Net GAN's mixed images."""
+
+    cutmix: Share = 0.5
+    """Probability that a step's D learns from mixed images, once it is warm;"""
+    cutmix_warmup: Natural = 500
+    """it rises to that over so many steps."""
+    consistency_weight: NonNegative = 1.0
+    """Weight of the consistency of a mixed image's pixels and its parts'."""
+
+
+@dataclass(frozen=True)
+class LatentMoveConfig:
+    """How latents are moved before both players' updates."""
+
+    move_steps: Count = 3
+    """Steps of a move."""
+    move_size: Positive = 0.01
+    """CS-GAN: the first size of a step, which is learnt with G. LOGAN: alpha, the scale of a step."""
+    damping: NonNegative = 5.0
+    """LOGAN's beta."""
+    moved: Share = 0.8
+    """LOGAN's share of a batch that moves."""
+    cost_weight: NonNegative = 3.0
+    """Weight of the squared distance of a move, added to G's loss."""
+
+
+@dataclass(frozen=True)
+class MovedSampling:
+    """How a generator whose latents moved in training is sampled."""
+
+    label: Label = -1
+    """Class of all images; -1 draws one for each. For a conditional model."""
+    move: bool = False
+    """Move the latents in sampling too, as CS-GAN's authors do; each image's alone."""
+
+
+@dataclass(frozen=True)
+class R3GANConfig:
+    """R3GAN's players, and the values that its schedules begin and end at."""
+
+    width: Count = 16
+    """Channels of every stage."""
+    group_size: Count = 8
+    """Channels of a group, of the expanded width."""
+    blocks: Count = 1
+    """Residual blocks a stage."""
+    z_dim: Count = 32
+    """Size of the latent."""
+    embedding: Count = 32
+    """Size of the classes' embeddings."""
+    conditional: bool = False
+    """Give both networks the class."""
+    rates: tuple[float, float] = (1e-3, 2.5e-4)
+    """Learning rate of Adam, for both players"""
+    gammas: tuple[float, float] = (0.5, 0.05)
+    """Weight of R1 and R2"""
+    beta_2: tuple[float, float] = (0.9, 0.99)
+    """Decay of Adam's second moments"""
+    ema_kimg: tuple[float, float] = (0.0, 5.0)
+    """Half-life of G's moving average, in thousands of images"""
+    augment_p: tuple[float, float] = (0.0, 0.0)
+    """Strength of ADA's augmentation: all five go from the first value to the second along half a cosine,"""
+    anneal_kimg: NonNegative = 0.0
+    """over so many thousands of images; 0 takes those of the run."""

@@ -1,0 +1,66 @@
+"""IC-GAN's generator and discriminator, told features and classes, against the authors' code, in float64."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jgen import convert
+from jgen.objectives import gan
+from tests.models.gan.test_oracle_biggan import arguments, check_blocks, moving
+from tests.models.whole import official_gradients
+from tests.oracle import Oracle, files
+
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("path", files("icgan", ""))
+def test_generator_and_discriminator(path):
+    o = Oracle(path)
+    official = {player: o.weights(player) for player in "GD"}
+    of_g, of_d = arguments(o.config["G"]), arguments({"instance_sz": o.config["feature_dim"], **o.config["D"]})
+    g, variables = convert.biggan.generator(official["G"], **of_g)
+    d, judge = convert.biggan.discriminator(official["D"], **of_d)
+    z, features = jnp.asarray(o["in/z"], float), jnp.asarray(o["in/feats"], float)
+    label = jax.nn.one_hot(o["in/labels"], g.classes, dtype=float) if g.classes else None
+
+    @jax.jit
+    def whole(z, features):
+        y = g.apply(variables, label, features, method="embed")
+        images, seen = g.apply(variables, z, label, features, mutable=["intermediates"], capture_intermediates=True)
+        logits = [d.apply(judge, x, label, features).logits for x in (jnp.asarray(o.nhwc("in/x"), float), images)]
+        return y, images, seen["intermediates"], logits
+
+    y, images, seen, (real, fake) = whole(z, features)
+    o.check("out/condition_embedding", y)
+    o.check("out/eval/image", images, image=True)
+    check_blocks(o, "out/eval/", seen)
+    o.check("out/eval/D_real", real[:, None])
+    o.check("out/eval/D_fake", fake[:, None])
+
+    @jax.jit
+    def g_loss(params, z, features):
+        own = {**variables, "params": params}
+        images, _ = g.apply(own, z, label, features, train=True, mutable=moving(variables))
+        # The file's gradient by the features is that of G's part in them.
+        logits = d.apply(judge, images, label, jax.lax.stop_gradient(features)).logits
+        return gan.hinge.g(logits, logits), images
+
+    (value, images), (by_params, by_z, by_features) = jax.value_and_grad(g_loss, (0, 1, 2), has_aux=True)(
+        variables["params"], z, features
+    )
+    o.check("out/train/g_loss", value)
+    o.check("out/train/image", images, image=True)
+    o.check("out/grad/z", by_z)
+    for name in (n for n in o.names if n.startswith("out/grad/feats_first")):
+        o.check(name, by_features[:, : int(name.removeprefix("out/grad/feats_first"))])
+    names = [n.removeprefix("out/grad/G.") for n in o.names if n.startswith("out/grad/G.")]
+    place = lambda w: convert.biggan.generator(w, **of_g)[1]  # noqa: E731
+    for name, grad in official_gradients(place, official["G"], by_params, names).items():
+        o.check(f"out/grad/G.{name}", grad)
+    o.check_whole()
