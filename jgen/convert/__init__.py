@@ -17,6 +17,7 @@ from jgen.convert import (
     score_sde,
     stylegan1,
     stylegan2,
+    stylegan3,
     vqvae,
 )
 from jgen.convert.common import part
@@ -24,5 +25,5 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "score_sde", "stylegan1", "stylegan2", "vqvae",
+    "score_sde", "stylegan1", "stylegan2", "stylegan3", "vqvae",
 ]  # fmt: skip
