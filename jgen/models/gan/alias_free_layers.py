@@ -102,7 +102,7 @@ class Layer(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Of the input, and of the outputs of all layers."""
+    """Numbers of the input and of the outputs of all layers, one an output; the first layer keeps those of the input."""
 
     cutoffs: np.ndarray
     stopbands: np.ndarray
