@@ -14,6 +14,7 @@ from jgen.convert import (
     minilm,
     ncsn,
     pixelcnn,
+    projected_gan,
     score_sde,
     stylegan1,
     stylegan2,
@@ -25,5 +26,5 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "score_sde", "stylegan1", "stylegan2", "stylegan3", "vqvae",
+    "projected_gan", "score_sde", "stylegan1", "stylegan2", "stylegan3", "vqvae",
 ]  # fmt: skip

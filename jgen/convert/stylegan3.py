@@ -10,9 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
-from jgen.convert.common import fill, to_linen
+from jgen.convert.common import fill_collections, to_linen
 from jgen.convert.options import ANY, check_options
 from jgen.errors import UserError
 from jgen.models.gan.alias_free_layers import Design, Layer, alias_free_layers
@@ -79,15 +78,11 @@ def filled(made: Any, weights: Mapping[str, np.ndarray], layers: Sequence[Layer]
     """{"params", "buffers"} of shapes `made`, from the official names. Raises UserError as `generator` does."""
     check_filters(weights, layers)
     used = {k: v for k, v in weights.items() if k.rsplit(".", 1)[-1] not in OURS}
-    collection = {path[1:]: path[0] for path in traverse_util.flatten_dict(dict(made))}
-    joined = traverse_util.unflatten_dict({path[1:]: v for path, v in traverse_util.flatten_dict(dict(made)).items()})
 
     def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return array if name.endswith(".freqs") else to_linen(array, shape)
 
-    tree = fill(joined, used, lambda name: tuple(name.split(".")), layout)
-    flat = {(collection[path], *path): value for path, value in traverse_util.flatten_dict(tree).items()}
-    return traverse_util.unflatten_dict(flat)
+    return fill_collections(made, used, lambda name: tuple(name.split(".")), layout)
 
 
 def check_filters(weights: Mapping[str, np.ndarray], layers: Sequence[Layer]) -> None:
