@@ -69,11 +69,12 @@ def condition_of(gan: GAN, batch: Batch, rows: int | None = None) -> Condition:
     return Condition(label=batch["label"][:rows]) if gan.classes else Condition()
 
 
-def _seen(
+def discriminate_augmented(
     gan: GAN, params: Params, extra: Extra, images: Array, condition: Condition, key: Key, augment: Augmentation
 ) -> tuple[DiscriminatorOutput, Extra]:
-    """D's output for augmented images."""
-    return gan.discriminate(params, extra, augment.augment(key, images, extra), condition, train=True)
+    """D's output for augmented images, and for the condition that goes with them."""
+    told = augment.condition(key, images, extra, condition)
+    return gan.discriminate(params, extra, augment.augment(key, images, extra), told, train=True)
 
 
 def _class_loss(output: DiscriminatorOutput, condition: Condition) -> Array | float:
@@ -90,8 +91,10 @@ def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = N
         latent_key, real_key, fake_key, _ = jax.random.split(key, 4)
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
         images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, len(x)), condition, train=True)
-        fake, state = _seen(gan, params, extra, images, condition, fake_key, augment)
-        real, _ = _seen(gan, params, extra, x, condition, real_key, augment)  # left out where no loss asks for it
+        fake, state = discriminate_augmented(gan, params, extra, images, condition, fake_key, augment)
+        real, _ = discriminate_augmented(
+            gan, params, extra, x, condition, real_key, augment
+        )  # left out where no loss asks for it
         value = adversarial.g(fake.logits, real.logits) + _class_loss(fake, condition)
         kept = moved if "g" in gan.state_moves_in else {}
         return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(fake.logits)})
@@ -115,8 +118,8 @@ def discriminator_loss(
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
         images, moved = gan.generate(params, extra, gan.train_latents(latent_key, x, len(x)), condition, train=True)
         images = jax.lax.stop_gradient(images)
-        real, state = _seen(gan, params, extra, x, condition, real_key, augment)
-        fake, later = _seen(gan, params, {**extra, **state}, images, condition, fake_key, augment)
+        real, state = discriminate_augmented(gan, params, extra, x, condition, real_key, augment)
+        fake, later = discriminate_augmented(gan, params, {**extra, **state}, images, condition, fake_key, augment)
         value = adversarial.d(real.logits, fake.logits) + _class_loss(real, condition) + _class_loss(fake, condition)
 
         def logits_of(x: Array) -> Array:
