@@ -19,6 +19,7 @@ from jgen.convert import (
     stylegan1,
     stylegan2,
     stylegan3,
+    stylegan_xl,
     vqvae,
 )
 from jgen.convert.common import part
@@ -26,5 +27,5 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "projected_gan", "score_sde", "stylegan1", "stylegan2", "stylegan3", "vqvae",
+    "projected_gan", "score_sde", "stylegan1", "stylegan2", "stylegan3", "stylegan_xl", "vqvae",
 ]  # fmt: skip

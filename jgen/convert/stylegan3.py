@@ -80,7 +80,7 @@ def filled(made: Any, weights: Mapping[str, np.ndarray], layers: Sequence[Layer]
     used = {k: v for k, v in weights.items() if k.rsplit(".", 1)[-1] not in OURS}
 
     def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return array if name.endswith(".freqs") else to_linen(array, shape)
+        return array if name.endswith((".freqs", ".embedding")) else to_linen(array, shape)
 
     return fill_collections(made, used, lambda name: tuple(name.split(".")), layout)
 
