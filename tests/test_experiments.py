@@ -58,6 +58,7 @@ LONGER = (
     "score_sde",
     "stylegan",
     "stylegan2",
+    "stylegan3",
     "vqvae",
 )
 STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]

@@ -95,6 +95,12 @@ FLAGS = {
         "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2",
         "--path-every", "2",
     ],
+    "stylegan3": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--layers", "3", "--critical", "1",
+        "--margin", "2", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2", "--blur-sigma", "1",
+        "--config", "r",
+    ],
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
         "--train.scan", "1", "--train.save-every", "2", "--train.sample-every", "0",

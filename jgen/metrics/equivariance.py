@@ -154,21 +154,23 @@ class Draws(NamedTuple):
 
 
 class Equivariance(NamedTuple):
-    """Decibels."""
+    """Decibels; infinite where images are equal, None for turns that were left out."""
 
     eq_t: float
     eq_t_frac: float
-    eq_r: float
+    eq_r: float | None
 
 
 Synthesize = Callable[[Array], Array]
 """transform [3, 3] of the input -> the images [B, H, W, C] of latents that stay the same."""
 
 
-def squared_errors(synthesize: Synthesize, draws: Draws, shift_max: float = 0.125, angle_max: float = 1.0) -> np.ndarray:
+def squared_errors(
+    synthesize: Synthesize, draws: Draws, shift_max: float = 0.125, angle_max: float = 1.0, turns: bool = True
+) -> np.ndarray:
     """[3, 2]: the sum of squared errors, and the number of values, of a batch for EQ-T, EQ-T_frac and EQ-R.
 
-    shift_max: of the image's side. angle_max: 1 is half a turn either way.
+    shift_max: of the image's side. angle_max: 1 is half a turn either way. turns: without, there are no rows of EQ-R.
     """
     plain = synthesize(jnp.eye(3))
     whole, fraction = ((2 * jnp.asarray(u) - 1) * shift_max for u in draws[:2])
@@ -179,9 +181,10 @@ def squared_errors(synthesize: Synthesize, draws: Draws, shift_max: float = 0.12
     for by, move in ((whole, shift_whole), (fraction, shift_fraction)):
         want, mask = move(plain, by)
         found.append((want, synthesize(jnp.eye(3).at[:2, 2].set(-by)), mask))
-    want, mask = turn(plain, angle)
-    made, known = filter_as_turned(synthesize(rotation_matrix(-angle)), angle)
-    found.append((want, made, mask * known))
+    if turns:
+        want, mask = turn(plain, angle)
+        made, known = filter_as_turned(synthesize(rotation_matrix(-angle)), angle)
+        found.append((want, made, mask * known))
     rows = [(jnp.sum(jnp.square(a - b) * m[None, :, :, None]), jnp.sum(m) * a.shape[0] * a.shape[3]) for a, b, m in found]
     return np.asarray(rows, np.float64)
 
@@ -192,7 +195,8 @@ def decibels(sums: Iterable[np.ndarray]) -> Equivariance:
     if not total[:, 1].all():
         raise UserError("equivariance: no pixel has a known counterpart; images must be of 32 pixels and more")
     with np.errstate(divide="ignore"):
-        return Equivariance(*(20 * np.log10(2) - 10 * np.log10(total[:, 0] / total[:, 1])).tolist())
+        values = (20 * np.log10(2) - 10 * np.log10(total[:, 0] / total[:, 1])).tolist()
+    return Equivariance(*values, *[None] * (3 - len(values)))
 
 
 def draw(key: Key) -> Draws:

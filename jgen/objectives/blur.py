@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.warp import along
-from jgen.types import Array
+from jgen.objectives.augmentation import Augmentation
+from jgen.types import Array, Extra, Key
 
 
 def blur_sigma(images: Array | float, start: float, kimg: float) -> Array:
@@ -33,3 +34,20 @@ def blurred(x: Array, sigma: Array, largest: float) -> Array:
         return (level(apart) / jnp.sum(level(taps))).astype(x.dtype)
 
     return along(x, matrix(x.shape[1]), matrix(x.shape[2])) if largest else x
+
+
+def fading_blur(then: Augmentation, start: float, kimg: float) -> Augmentation:
+    """An augmentation of images that are blurred first, by a sigma that fades.
+
+    extra["blur_images"] counts images of D's updates. Without a start it is the augmentation itself. Raises UserError as `blurred` does.
+    """
+    if not start:
+        return then
+
+    def augment(key: Key, images: Array, extra: Extra) -> Array:
+        return then.augment(key, blurred(images, blur_sigma(extra["blur_images"], start, kimg), start), extra)
+
+    def adapt(extra: Extra, real: Array) -> Extra:
+        return {**then.adapt(extra, real), "blur_images": extra["blur_images"] + len(real)}
+
+    return then._replace(augment=augment, adapt=adapt, state={**then.state, "blur_images": jnp.zeros((), jnp.int32)})
