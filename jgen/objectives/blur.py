@@ -39,7 +39,8 @@ def blurred(x: Array, sigma: Array, largest: float) -> Array:
 def fading_blur(then: Augmentation, start: float, kimg: float) -> Augmentation:
     """An augmentation of images that are blurred first, by a sigma that fades.
 
-    extra["blur_images"] counts images of D's updates. Without a start it is the augmentation itself. Raises UserError as `blurred` does.
+    extra["blur_images"] counts images of D's updates. Without a start it is the augmentation itself.
+    Raises UserError as `blurred` does.
     """
     if not start:
         return then
