@@ -48,6 +48,7 @@ def test_every_preset_has_networks_that_fit_together(name):
 
 LONGER = (
     "cascade",
+    "diffusion_gan",
     "edm",
     "flow_matching",
     "guided",
@@ -55,6 +56,7 @@ LONGER = (
     "latent_diffusion",
     "ncsn",
     "progan",
+    "projected_gan",
     "score_sde",
     "stylegan",
     "stylegan2",

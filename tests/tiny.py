@@ -40,6 +40,11 @@ FLAGS = {
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
+    "diffusion_gan": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--r1-every", "2", "--t-min", "4", "--t-max", "16",
+    ],
     "edm": [
         "--channels", "8", "--channel-mult", "1", "--attention", "8", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "2", "--train.steps", "6", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
@@ -79,6 +84,11 @@ FLAGS = {
     "progan": [
         "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--first-steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
+    "projected_gan": [
+        "--width", "1", "--z-dim", "4", "--feature-size", "32", "--heads", "2", "--head-width", "4", "--mixing-width", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--blur-sigma", "1",
     ],
     "score_sde": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",

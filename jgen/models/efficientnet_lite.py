@@ -52,6 +52,8 @@ class EfficientNetLite(nn.Module):
     stages: Sequence[Stage] = LITE0
     taps: Sequence[int] = TAPS
     classes: int = 1000
+    head: bool = True
+    """Without, there are the taps and their pooled features alone."""
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
@@ -63,6 +65,9 @@ class EfficientNetLite(nn.Module):
                 if index in self.taps:
                     found.append(x)
                 index += 1
+        if not self.head:
+            nothing = jnp.zeros((len(x), 0), x.dtype)
+            return Features(tuple(found), jnp.mean(x, (1, 2)), nothing, nothing)
         head = jnp.mean(_relu6(nn.Conv(1280, (1, 1), name="head")(x)), (1, 2))
         return Features(tuple(found), jnp.mean(x, (1, 2)), head, nn.Dense(self.classes, name="classifier")(head))
 
