@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jgen.nn.depthwise import Depthwise
 from jgen.types import Array
 
 
@@ -83,8 +84,7 @@ class _Block(nn.Module):
         wide = x.shape[-1] * stage.expansion
         if stage.expansion > 1:
             x = _relu6(nn.Conv(wide, (1, 1), name="expand")(x))
-        sides = (stage.kernel, stage.kernel)
-        x = _relu6(nn.Conv(wide, sides, stage.stride, feature_group_count=wide, name="depthwise")(x))
+        x = _relu6(Depthwise(stage.kernel, stage.stride, name="depthwise")(x))
         x = nn.Conv(stage.width, (1, 1), name="project")(x)
         return x + before if x.shape == before.shape else x
 

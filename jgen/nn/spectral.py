@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jgen.nn.depthwise import depthwise
 from jgen.nn.plain import DIMENSIONS
 from jgen.types import Array
 
@@ -51,6 +52,8 @@ class SpectralConv(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         kernel = self.param("kernel", UNIFORM, (self.size, self.size, x.shape[-1] // self.groups, self.features))
         kernel = spectral_kernel(self, kernel, train)
+        if self.groups == x.shape[-1] > 1 and self.padding == self.size // 2 and self.stride == 1 and not self.use_bias:
+            return depthwise(x, kernel)
         around = ((self.padding, self.padding),) * 2
         x = jax.lax.conv_general_dilated(
             x, kernel, (self.stride,) * 2, around, dimension_numbers=DIMENSIONS, feature_group_count=self.groups
