@@ -40,6 +40,7 @@ def test_every_preset_has_networks_that_fit_together(name):
 
 LONGER = (
     "cascade",
+    "diffusion_gan",
     "edm",
     "flow_matching",
     "guided",
@@ -47,9 +48,11 @@ LONGER = (
     "latent_diffusion",
     "ncsn",
     "progan",
+    "projected_gan",
     "score_sde",
     "stylegan",
     "stylegan2",
+    "stylegan3",
     "vqvae",
 )
 STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]

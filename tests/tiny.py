@@ -40,6 +40,11 @@ FLAGS = {
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
+    "diffusion_gan": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--r1-every", "2", "--t-min", "4", "--t-max", "16",
+    ],
     "edm": [
         "--channels", "8", "--channel-mult", "1", "--attention", "8", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "2", "--train.steps", "6", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
@@ -80,6 +85,11 @@ FLAGS = {
         "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--first-steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
     ],
+    "projected_gan": [
+        "--width", "1", "--z-dim", "4", "--feature-size", "32", "--heads", "2", "--head-width", "4", "--mixing-width", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--blur-sigma", "1",
+    ],
     "r3gan": [
         "--width", "4", "--group-size", "4", "--z-dim", "4", "--embedding", "4", "--conditional", "--augment-p", "0.1", "0.5",
         "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
@@ -99,6 +109,12 @@ FLAGS = {
         "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
         "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2",
         "--path-every", "2",
+    ],
+    "stylegan3": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--layers", "3", "--critical", "1",
+        "--margin", "2", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2", "--blur-sigma", "1",
+        "--config", "r",
     ],
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",

@@ -16,10 +16,13 @@ from jgen.convert import (
     minilm,
     ncsn,
     pixelcnn,
+    projected_gan,
     r3gan,
     score_sde,
     stylegan1,
     stylegan2,
+    stylegan3,
+    stylegan_xl,
     vqvae,
 )
 from jgen.convert.common import part
@@ -27,5 +30,6 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm",
-    "ncsn", "part", "pixelcnn", "r3gan", "score_sde", "stylegan1", "stylegan2", "vqvae",
+    "ncsn", "part", "pixelcnn", "projected_gan", "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3", "stylegan_xl",
+    "vqvae",
 ]  # fmt: skip

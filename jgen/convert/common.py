@@ -65,6 +65,23 @@ def fill(
     return traverse_util.unflatten_dict(filled)
 
 
+def fill_collections(
+    made: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    path_of: Callable[[str], Path],
+    layout: Callable[[str, np.ndarray, tuple[int, ...]], np.ndarray],
+) -> dict[str, Any]:
+    """`fill` for variables of several collections ({"params": ..., "batch_stats": ...}) whose leaves have paths of their own.
+
+    made: shapes of all variables. path_of gives paths without the collection's name.
+    """
+    flat: dict[Path, Any] = dict(traverse_util.flatten_dict(dict(made)))  # pyright: ignore[reportAssignmentType]
+    collection = {path[1:]: path[0] for path in flat}
+    joined = traverse_util.unflatten_dict({path[1:]: shape for path, shape in flat.items()})
+    filled: dict[Path, Any] = dict(traverse_util.flatten_dict(fill(joined, weights, path_of, layout)))  # pyright: ignore
+    return traverse_util.unflatten_dict({(collection[path], *path): value for path, value in filled.items()})
+
+
 def _names(names: list[str], most: int = 20) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more if names else "none"

@@ -29,9 +29,12 @@ def inception_v3(weights: Weights) -> tuple[InceptionV3, dict[str, Any]]:
     return net, {"params": fill(shapes, used, path, lambda _, array, shape: to_linen(array, shape))}
 
 
-def efficientnet_lite0(weights: Weights) -> tuple[EfficientNetLite, dict[str, Any]]:
-    """EfficientNet-Lite0 by efficientnet-lite-pytorch's names; its batch norms (epsilon 1e-3) go into the convolutions."""
-    net = EfficientNetLite(classes=len(weights.get("_fc.bias", np.zeros(1000))))
+def efficientnet_lite0(weights: Weights, head: bool = True) -> tuple[EfficientNetLite, dict[str, Any]]:
+    """EfficientNet-Lite0 by efficientnet-lite-pytorch's names; its batch norms (epsilon 1e-3) go into the convolutions.
+
+    head: without, the network ends at its last feature map.
+    """
+    net = EfficientNetLite(classes=len(weights.get("_fc.bias", np.zeros(1000))), head=head)
     shapes = param_shapes(net.init, jnp.zeros((1, 32, 32, 3)))
     norms = {
         "_conv_stem": "_bn0",
@@ -52,6 +55,7 @@ def efficientnet_lite0(weights: Weights) -> tuple[EfficientNetLite, dict[str, An
         folded[f"{new}.weight"] = left.pop(name) * factor[:, None, None, None]
         folded[f"{new}.bias"] = norm["bias"] - norm["running_mean"] * factor
     folded |= {k.replace("_fc.", "classifier."): v for k, v in left.items()}
+    folded = folded if head else {k: v for k, v in folded.items() if not k.startswith(("head.", "classifier."))}
     params = fill(shapes, folded, lambda name: tuple(name.split(".")), lambda _, array, shape: to_linen(array, shape))
     return net, {"params": params}
 

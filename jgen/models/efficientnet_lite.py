@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jgen.nn.depthwise import Depthwise
 from jgen.types import Array
 
 
@@ -52,6 +53,8 @@ class EfficientNetLite(nn.Module):
     stages: Sequence[Stage] = LITE0
     taps: Sequence[int] = TAPS
     classes: int = 1000
+    head: bool = True
+    """Without, there are the taps and their pooled features alone."""
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
@@ -63,6 +66,9 @@ class EfficientNetLite(nn.Module):
                 if index in self.taps:
                     found.append(x)
                 index += 1
+        if not self.head:
+            nothing = jnp.zeros((len(x), 0), x.dtype)
+            return Features(tuple(found), jnp.mean(x, (1, 2)), nothing, nothing)
         head = jnp.mean(_relu6(nn.Conv(1280, (1, 1), name="head")(x)), (1, 2))
         return Features(tuple(found), jnp.mean(x, (1, 2)), head, nn.Dense(self.classes, name="classifier")(head))
 
@@ -78,8 +84,7 @@ class _Block(nn.Module):
         wide = x.shape[-1] * stage.expansion
         if stage.expansion > 1:
             x = _relu6(nn.Conv(wide, (1, 1), name="expand")(x))
-        sides = (stage.kernel, stage.kernel)
-        x = _relu6(nn.Conv(wide, sides, stage.stride, feature_group_count=wide, name="depthwise")(x))
+        x = _relu6(Depthwise(stage.kernel, stage.stride, name="depthwise")(x))
         x = nn.Conv(stage.width, (1, 1), name="project")(x)
         return x + before if x.shape == before.shape else x
 

@@ -44,7 +44,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _padding(padding: Padding) -> tuple[int, int, int, int]:
+def padded_sides(padding: Padding) -> tuple[int, int, int, int]:
     """(left, right, top, bottom)."""
     if isinstance(padding, int):
         return padding, padding, padding, padding
@@ -61,7 +61,7 @@ def upfirdn2d(
     f = np.ones((1, 1)) if f is None else np.asarray(f, np.float64)
     f = f if flip else np.flip(f)
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
-    left, right, top, bottom = _padding(padding)
+    left, right, top, bottom = padded_sides(padding)
     # Zeros follow every sample, the last one too.
     zero = jnp.zeros((), x.dtype)
     x = lax.pad(x, zero, [(0, 0, 0), (top, bottom + up_y - 1, up_y - 1), (left, right + up_x - 1, up_x - 1), (0, 0, 0)])
@@ -125,7 +125,7 @@ def _shape(f: np.ndarray | None) -> tuple[int, int]:
 
 def filter2d(x: Array, f: np.ndarray | None, *, padding: Padding = 0, flip: bool = False, gain: float = 1.0) -> Array:
     """x filtered, its size kept but for `padding`."""
-    p, (w, h) = _padding(padding), _shape(f)
+    p, (w, h) = padded_sides(padding), _shape(f)
     p = (p[0] + w // 2, p[1] + (w - 1) // 2, p[2] + h // 2, p[3] + (h - 1) // 2)
     return upfirdn2d(x, f, padding=p, flip=flip, gain=gain)
 
@@ -134,7 +134,7 @@ def upsample2d(
     x: Array, f: np.ndarray | None, *, up: Any = 2, padding: Padding = 0, flip: bool = False, gain: float = 1.0
 ) -> Array:
     """x `up` times as large; brightness is kept."""
-    p, (w, h), (ux, uy) = _padding(padding), _shape(f), _pair(up)
+    p, (w, h), (ux, uy) = padded_sides(padding), _shape(f), _pair(up)
     p = (p[0] + (w + ux - 1) // 2, p[1] + (w - ux) // 2, p[2] + (h + uy - 1) // 2, p[3] + (h - uy) // 2)
     return upfirdn2d(x, f, up=up, padding=p, flip=flip, gain=gain * ux * uy)
 
@@ -143,7 +143,7 @@ def downsample2d(
     x: Array, f: np.ndarray | None, *, down: Any = 2, padding: Padding = 0, flip: bool = False, gain: float = 1.0
 ) -> Array:
     """x a `down`-th as large."""
-    p, (w, h), (dx, dy) = _padding(padding), _shape(f), _pair(down)
+    p, (w, h), (dx, dy) = padded_sides(padding), _shape(f), _pair(down)
     p = (p[0] + (w - dx + 1) // 2, p[1] + (w - dx) // 2, p[2] + (h - dy + 1) // 2, p[3] + (h - dy) // 2)
     return upfirdn2d(x, f, down=down, padding=p, flip=flip, gain=gain)
 
@@ -165,7 +165,7 @@ def conv2d_resample(
     Padding is added once, for filter and kernel together. Upsampling comes before the convolution, and so does the filter
     of downsampling. flip_weight: correlate with the kernel, else convolve.
     """
-    p, (w, h) = _padding(padding), _shape(f)
+    p, (w, h) = padded_sides(padding), _shape(f)
     if up > 1:
         p = (p[0] + (w + up - 1) // 2, p[1] + (w - up) // 2, p[2] + (h + up - 1) // 2, p[3] + (h - up) // 2)
     if down > 1:

@@ -81,6 +81,8 @@ class GAN(NamedTuple):
     """In whose updates ("g", "d") the state that `generate` changes is kept."""
     class_loss: ClassLoss = auxiliary
     """The terms of D's heads for classes, where it has such."""
+    one_pass: bool = False
+    """D takes reals and fakes in one pass, so that its state moves once in its update; else in turn, reals first."""
     move: Move | None = None
     """How latents are moved before both players' updates."""
     prepare: Callable[[Extra, Array], Array] = lambda extra, images: images
@@ -92,11 +94,12 @@ def condition_of(gan: GAN, batch: Batch, rows: int | None = None) -> Condition:
     return Condition(label=batch["label"][:rows]) if gan.classes else Condition()
 
 
-def _seen(
+def discriminate_augmented(
     gan: GAN, params: Params, extra: Extra, images: Array, condition: Condition, key: Key, augment: Augmentation
 ) -> tuple[DiscriminatorOutput, Extra]:
-    """D's output for augmented images."""
-    return gan.discriminate(params, extra, augment.augment(key, images, extra), condition, train=True)
+    """D's output for augmented images, and for the condition that goes with them."""
+    told = augment.condition(key, images, extra, condition)
+    return gan.discriminate(params, extra, augment.augment(key, images, extra), told, train=True)
 
 
 def scores(logits: Array | tuple[Array, ...]) -> Array:
@@ -138,8 +141,9 @@ def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = N
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
         asked = jax.tree.map(lambda c: jnp.repeat(c, batches, 0), condition) if batches > 1 else condition
         images, moved, cost = _fakes(gan, params, extra, latent_key, x, asked, batches)
-        fake, state = _seen(gan, params, extra, images, asked, fake_key, augment)
-        real, _ = _seen(gan, params, extra, x, condition, real_key, augment)  # left out where no loss asks for it
+        fake, state = discriminate_augmented(gan, params, extra, images, asked, fake_key, augment)
+        # The reals' output is left out of the program where no loss asks for it.
+        real, _ = discriminate_augmented(gan, params, extra, x, condition, real_key, augment)
         value = over_heads(adversarial.g, fake.logits, real.logits) + cost
         if asked.label is not None and _names_classes(fake):
             value += gan.class_loss.g(fake, asked.label)
@@ -168,8 +172,10 @@ def discriminator_loss(
         images, moved, _ = _fakes(gan, params, extra, latent_key, x, condition)
         # Moved latents depend on D, which is told so; without a move nothing here does.
         images = images if gan.move is not None else jax.lax.stop_gradient(images)
-        real, state = _seen(gan, params, extra, x, condition, real_key, augment)
-        fake, _ = _seen(gan, params, extra, images, condition, fake_key, augment)
+        real, state = discriminate_augmented(gan, params, extra, x, condition, real_key, augment)
+        before = extra if gan.one_pass else {**extra, **state}
+        fake, later = discriminate_augmented(gan, params, before, images, condition, fake_key, augment)
+        later = {} if gan.one_pass else later
         value = over_heads(adversarial.d, real.logits, fake.logits)
         if condition.label is not None and _names_classes(real):
             value += gan.class_loss.d(real, fake, condition.label)
@@ -186,7 +192,7 @@ def discriminator_loss(
         keys = [penalty_key if i == 0 else jax.random.fold_in(penalty_key, i) for i in range(len(regularizers))]
         penalty = sum((regularizer(logits_of, k, x, images) for regularizer, k in zip(regularizers, keys)), 0.0)
         kept = moved if "d" in gan.state_moves_in else {}
-        extra = augment.adapt({**extra, **kept, **state}, jax.lax.stop_gradient(scores(real.logits)))
+        extra = augment.adapt({**extra, **kept, **state, **later}, jax.lax.stop_gradient(scores(real.logits)))
         metrics = {"real_logits": jnp.mean(scores(real.logits)), "fake_logits": jnp.mean(scores(fake.logits))}
         return value + penalty, (extra, {**metrics, "penalty": jnp.asarray(penalty)} if regularizers else metrics)
 

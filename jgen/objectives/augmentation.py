@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jgen.errors import UserError
 from jgen.objectives import ada
 from jgen.objectives.diffaug import diffaug
-from jgen.types import Array, Extra, Key
+from jgen.types import Array, Condition, Extra, Key
 
 Name = Literal["none", "ada", "diffaug"]
 
@@ -21,13 +21,12 @@ class Augmentation(NamedTuple):
     """(extra, D's logits of augmented reals [B]) -> extra."""
     state: Extra = MappingProxyType({})
     """The entries of extra that it starts with."""
+    condition: Callable[[Key, Array, Extra, Condition], Condition] = lambda key, images, extra, condition: condition
+    """(key, images, extra, condition) -> the condition that D gets with the images that `augment` makes of the same."""
 
 
 NO_AUGMENTATION = Augmentation()
 """Images as they are."""
-
-
-NO_AUGMENTATION = Augmentation()
 
 
 def adaptive(config: ada.ADA = ada.BGC, *, target: float = 0.6, kimg: float = 500.0, interval: int = 4) -> Augmentation:

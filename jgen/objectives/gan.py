@@ -37,6 +37,19 @@ def separate(real: LogitLoss, fake: LogitLoss, generator: LogitLoss) -> Adversar
     )
 
 
+def summed(loss: Adversarial) -> Adversarial:
+    """The loss of several discriminators, whose logits come as sequences: each one's own, added up (StyleGAN-XL's backbones).
+
+    In StyleGAN-XL's training code each row of logits became a discriminator of its own by an accident of list extension, so
+    that its losses are larger by the images of a device; weights relative to them, such as guidance's, are so too.
+    """
+
+    def of(own: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+        return lambda one, other: sum((own(a, b) for a, b in zip(one, other, strict=True)), jnp.zeros(()))
+
+    return Adversarial(of(loss.d), of(loss.g))
+
+
 def _softplus_neg(x: Array) -> Array:
     return jax.nn.softplus(-x)
 

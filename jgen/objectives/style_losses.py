@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.errors import UserError
-from jgen.objectives.adversarial import GAN, condition_of, scores
+from jgen.objectives.adversarial import GAN, condition_of, discriminate_augmented, scores
 from jgen.objectives.augmentation import NO_AUGMENTATION, Augmentation
 from jgen.objectives.gan_penalties import path_length, r1
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params
@@ -23,7 +23,7 @@ def r1_loss(gan: GAN, gamma: float, interval: int = 16, augment: Augmentation = 
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
 
         def logits_of(x: Array) -> Array:
-            return scores(gan.discriminate(params, extra, augment.augment(key, x, extra), condition, train=True)[0].logits)
+            return scores(discriminate_augmented(gan, params, extra, x, condition, key, augment)[0].logits)
 
         penalty = r1(logits_of, x, gamma)
         return interval * penalty, (extra, {"penalty": penalty})

@@ -47,15 +47,20 @@ def style_networks(
     d: stylegan1.Discriminator | stylegan2.Discriminator,
     noise_sides: dict[str, int],
     dtype: str = "float32",
+    augment_dim: int = 0,
 ) -> Networks:
-    """Linen modules with StyleGAN's methods as functions, which compute in a type."""
+    """Linen modules with StyleGAN's methods as functions, which compute in a type.
+
+    augment_dim: the last of D's labels, which G's have not.
+    """
     g, d = in_dtype(g, dtype), in_dtype(d, dtype)
 
     def init(key: Key, label: OneHot) -> dict[str, PyTree]:
         keys = jax.random.split(key)
         made = g.init(keys[0], jnp.zeros((1, g.z_dim)), label)["params"]
         image = jnp.zeros((1, g.resolution, g.resolution, g.image_channels))
-        return {"g": made, "d": d.init(keys[1], image, label)["params"]}
+        told = jnp.concatenate([*([] if label is None else [label]), jnp.zeros((1, augment_dim))], -1) if augment_dim else label
+        return {"g": made, "d": d.init(keys[1], image, told)["params"]}
 
     def synthesize(params: PyTree, ws: Array, noise: dict[str, Array], **grown: Any) -> Array:
         return _apply(g, params, ws, noise, method="synthesize", **grown)
@@ -74,16 +79,16 @@ def style_networks(
 
 
 def stylegan2_networks(
-    gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig, dtype: str = "float32"
+    gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig, dtype: str = "float32", augment_dim: int = 0
 ) -> Networks:
-    """StyleGAN2, at its whole resolution."""
+    """StyleGAN2, at its whole resolution; augment_dim: what D is told of an image's augmentation, after the classes."""
     side, channels, classes = shape_of(data, gan.conditional)
     widths = (gan.channel_base, gan.channel_max)
     g = stylegan2.Generator(
         gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.mapping_lr_mul, *widths, own.generator
     )
-    d = stylegan2.Discriminator(classes, side, channels, *widths, own.discriminator, group=own.group)
-    return style_networks(g, d, stylegan2.noise_planes(side), dtype)
+    d = stylegan2.Discriminator(classes + augment_dim, side, channels, *widths, own.discriminator, group=own.group)
+    return style_networks(g, d, stylegan2.noise_planes(side), dtype, augment_dim)
 
 
 def stylegan1_networks(gan: GANConfig, style: StyleConfig, data: DataConfig, dtype: str = "float32") -> Networks:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from jgen.config import AugmentConfig, DataConfig, GANConfig, LabelSampling, StyleSampling, TrainConfig
 from jgen.objectives import augmentation
+from jgen.objectives.augmentation import Augmentation
 from jgen.recipes.common import both
 from jgen.recipes.evaluation.entanglement import entanglement
 from jgen.recipes.evaluation.modes import modes
@@ -27,6 +28,8 @@ class StyleRecipe(NamedTuple):
     updates: UpdatesOf
     mixing: float = 0.0
     """Probability of style mixing."""
+    augmentation: Augmentation | None = None
+    """The augmentation of what D sees, in place of that of `augment`."""
     styles: bool = True
     """Adds pictures of what styles control, and measures of how entangled they are."""
 
@@ -36,7 +39,8 @@ def style_stage(recipe: StyleRecipe, name: str, train: TrainConfig, growth: Grow
     data, sampling, config, chosen = recipe.data, recipe.sampling, recipe.gan, recipe.augment
     classes = data.num_classes if config.conditional else 0
     model = StyleModel(recipe.networks, data, classes, recipe.mixing, growth)
-    augment = augmentation.named(chosen.augment, target=chosen.ada_target, kimg=chosen.ada_kimg)
+    named = augmentation.named(chosen.augment, target=chosen.ada_target, kimg=chosen.ada_kimg)
+    augment = recipe.augmentation or named
     form = model.gan(augment.state)
     phases, optimizers = recipe.updates(form, augment)
     return Stage(

@@ -99,7 +99,8 @@ class StyleModel:
         def discriminate(
             params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
         ) -> tuple[DiscriminatorOutput, Extra]:
-            logits = nets.discriminate(params["d"], images, self.one_hot(condition.label), **self.grown(extra))
+            told = [x for x in (self.one_hot(condition.label), condition.augment) if x is not None]
+            logits = nets.discriminate(params["d"], images, jnp.concatenate(told, -1) if told else None, **self.grown(extra))
             return DiscriminatorOutput(logits), {}
 
         def prepare(extra: Extra, images: Array) -> Array:
