@@ -10,6 +10,7 @@ from jgen.convert import (
     dit,
     edm,
     feature_nets,
+    glow,
     latent_diffusion,
     minilm,
     ncsn,
@@ -17,12 +18,14 @@ from jgen.convert import (
     score_sde,
     stylegan1,
     stylegan2,
+    tarflow,
+    vdvae,
     vqvae,
 )
 from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "score_sde", "stylegan1", "stylegan2", "vqvae",
+    "adm", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
+    "score_sde", "stylegan1", "stylegan2", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip
