@@ -9,8 +9,8 @@ from tests import oracle
 
 TESTS = Path(__file__).parent
 FAMILIES = (
-    "adm", "diffusion", "dit", "edm", "features", "gan_losses", "glow", "latent_diffusion", "metrics", "ncsn", "pixelcnn", "score_sde",
-    "stylegan1", "stylegan2", "tarflow", "vae", "vdvae", "vqvae",
+    "adm", "dct", "diffusion", "dit", "edm", "features", "gan_losses", "glow", "latent_diffusion", "metrics", "ncsn", "nvae",
+    "pixelcnn", "score_sde", "stylegan1", "stylegan2", "tarflow", "vae", "vdvae", "vqvae",
 )  # fmt: skip
 """Those that jgen has."""
 

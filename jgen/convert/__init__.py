@@ -26,6 +26,6 @@ from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights", "minilm", "ncsn", "part", "pixelcnn",
-    "score_sde", "stylegan1", "stylegan2", "tarflow", "vdvae", "vqvae",
+    "adm", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights", "minilm", "ncsn", "part",
+    "pixelcnn", "score_sde", "stylegan1", "stylegan2", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip

@@ -29,9 +29,9 @@ class Flow(NamedTuple):
     """An image as a flow sees it, level by level, fine to coarse."""
 
     out: list[Array]
-    """What goes on to the next level [B, h, w, c]; of the last level, its latents."""
+    """Features that go on to the next level [B, h, w, c]; of the last level, its latents."""
     latents: list[Array]
-    """What stays at the level."""
+    """Those that stay at the level."""
     log_prob: list[Array]
     """log density of the latents under the level's prior, in nats [B]."""
     logdet: list[Array]

@@ -63,7 +63,7 @@ class Block(nn.Module):
     small: bool = False
     """At a side of 1 or 2."""
     last_scale: float = 1.0
-    """Of the last layer's initial weights."""
+    """Factor of the last layer's initial weights; 0 makes them zero."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -12,7 +12,7 @@ from jgen.types import Array
 
 
 class KeysValues(NamedTuple):
-    """What attention keeps of a sequence."""
+    """Keys and values of the tokens so far."""
 
     keys: Array
     """[B, T, heads, c]."""
@@ -85,6 +85,6 @@ class DecoderLayer(nn.Module):
         return KeysValues(*self._heads(self.cross_kv(context), 2))
 
     def empty(self, batch: int, length: int) -> KeysValues:
-        """What is kept before the first of `length` tokens."""
+        """Room for the keys and values of `length` tokens."""
         zeros = jnp.zeros((batch, length, self.heads, self.width // self.heads))
         return KeysValues(zeros, zeros)

@@ -26,14 +26,10 @@ LAYERS = {
 
 def random_variables(net, x, scale=0.3):
     """Weights of a network away from their zeros and ones."""
-    variables, random = (
-        jax.tree.map(lambda v: v.astype(x.dtype), net.init(KEY, jax.random.normal(KEY, (64, *x.shape[1:])))),
-        np.random.default_rng(0),
-    )
-    return {
-        **variables,
-        "params": jax.tree.map(lambda p: p + jnp.asarray(scale * random.normal(size=p.shape), p.dtype), variables["params"]),
-    }
+    first, random = jax.random.normal(KEY, (64, *x.shape[1:])), np.random.default_rng(0)
+    variables = jax.tree.map(lambda v: v.astype(x.dtype), net.init(KEY, first))
+    params = jax.tree.map(lambda p: p + jnp.asarray(scale * random.normal(size=p.shape), p.dtype), variables["params"])
+    return {**variables, "params": params}
 
 
 def check_flow(forward, inverse, x):
@@ -61,7 +57,7 @@ def test_glow_is_a_density_and_goes_back_from_its_latents_and_its_noise(conventi
     with jax.enable_x64(True):
         net = Glow(2, 1, 3, True, (False, True), convention, classes=3, channels=2)
         x, label = jax.random.normal(KEY, (2, 4, 4, 2), jnp.float64), jnp.array([1, 2])
-        variables = random_variables(net, x)
+        variables = random_variables(net, x, 0.1)
 
         def forward(x):
             flow = net.apply(variables, x, label[: len(x)])
