@@ -1,7 +1,7 @@
 """NVAE's likelihoods of pixels (Vahdat & Kautz 2020, arXiv:2007.03898), as its code has them rather than PixelCNN++'s.
 
-The last bin begins at 0.99, which takes in the level 254 of 255 too; a temperature divides a logistic's scale, so that one below
-1 makes the noise larger, as in the authors' code.
+The last bin begins at 0.99, which takes in the level 254 of 255 too; a temperature divides a logistic's scale, so that one
+below 1 makes the noise larger, as in the authors' code.
 """
 
 from collections.abc import Callable
