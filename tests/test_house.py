@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("types", "errors", "arrays", "bits", "files", "figures", "memory", "pictures", "progress", "untrusted"),
     ("config",),
-    ("run_folder", "schedules", "sde", "sharding", "sigmas"),
+    ("dct", "run_folder", "schedules", "sde", "sharding", "sigmas"),
     ("reverse", "nn"),
     ("models",),
     ("objectives",),

@@ -57,6 +57,10 @@ FLAGS = {
         "--width", "4", "--z-dim", "4", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4",
         "--train.save-every", "2", "--train.sample-every", "0", "--conditioning", "projection", "--critic-steps", "2",
     ],
+    "glow": [
+        "--steps", "1", "--width", "4", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4",
+        "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--dequantization", "variational",
+    ],
     "guided": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "4", "--train.save-every", "2",

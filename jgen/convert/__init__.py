@@ -12,6 +12,7 @@ from jgen.convert import (
     dit,
     edm,
     feature_nets,
+    glow,
     latent_diffusion,
     minilm,
     ncsn,
@@ -23,13 +24,15 @@ from jgen.convert import (
     stylegan2,
     stylegan3,
     stylegan_xl,
+    tarflow,
+    vdvae,
     vqvae,
 )
 from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "latent_diffusion", "load_weights", "minilm",
-    "ncsn", "part", "pixelcnn", "projected_gan", "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3", "stylegan_xl",
-    "vqvae",
+    "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights",
+    "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3",
+    "stylegan_xl", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip

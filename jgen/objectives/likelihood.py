@@ -109,7 +109,7 @@ def logistic_mixture(mixtures: int = 10, channels: int = 3, *, low_bit: bool = F
 
     def log_prob(outputs: Array, x: Array) -> Array:
         logits, means, log_scales, coefficients = split(outputs)
-        each = _discretized_logistic(x[..., None], coupled(means, coefficients, x), log_scales, half, log_width)
+        each = discretized_logistic(x[..., None], coupled(means, coefficients, x), log_scales, half, log_width)
         return jax.nn.logsumexp(jnp.sum(each, -2) + jax.nn.log_softmax(logits, -1), -1)
 
     def draw(outputs: Array, uniforms: Array) -> Array:
@@ -124,19 +124,19 @@ def logistic_mixture(mixtures: int = 10, channels: int = 3, *, low_bit: bool = F
         x = pick(means) + jnp.exp(pick(log_scales)) * temperature * (jnp.log(u) - jnp.log1p(-u))
         if coefficients is None:
             return jnp.clip(x, -1, 1)
-        return _couple(x, pick(coefficients), -1, lambda x: jnp.clip(x, -1, 1))
+        return couple(x, pick(coefficients), -1, lambda x: jnp.clip(x, -1, 1))
 
     def mean(outputs: Array) -> Array:
         logits, means, _, coefficients = split(outputs)
         weights = jax.nn.softmax(logits, -1)[..., None, :]
         if coefficients is None:
             return jnp.clip(jnp.sum(weights * means, -1), -1, 1)
-        return jnp.clip(jnp.sum(weights * _couple(means, coefficients, -2), -1), -1, 1)
+        return jnp.clip(jnp.sum(weights * couple(means, coefficients, -2), -1), -1, 1)
 
     return Likelihood(m + channels * parts * m, log_prob, draw, m + channels, mean)
 
 
-def _couple(x: Array, coefficients: Array, axis: int, limit: Callable[[Array], Array] = lambda x: x) -> Array:
+def couple(x: Array, coefficients: Array, axis: int, limit: Callable[[Array], Array] = lambda x: x) -> Array:
     """Adds red to green, and red and green to blue; the three stand along an axis, and `limit` bounds each in turn."""
     red, green, blue = jnp.moveaxis(x, axis, 0)
     c = jnp.moveaxis(coefficients, axis, 0)
@@ -145,18 +145,21 @@ def _couple(x: Array, coefficients: Array, axis: int, limit: Callable[[Array], A
     return jnp.stack([red, green, limit(blue + c[1] * red + c[2] * green)], axis)
 
 
-def _discretized_logistic(x: Array, mean: Array, log_scale: Array, half: float, log_width: float) -> Array:
+def discretized_logistic(
+    x: Array, mean: Array, log_scale: Array, half: float, log_width: float, last: float = 0.999, least: float = 1e-12
+) -> Array:
     """log of the mass that a logistic leaves in the bin x +- half; the first and last bins take the tails.
 
-    Where the mass is too small for a difference of sigmoids it is the density times the bin (log_width: minus its log).
+    Where the mass is too small for a difference of sigmoids it is the density times the bin (log_width: minus its log). last:
+    values above it are in the last bin. least: a floor of the mass inside of the log.
     """
     inverse = jnp.exp(-log_scale)
     centred = x - mean
     plus, minus, middle = inverse * (centred + half), inverse * (centred - half), inverse * centred
     inside = jax.nn.sigmoid(plus) - jax.nn.sigmoid(minus)
     density = middle - log_scale - 2 * jax.nn.softplus(middle) - log_width
-    between = jnp.where(inside > 1e-5, jnp.log(jnp.maximum(inside, 1e-12)), density)
-    tails = jnp.where(x > 0.999, -jax.nn.softplus(minus), between)
+    between = jnp.where(inside > 1e-5, jnp.log(jnp.maximum(inside, least)), density)
+    tails = jnp.where(x > last, -jax.nn.softplus(minus), between)
     return jnp.where(x < -0.999, plus - jax.nn.softplus(plus), tails)
 
 
@@ -165,7 +168,7 @@ def logistic(channels: int = 1) -> Likelihood:
 
     def log_prob(outputs: Array, x: Array) -> Array:
         mean, log_scale = jnp.split(outputs, 2, -1)
-        return jnp.sum(_discretized_logistic(x, mean, jnp.maximum(log_scale, -7.0), 1 / 255, float(np.log(127.5))), -1)
+        return jnp.sum(discretized_logistic(x, mean, jnp.maximum(log_scale, -7.0), 1 / 255, float(np.log(127.5))), -1)
 
     def draw(outputs: Array, uniforms: Array) -> Array:
         mean, log_scale = jnp.split(outputs, 2, -1)

@@ -10,10 +10,10 @@ from jgen.errors import UserError
 from jgen.types import Array
 
 
-def warmup_cosine(rate: float, steps: int, warmup: int = 0, final: float = 0.0) -> optax.Schedule:
-    """Linear from 0 to `rate` over `warmup` steps (at most half of them), then a cosine to rate x final by the last."""
+def warmup_cosine(rate: float, steps: int, warmup: int = 0, final: float = 0.0, first: float = 0.0) -> optax.Schedule:
+    """Linear from rate x first to `rate` over `warmup` steps (at most half of all), then a cosine to rate x final."""
     steps = max(steps, 2)
-    return optax.warmup_cosine_decay_schedule(0.0, rate, min(warmup, steps // 2), steps, rate * final)
+    return optax.warmup_cosine_decay_schedule(rate * first, rate, min(warmup, steps // 2), steps, rate * final)
 
 
 def decaying(

@@ -1,0 +1,1 @@
+"""Images as quantised DCT coefficients, as JPEG has them, and those as sparse sequences."""

@@ -1,0 +1,1 @@
+"""Flows: Glow and TarFlow."""

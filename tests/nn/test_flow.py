@@ -1,0 +1,118 @@
+"""Every layer of a flow: its log-determinant is the autodiff Jacobian's, and its inverse goes back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen.convert import glow as convert
+from jgen.models.glow import Glow, Step
+from jgen.nn.flow import NORMFLOWS, ORIGINAL, PORT, ActNorm, Coupling, Invertible1x1, halves, joined, squeeze, unsqueeze
+
+KEY = jax.random.key(0)
+NETS = NORMFLOWS._replace(hidden_norm="inward")
+LAYERS = {
+    **{f"actnorm {form}": ActNorm(form) for form in ("log", "plain", "outward", "inward")},
+    **{f"1x1 lu={lu}": Invertible1x1(lu) for lu in (False, True)},
+    **{
+        f"coupling {c}": Coupling(3, True, v) for c, v in dict(original=ORIGINAL, port=PORT, flows=NORMFLOWS, nets=NETS).items()
+    },
+    **{f"coupling {m}": Coupling(3, True, NORMFLOWS, "channel_inv", m) for m in ("exp", "sigmoid_inv")},
+    "coupling exp inward": Coupling(3, True, ORIGINAL, scale_map="exp"),
+    **{f"additive {s}": Coupling(3, False, NORMFLOWS, s) for s in ("channel", "checkerboard", "checkerboard_inv")},
+    "step": Step(3, lu=True),
+}
+
+
+def random_variables(net, x, scale=0.3):
+    """Weights of a network away from their zeros and ones."""
+    first, random = jax.random.normal(KEY, (64, *x.shape[1:])), np.random.default_rng(0)
+    variables = jax.tree.map(lambda v: v.astype(x.dtype), net.init(KEY, first))
+    params = jax.tree.map(lambda p: p + jnp.asarray(scale * random.normal(size=p.shape), p.dtype), variables["params"])
+    return {**variables, "params": params}
+
+
+def check_flow(forward, inverse, x):
+    """The log-determinants of forward [B] against the Jacobian's, and its inverse."""
+    z, logdet = forward(x)
+    np.testing.assert_allclose(inverse(z), x, atol=1e-4)
+    for i in range(len(x)):
+        jacobian = jax.jacobian(lambda one: forward(one[None])[0].ravel())(x[i]).reshape(x[i].size, -1)
+        want = np.linalg.slogdet(np.asarray(jacobian))[1]
+        np.testing.assert_allclose(jnp.broadcast_to(logdet, (len(x),))[i], want, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_log_determinants_and_inverses(name):
+    with jax.enable_x64(True):
+        net, x = LAYERS[name], jax.random.normal(KEY, (2, 4, 2, 3), jnp.float64)
+        variables = random_variables(net, x)
+        check_flow(lambda x: net.apply(variables, x), lambda z: net.apply(variables, z, method="inverse"), x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("convention", [ORIGINAL, PORT, NORMFLOWS])
+def test_glow_is_a_density_and_goes_back_from_its_latents_and_its_noise(convention):
+    with jax.enable_x64(True):
+        net = Glow(2, 1, 3, True, (False, True), convention, classes=3, channels=2)
+        x, label = jax.random.normal(KEY, (2, 4, 4, 2), jnp.float64), jnp.array([1, 2])
+        variables = random_variables(net, x, 0.1)
+
+        def forward(x):
+            flow = net.apply(variables, x, label[: len(x)])
+            return jnp.concatenate([z.reshape(len(x), -1) for z in flow.latents], 1), sum(flow.logdet)
+
+        flow = net.apply(variables, x, label)
+        check_flow(forward, lambda z: net.apply(variables, flow.latents, label, normalized=False, method="inverse"), x)
+        noise = net.apply(variables, x, label, method="noise_of")
+        assert [n.shape[1:] for n in noise] == net.latent_shapes((4, 4, 2))
+        np.testing.assert_allclose(net.apply(variables, noise, label, method="inverse"), x, atol=1e-4)
+        unit = sum(jnp.sum(-0.5 * n**2 - 0.5 * np.log(2 * np.pi), (1, 2, 3)) for n in noise)
+        deviations = flow.total - unit - sum(flow.logdet)  # those of the priors
+        assert np.all(np.isfinite(deviations))
+
+
+def test_the_first_batch_comes_out_with_mean_0_and_deviation_1():
+    x = 3 + 2 * jax.random.normal(KEY, (64, 4, 4, 3))
+    for form in ("log", "plain", "outward", "inward"):
+        (z, _), _ = ActNorm(form).init_with_output(KEY, x)
+        np.testing.assert_allclose([jnp.mean(z, (0, 1, 2)), jnp.std(z, (0, 1, 2))], [np.zeros(3), np.ones(3)], atol=1e-3)
+
+
+def test_splits_and_squeezes_lose_nothing():
+    x = jax.random.normal(KEY, (2, 4, 6, 3))
+    for mode in ("channel", "channel_inv", "checkerboard", "checkerboard_inv"):
+        np.testing.assert_array_equal(joined(*halves(x, mode), mode), x)
+    np.testing.assert_array_equal(unsqueeze(squeeze(x)), x)
+    with pytest.raises(ValueError, match="image of 3x6: each squeeze halves the sides"):
+        squeeze(x[:, :3])
+    with pytest.raises(ValueError, match="levels=3: sides must be divisible by 8, not 28x28"):
+        Glow(3).latent_shapes((28, 28, 1))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_original_fills_every_weight():
+    options = dict(n_levels=2, depth=1, width=3, n_y=4, image_size=4, flow_coupling=1, learntop=True, ycond=True)
+    net = Glow(2, 1, 3, True, classes=4)
+    shapes = jax.eval_shape(net.init, KEY, jnp.zeros((2, 4, 4, 3)))["params"]
+    names = {v: k for k, v in convert.ORIGINAL_NAMES.items()}
+    random, weights = np.random.default_rng(0), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        keys = [p.key for p in path]
+        if keys[0].startswith("blocks"):
+            name = f"model/{keys[0][7:].replace('_', '/')}/{names['/'.join(keys[1:])]}"
+        elif keys[1] == "conv":
+            kind = {"kernel": "W", "bias": "b", "scale": "logs"}[keys[2]]
+            name = f"model/{'pool0/conv' if keys[0] == 'priors_0' else 'prior/p'}/{kind}"
+        else:
+            name = f"model/prior/y_emb/{dict(weight='W', bias='b', scale='logs')[keys[1][6:]]}"
+        weights[name + ":0"] = random.normal(size=leaf.shape).astype(np.float32)
+    _, variables = convert.original({**weights, "beta1_power:0": np.ones(())}, **options, lr=0.1)
+    assert jax.tree.map(jnp.shape, variables["params"]) == jax.tree.map(lambda s: s.shape, shapes)
+    w = variables["params"]["blocks_0_0"]["mix"]["weight"]
+    np.testing.assert_array_equal(w.T, weights["model/0/0/invconv/W:0"])  # theirs multiplies rows
+    with pytest.raises(ValueError, match="flow_permutation=1: must be 2 here"):
+        convert.original(weights, **options, flow_permutation=1)
+    with pytest.raises(ValueError, match="widht: no option of Glow"):
+        convert.original(weights, **options, widht=3)
