@@ -60,12 +60,16 @@ def _training(row: Mapping[str, Any], stage: Mapping[str, Any]) -> str:
 def _optimizer(own: Mapping[str, Any]) -> str:
     more = [f"decay {own['weight_decay']:g}"] if own["weight_decay"] else []
     more += [f"clip {own['clip']:g}"] if own["clip"] else []
+    if not own["betas"]:
+        return own["optimizer"]
     b1, b2 = own["betas"]
     return f"{own['optimizer']} ({', '.join([f'{b1:g}', f'{b2:.4g}', *more])})"
 
 
-def _range(rates: Sequence[float]) -> str:
+def _range(rates: Sequence[float] | None) -> str:
     """The rate at half of the training, and at its end where it is another."""
+    if not rates:
+        return "by the schedule"
     half, end = rates[2], rates[3]
     return f"{half:g}" if half == end else f"{half:g}, at the end {end:g}"
 
