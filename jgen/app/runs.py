@@ -37,7 +37,7 @@ from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.draw import draw, drawn
 from jgen.train.estimate import with_training
 from jgen.train.loop import Fitted, check, fit, locked, stage_picture
-from jgen.train.report import report
+from jgen.train.report import report, show_scores
 from jgen.train.stage import Experiment, Stage, state_shapes
 from jgen.train.summary import dry_run as show_cost
 from jgen.train.summary import show_estimate
@@ -161,11 +161,12 @@ def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
     first = f"pip install {missing} && " if missing else ""
     draws = [
         f"python -m {module} sample --run {folder} --num 64 --seed 1",
-        f"{first}python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000",
+        f"{first}python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000"
+        "      # 1,000 samples against the training images; with --split test against held-out ones",
     ]
     return [
         *(draws if stage.sample else []),
-        f"python -m {module} evaluate --run {folder}",
+        f"python -m {module} evaluate --run {folder}      # the model's own measures, on held-out images",
         f"python -m {module} train --run {folder}      # resumes, should it be interrupted",
         f"python -m {module} --help",
     ]
@@ -265,6 +266,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
     table = Table(title=title, title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
+    table.caption, table.caption_justify = record.basis(records[0]), "left"
     for row in records:
         table.add_row(row.metric, f"{row.value:.5f}")
     Console(soft_wrap=True).print(table)
@@ -272,6 +274,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
     tag = hashlib.sha256(facts.encode()).hexdigest()[:8]  # another protocol or subject is another file
     path = Path(given.out) if given.out else folder / f"{name}-{p['num']}-seed{given.seed}-{tag}.json"
     record.write(records, path)
+    show_scores(folder)
     print(f"written: {path}")
 
 
@@ -313,4 +316,5 @@ def _subject(run: Run, options: Any, **more: Any) -> dict[str, Any]:
     sampling = {leaf.name: leaf.value for leaf in ranges.leaves(options)} if options else {}
     if hasattr(options, "solver"):
         sampling = {"sampler": options.solver.sampler, **sampling}
-    return {"run": str(run.folder), "stage": run.stage.name, "step": run.step, "sampling": sampling, **more}
+    own = {"run": str(run.folder), "stage": run.stage.name, "step": run.step, "trained_on": run.stage.data.split}
+    return {**own, "sampling": sampling, **more}

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jgen.config.ranges import Count, Natural
+from jgen.config.ranges import Count, Items, Natural
 
 Resize = Literal["bicubic", "box", "lanczos", "adm"]
 
@@ -43,7 +43,7 @@ class DataConfig:
     """Where the files are: a folder of IDX files for fashion_mnist, the data_dir of TFDS."""
     ground: str = "white"
     """The colour that shows through transparent pixels of a folder's images: a name, or as in #808080."""
-    shape: Annotated[tuple[Count, ...], tyro.conf.Suppress] = ()
+    shape: Annotated[tuple[Count, ...], Items((0, 3)), tyro.conf.Suppress] = ()
     """Height, width, channels: filled in when a run starts, and kept with it."""
     num_classes: Annotated[Natural, tyro.conf.Suppress] = 0
     """Filled in when a run starts; 0 where the set has no labels."""

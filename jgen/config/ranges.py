@@ -52,6 +52,13 @@ class Range:
         return f"from {'above ' if self.open_low else ''}{low} to {'below ' if self.open_high else ''}{high}"
 
 
+@dataclass(frozen=True)
+class Items:
+    """How many items a row of values may have."""
+
+    counts: tuple[int, ...]
+
+
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]
@@ -109,6 +116,9 @@ def fault(hint: Any, value: Any, range_: Range | None = None) -> str:
     """Says what is wrong with a value of an annotated type: "" where nothing is."""
     if typing.get_origin(hint) is Annotated:
         own = next((mark for mark in hint.__metadata__ if isinstance(mark, Range)), range_)
+        items = next((mark.counts for mark in hint.__metadata__ if isinstance(mark, Items)), None)
+        if items is not None and isinstance(value, tuple) and len(value) not in items:
+            return f"must have {' or '.join(map(str, items))} values"
         return fault(typing.get_args(hint)[0], value, own)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

@@ -95,10 +95,13 @@ def digits(split: str) -> ArraySource:
     return ArraySource({"image": images, "label": table[:, 64].astype(np.int32)}, classes, "digits")
 
 
-def classes_of(config: DataConfig, conditional: bool) -> int:
-    """How many classes a model of a (resolved) set takes: 0 where it is unconditional. Raises UserError without labels."""
+def classes_of(config: DataConfig, conditional: bool, option: str = "conditional=True") -> int:
+    """How many classes a model of a (resolved) set takes: 0 where it is unconditional.
+
+    option: what asks for them, as it is typed. Raises UserError that names it for a set without labels.
+    """
     if conditional and not config.num_classes:
-        raise UserError(f"conditional=True: {config.name} has no labels")
+        raise UserError(f"{option}: {config.name} has no labels")
     return config.num_classes if conditional else 0
 
 

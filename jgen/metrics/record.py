@@ -27,6 +27,22 @@ class Record:
     versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: versions(*CHANGE_NUMBERS))
 
 
+def basis(record: Record) -> str:
+    """The images that a value was measured on, in words: "1,000 samples against 1,437 training images of digits (split train)".
+
+    Images are training images where their split is the one that the run was trained on, and held-out images where it is
+    another; a score of files, which no run made, is against images of a split.
+    """
+    how, trained = record.protocol, record.subject.get("trained_on")
+    split = how.get("reference_split")
+    kind = "images" if trained is None else "training images" if split == trained else "HELD-OUT images"
+    images = f"{kind} of {how.get('reference')} (split {split})"
+    if "extractor" not in how:
+        return f"on {how.get('num', 0):,} {images}"
+    what = "images" if "images" in record.subject else "samples"
+    return f"{how.get('num', 0):,} {what} against {how.get('reference_num', 0):,} {images}"
+
+
 def write(records: Sequence[Record], path: Path) -> None:
     """Writes records as JSON, so that a reader never sees half of a file."""
     with replacing(path) as temporary:

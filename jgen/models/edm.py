@@ -97,7 +97,12 @@ def fourier(noise: Array, frequencies: Array) -> Array:
 
 
 def positional(noise: Array, width: int) -> Array:
-    """[B, width] of noise [B]: the embedding of times, but sines first and the longest period among them."""
+    """[B, width] of noise [B]: the embedding of times, but sines first and the longest period among them.
+
+    Raises UserError for a width that is odd or below 4: there would be no sine to a cosine, or no second period.
+    """
+    if width % 2 or width < 4:
+        raise UserError(f"channels={width}: must be even and at least 4, for the sines and cosines of a noise level")
     cosines, sines = jnp.split(timestep_embedding(noise, width, endpoint=True), 2, -1)
     return jnp.concatenate([sines, cosines], -1)
 

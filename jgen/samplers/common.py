@@ -69,7 +69,7 @@ def dynamic_threshold(function: F, ratio: float = 0.995, least: float = 1.0) -> 
     (Saharia et al. 2022, arXiv:2205.11487, section 2.3). Of a predictor or a denoiser."""
 
     def within(clean: Array) -> Array:
-        size = jnp.quantile(jnp.abs(clean).reshape(len(clean), -1), ratio, axis=1)
+        size = jnp.quantile(jnp.abs(clean).reshape(len(clean), -1), float(ratio), axis=1)
         size = expand_dims_like(jnp.maximum(size, least), clean)
         return jnp.clip(clean, -size, size) / size
 

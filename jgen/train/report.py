@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jgen.errors import UserError
 from jgen.files import replacing
+from jgen.metrics import record
 from jgen.pictures import curves
 from jgen.train.log import read
 
@@ -30,6 +32,7 @@ def report(folder: Path, title: str, config: dict[str, Any], facts: dict[str, st
 figure{{display:inline-block;margin:.5rem}}figure img{{width:16rem;image-rendering:pixelated}}
 th{{text-align:left;padding-right:1rem}}pre{{background:#f4f4f4;padding:1rem;overflow:auto}}</style>
 <h1>{html.escape(title)}</h1><table>{rows}</table>
+{SCORES[0]}{_scores(folder)}{SCORES[1]}
 <h2>Samples over time</h2>{figures or "<p>None yet.</p>"}
 <h2>Curves</h2>{curve}
 <h2>Commands</h2><pre>{html.escape(chr(10).join(commands))}</pre>
@@ -38,6 +41,34 @@ th{{text-align:left;padding-right:1rem}}pre{{background:#f4f4f4;padding:1rem;ove
     with replacing(path) as temporary:
         temporary.write_text(page)
     return path
+
+
+SCORES = ("<!-- scores -->", "<!-- end of scores -->")
+"""Marks around the table of scores, which is written anew after each evaluation."""
+
+
+def show_scores(folder: Path) -> None:
+    """Puts the scores that a run's folder holds into its report, where it has one; each says what it was compared with."""
+    path = folder / "report.html"
+    page = path.read_text() if path.is_file() and not path.is_symlink() else ""
+    before, start, rest = page.partition(SCORES[0])
+    _, end, after = rest.partition(SCORES[1])
+    if end:
+        with replacing(path) as temporary:
+            temporary.write_text(f"{before}{start}{_scores(folder)}{end}{after}")
+
+
+def _scores(folder: Path) -> str:
+    rows = []
+    for path in sorted([*folder.glob("scores-*.json"), *folder.glob("evaluate-*.json")], key=lambda p: p.stat().st_mtime):
+        try:
+            found = record.read(path)
+        except UserError:
+            continue  # another file of that name
+        rows += [(each.metric, f"{each.value:.5f}", record.basis(each), f"{each.subject.get('step', '')}") for each in found]
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    heads = "<tr><th>measure</th><th>value</th><th>measured on</th><th>step</th></tr>"
+    return f"<h2>Scores</h2><table>{heads}{cells}</table>" if rows else ""
 
 
 def _image(source: Path | Image.Image) -> str:

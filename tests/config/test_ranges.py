@@ -7,7 +7,7 @@ import typing
 import pytest
 
 import jgen
-from jgen.config import check
+from jgen.config import DataConfig, check
 from jgen.config.ranges import Leaf, Range, leaves
 from jgen.config.samplers import SAMPLERS
 from jgen.config.values import with_sampler
@@ -119,6 +119,11 @@ def test_every_number_has_a_range(name):
     free = {"sampling.guidance", "sampling.psi", "mean"}
     for config in configs(tiny.module(name)):
         assert set(numbers_without_range(config)) <= free
+
+
+def test_rows_of_a_fixed_length_are_checked():
+    assert verdict(DataConfig(shape=(8, 8, 3))) == verdict(DataConfig()) == "accepted"
+    assert verdict(DataConfig(shape=(2,))) == "shape=2: must have 0 or 3 values"
 
 
 CLI = [

@@ -18,6 +18,7 @@ from jgen.errors import UserError
 from jgen.metrics import extract, record, scores
 from jgen.metrics.lpips import open_lpips
 from jgen.sharding import make_mesh
+from jgen.train.report import show_scores
 from tests import tiny
 
 MESH = make_mesh()
@@ -93,6 +94,26 @@ def test_records_compare_like_with_like_only(tmp_path):
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(UserError, match="not a file of scores"):
         record.read(tmp_path / "b.json")
+
+
+def test_a_score_says_what_it_was_compared_with(tmp_path):
+    how = {"extractor": "x", "num": 1000, "reference": "digits", "reference_split": "train", "reference_num": 1437}
+    mine, own = {"run": "r", "trained_on": "train", "step": 5}, {"num": 256, "reference": "digits", "reference_split": "test"}
+    for protocol, subject, said in (
+        (how, mine, "1,000 samples against 1,437 training images of digits (split train)"),
+        (how | {"reference_split": "test"}, mine, "1,000 samples against 1,437 HELD-OUT images of digits (split test)"),
+        (how, {"images": "a"}, "1,000 images against 1,437 images of digits (split train)"),
+        (own, mine, "on 256 HELD-OUT images of digits (split test)"),
+    ):
+        assert record.basis(record.Record("fd_x", 1.0, protocol, subject)) == said
+    (tmp_path / "report.html").write_text("a<!-- scores -->old<!-- end of scores -->b")
+    record.write([record.Record("fd_x", 1.25, how, mine)], tmp_path / "scores-fd.json")
+    (tmp_path / "scores-other.json").write_text("{")
+    show_scores(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("a<!-- scores --><h2>Scores")
+    assert page.endswith("<!-- end of scores -->b")
+    assert "1.25000</td><td>1,000 samples against 1,437 training images of digits (split train)</td><td>5<" in page
 
 
 def test_bad_folders_of_images_get_one_line(tmp_path):

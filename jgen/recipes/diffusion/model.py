@@ -85,8 +85,11 @@ class DiffusionModel:
 
 
 def noise_chain(config: ChainConfig) -> Schedule:
-    """The noise chain that a config names."""
-    return schedules.named(config.schedule, config.diffusion_steps)
+    """The noise chain that a config names. Raises UserError for too few steps."""
+    try:
+        return schedules.named(config.schedule, config.diffusion_steps)
+    except UserError as error:
+        raise UserError(f"diffusion_steps={config.diffusion_steps}: {str(error).partition(': ')[2]}") from None
 
 
 def chain_levels(chain: Schedule) -> NoiseLevels:

@@ -38,7 +38,7 @@ def with_weight(config: ConvGANConfig) -> ConvGANConfig:
 
 def conv_gan(config: ConvGANConfig, data: DataConfig, dtype: Dtype = None) -> GAN:
     """The players of a config; labels reach both as one-hot vectors, and G's batch statistics are extra["g"]."""
-    classes = classes_of(data, config.conditioning != "none")
+    classes = classes_of(data, config.conditioning != "none", f"conditioning={config.conditioning}")
     nets = {"dcgan": dcgan, "resnet": wgan_gp}[config.network]
     g = nets.Generator(square(data), data.shape[-1], config.width, dtype)
     d = nets.Discriminator(config.width, config.conditioning, dtype)

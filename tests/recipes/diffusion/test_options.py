@@ -134,6 +134,13 @@ def test_guidance_that_cannot_be_is_refused():
         assert shape_of(second, classifier_scale=1.0, sampler=sampler) == (3, 8, 8, 1)
 
 
+def test_a_chain_too_short_for_its_schedule_names_its_option():
+    with pytest.raises(ValueError, match="^diffusion_steps=20: the linear schedule needs more than 20 steps; use cosine$"):
+        ddpm.build(configured(ddpm, "ddpm", "--schedule", "linear", "--diffusion-steps", "20"))
+    with pytest.raises(ValueError, match="^channels=7: must be even and at least 4"):
+        tiny.shapes_of(stages(edm, "edm", "--channels", "7")[0])
+
+
 def test_steps_that_cannot_be_are_refused():
     for sampler in ("ddim", "dpm"):
         with pytest.raises(ValueError, match="steps=0"):

@@ -1,0 +1,55 @@
+"""Images without labels under every experiment: it trains, or one line names what needs labels."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jgen.app.parsing import parse_config
+from jgen.errors import UserError
+from tests import tiny
+from tests.shapes import by_shape
+
+pytestmark = pytest.mark.slow
+
+ASKS = {"guided": "conditional=True", "classifier": "data.name="}
+"""Those that need labels whatever their options, and what the line says."""
+TURNED_ON = {
+    "gan": ["--conditioning", "projection"], "ddpm": ["--conditional"], "edm": ["--conditional"],
+    "flow_matching": ["--conditional"], "improved_ddpm": ["--conditional"], "latent_diffusion": ["--condition", "class"],
+    "pixelcnn": ["--conditional"], "progan": ["--conditional"], "stylegan": ["--conditional"], "stylegan2": ["--conditional"],
+    "vqvae": ["--conditional"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Forty grey images of no class."""
+    path, random = tmp_path_factory.mktemp("plain"), np.random.default_rng(0)
+    for i in range(40):
+        Image.fromarray(random.integers(0, 255, (16, 16), np.uint8)).save(path / f"{i}.png")
+    return path
+
+
+def config(name, folder, *flags):
+    """An experiment's own options, with sizes that trace fast where it must have some."""
+    sizes = ["--sizes", "4", "16"] if name == "cascade" else []
+    data = ["--data.name", f"folder:{folder}", "--data.resolution", "16"]
+    return parse_config(tiny.module(name).Config(), [*sizes, *data, *flags])
+
+
+@pytest.mark.parametrize("name", tiny.EXPERIMENTS)
+def test_a_set_without_labels_trains_by_default(name, folder):
+    if name not in ASKS:
+        assert by_shape(tiny.module(name), config(name, folder), samples=False)
+        return
+    with pytest.raises(UserError, match=f"^{ASKS[name]}.*has no labels") as refused:
+        by_shape(tiny.module(name), config(name, folder))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", TURNED_ON)
+def test_an_option_that_needs_labels_is_named(name, folder):
+    on = TURNED_ON[name]
+    option = on[0].removeprefix("--") + "=" + (on[1] if len(on) > 1 else "True")
+    with pytest.raises(UserError, match=f"^{option}: .*has no labels$"):
+        by_shape(tiny.module(name), config(name, folder, *on))
