@@ -29,6 +29,7 @@ def shrunk(name):
 
 SETS = {
     "digits": ((8, 8, 1), 10), "fashion_mnist": ((28, 28, 1), 10), "cifar10": ((32, 32, 3), 10), "glyphs": ((32, 32, 3), 62),
+    "emoji": ((32, 32, 3), 36),
     "imagenet_resized/64x64": ((64, 64, 3), 1000), "imagenet2012": ((256, 256, 3), 1000), "folder:ffhq": ((256, 256, 3), 0),
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ def _stamp(source: Source, num: int) -> str:
     paths = getattr(inner, "paths", None)
     if paths is None or source.endless or isinstance(source, ArraySource):
         return ""
-    digest = hashlib.sha256(f"{num} {source.shape} {getattr(inner, 'ground', '')}".encode())
+    digest = hashlib.sha256(f"{num} {source.shape} {getattr(inner, 'ground', '')} {getattr(inner, 'split', '')}".encode())
     for path in paths():
         found = path.stat()
         digest.update(f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode(errors="surrogateescape"))
