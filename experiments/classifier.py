@@ -44,6 +44,11 @@ PRESETS = {
         train=TrainConfig(steps=1600, log_every=10, save_every=400, sample_every=0),
         network=ClassifierConfig(channels=(32, 64, 96), stride=2),
     ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=2000, log_every=10, save_every=500, sample_every=0),
+        network=ClassifierConfig(channels=(32, 64, 96), stride=2, shift=2, weight_decay=0.05),
+    ),
 }
 
 

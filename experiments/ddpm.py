@@ -71,6 +71,13 @@ PRESETS = {
         network=UNetConfig(channel_mult=(1, 2, 2), attention=(4,)),
         optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
+        sampling=Sampling(DDIM(50, eta=1.0)),
+        network=UNetConfig(channel_mult=(1, 2, 2), attention=(4,)),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=128, flip=True),
         train=paper_steps(800_000),

@@ -52,6 +52,13 @@ PRESETS = {
         edm=EDMConfig(attention=(7,)),
         optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=220),
+        network=LevelsConfig(channel_mult=(1, 2, 2)),
+        edm=EDMConfig(attention=(8,)),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=512),
         train=TrainConfig(

@@ -39,6 +39,11 @@ PRESETS = {
         train=TrainConfig(steps=3000, save_every=1500, sample_every=1500, log_every=10),
         gan=ConvGANConfig(width=16, learning_rate=5e-4, ema=0.998),
     ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=3000, save_every=1500, sample_every=1500, log_every=10),
+        gan=ConvGANConfig(width=16, learning_rate=5e-4, ema=0.998),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, dequantize=True),
         train=TrainConfig(steps=500_000, save_every=10_000, sample_every=10_000, log_every=100),

@@ -42,6 +42,13 @@ PRESETS = {
         gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
         style=StyleConfig(r1_every=16, path_weight=2.0),
     ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
+        train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
+        gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
+        augmentation=AugmentConfig("ada"),
+        style=StyleConfig(r1_every=16, path_weight=2.0),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64),
         train=TrainConfig(steps=1_562_500, save_every=10_000, sample_every=10_000, log_every=100),

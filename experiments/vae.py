@@ -45,6 +45,11 @@ PRESETS = {
         loss=VAELossConfig(bound_samples=5000),
         optimizer=OptimizerConfig(1e-3, warmup=200, final_learning_rate=0.02, clip=60.0, ema=0.999),
     ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=6000, save_every=1500, sample_every=3000, log_every=100),
+        network=VAEConfig(latents=64, channels=(32, 64, 96)),
+    ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=128, flip=True),
         train=TrainConfig(steps=200_000, log_every=100, save_every=10_000, sample_every=10_000),

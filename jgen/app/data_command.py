@@ -25,7 +25,7 @@ class Show:
     """Writes a contact sheet of a set and prints what it holds."""
 
     name: tyro.conf.Positional[str]
-    """digits, glyphs, fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    """digits, glyphs, fashion_mnist, emoji, emoji:noto, idx:FOLDER, folder:FOLDER, or any TFDS name."""
     out: str = ""
     """The PNG to write; NAME.png where none is given."""
     num: Count = SHOWN
@@ -39,17 +39,17 @@ class Show:
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Makes the TFDS copy of IDX files or of a folder, or downloads a TFDS set; stock TFDS then opens it."""
+    """Makes the TFDS copy of IDX files or of a folder, or downloads a TFDS set; stock TFDS then opens it. Fetches emoji."""
 
     name: tyro.conf.Positional[str]
-    """fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    """emoji, fashion_mnist, idx:FOLDER, folder:FOLDER, or any TFDS name."""
     resolution: Count = 64
     """Side of a folder's images, in pixels."""
     channels: Literal[1, 3] = 3
     """Channels of a folder's images."""
     skip_bad: bool = False
     root: str = ""
-    """data_dir of TFDS."""
+    """data_dir of TFDS; of emoji, the folder for its pictures."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from jgen import pictures
 from jgen.app.data_command import List, Prepare, Show
 from jgen.config import DataConfig
-from jgen.data import open_source
+from jgen.data import emoji, open_source
 from jgen.data.idx import fashion_mnist_folder
 from jgen.data.tfds_sets import data_dir, known_sets, prepare, prepared_sets
 
@@ -22,6 +22,8 @@ def show_list(command: List) -> None:
     table.add_row("glyphs", "characters in any font, colour, place: endless, 8 to 256 pixels", "yes, made as needed")
     ready = fashion_mnist_folder()
     table.add_row("fashion_mnist", "70,000 clothes, 28x28 grey", "yes" if ready else "apt-get install dataset-fashion-mnist")
+    for name, get in (("emoji", "prepare emoji"), ("emoji:noto", "apt-get install fonts-noto-color-emoji")):
+        table.add_row(name, "real pictures in colour with captions and attributes", "yes" if emoji.ready(name) else get)
     table.add_row("idx:FOLDER", "IDX files named as MNIST's", "")
     table.add_row("folder:FOLDER", "PNG, JPEG and WebP files, a class a subfolder", "")
     for name in prepared_sets(command.root):
@@ -50,5 +52,8 @@ def show(command: Show) -> None:
 
 
 def make(command: Prepare) -> None:
+    if command.name == "emoji":
+        print(f"prepared: {emoji.prepare(command.root)}")
+        return
     folder = prepare(command.name, command.root, command.resolution, command.channels, command.skip_bad)
     print(f"prepared: {folder}\nopen it as: tfds.data_source({folder.parent.name!r}, data_dir={str(folder.parent.parent)!r})")

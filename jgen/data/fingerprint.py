@@ -45,7 +45,8 @@ def _stamp(source: Source, num: int) -> str:
     paths = getattr(inner, "paths", None)
     if paths is None or source.endless or isinstance(source, ArraySource):
         return ""
-    digest = hashlib.sha256(f"{num} {source.shape} {getattr(inner, 'ground', '')}{_resize(inner)}".encode())
+    how = f"{getattr(inner, 'ground', '')} {getattr(inner, 'split', '')}{_resize(inner)}"
+    digest = hashlib.sha256(f"{num} {source.shape} {how}".encode())
     for path in paths():
         found = path.stat()
         digest.update(f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode(errors="surrogateescape"))

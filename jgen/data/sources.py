@@ -9,6 +9,7 @@ import numpy as np
 from jgen.config import DataConfig
 from jgen.data import idx
 from jgen.data.captions import described
+from jgen.data.emoji import emoji_source
 from jgen.data.folder import FolderSource
 from jgen.data.glyphs import Glyphs
 from jgen.data.source import IN_MEMORY, ArraySource, Limited, Source, load
@@ -72,6 +73,10 @@ def _find(config: DataConfig, seed: int) -> Source:
         return digits(config.split)
     if config.name == "glyphs":
         return Glyphs(config.resolution or 64, config.channels or 3, seed, config.split)
+    if kind == "emoji":
+        return emoji_source(
+            config.name, config.root, config.resolution, config.channels, config.split, config.ground, config.skip_bad
+        )
     if config.name == "fashion_mnist" and (folder := idx.fashion_mnist_folder(config.root)):
         return idx.idx_source(folder, config.split, config.name, idx.FASHION_MNIST)
     from jgen.data import tfds_sets  # whose own imports take a second
