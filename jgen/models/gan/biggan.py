@@ -160,6 +160,7 @@ class Generator(nn.Module):
     @property
     def chunk(self) -> int:
         """Size of a block's own latents; 0 for a z that goes to the first layer whole."""
+        check_side(self.side)
         places = len(WIDTHS[self.side])
         if not self.hierarchical:
             return 0
