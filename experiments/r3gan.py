@@ -5,7 +5,7 @@
     python -m experiments.r3gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.r3gan --preset cifar10           # the authors' settings, for accelerators
 
-Target of the cifar10 preset: FID 1.96, class-conditional (the paper's table for CIFAR-10; 8 GPUs, batch 512).
+Target of the cifar10 preset: FID 1.96, class-conditional (the paper's table of CIFAR-10).
 """
 
 from dataclasses import dataclass

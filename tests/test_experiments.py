@@ -39,20 +39,27 @@ def test_every_preset_has_networks_that_fit_together(name):
 
 
 LONGER = (
+    "adcgan",
+    "biggan",
     "cascade",
+    "csgan",
     "diffusion_gan",
     "edm",
     "flow_matching",
     "guided",
     "improved_ddpm",
     "latent_diffusion",
+    "logan",
     "ncsn",
     "progan",
     "projected_gan",
+    "r3gan",
+    "sagan",
     "score_sde",
     "stylegan",
     "stylegan2",
     "stylegan3",
+    "unetgan",
     "vqvae",
 )
 STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]

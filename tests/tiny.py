@@ -25,6 +25,15 @@ EXPERIMENTS = sorted({m.name for m in pkgutil.iter_modules(experiments.__path__)
 
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
+    "adcgan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--d-steps", "2", "--ema-start", "1",
+    ],
+    "biggan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--d-steps", "2",
+        "--ortho", "1e-4", "--ema-start", "0",
+    ],
     "cascade": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--attention", "4", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "2", "--train.steps", "4",
@@ -33,6 +42,10 @@ FLAGS = {
     "classifier": [
         "--channels", "8", "16", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
         "--train.save-every", "2",
+    ],
+    "csgan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
     ],
     "ddpm": [
         "--prediction", "eps", "--schedule", "linear",
@@ -77,6 +90,10 @@ FLAGS = {
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--adversarial", "0.5",
         "--adversarial-from", "1",
     ],
+    "logan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
     "ncsn": [
         "--channels", "4", "--levels", "3", "--data.batch-size", "8", "--data.limit", "64", "--sampling.steps-each", "2",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
@@ -99,6 +116,10 @@ FLAGS = {
         "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
         "--train.sample-every", "0",
     ],
+    "sagan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
     "score_sde": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--sampling.steps", "40", "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
@@ -119,6 +140,10 @@ FLAGS = {
         "--margin", "2", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
         "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2", "--blur-sigma", "1",
         "--config", "r",
+    ],
+    "unetgan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--cutmix-warmup", "0",
     ],
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",

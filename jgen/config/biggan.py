@@ -46,7 +46,7 @@ class BigGANConfig:
     class_weight: NonNegative = 1.0
     """Weight of the heads' losses."""
     initializer: Literal["ortho", "N02", "xavier"] = "ortho"
-    """Of all kernels: orthogonal, N(0, 0.02), or Xavier's."""
+    """How all kernels begin: orthogonal, N(0, 0.02), or Xavier's."""
     ortho: NonNegative = 0.0
     """Strength of the orthogonal regularisation of both players' weights; the author's scripts have 0."""
     d_steps: Count = 1

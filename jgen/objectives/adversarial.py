@@ -23,8 +23,8 @@ Regularizer = Callable[[Logits, Key, Array, Array], Array | float]
 """(logits of images, key, reals, fakes) -> a scalar that is added to D's loss; the images are those before augmentation."""
 
 
-Move = Callable[[Params, Extra, Key, PyTree, Condition], tuple[PyTree, Array]]
-"""(params, extra, key, latents, condition) -> (better latents, what the move adds to G's loss): CS-GAN's, LOGAN's."""
+Move = Callable[[Params, Extra, Key | None, PyTree, Condition], tuple[PyTree, Array]]
+"""(params, extra, key, or None in sampling, latents, condition) -> (better latents, what the move adds to G's loss)."""
 Judge = Callable[[Array], DiscriminatorOutput]
 """Images -> D's output, with the conditions of the batch."""
 

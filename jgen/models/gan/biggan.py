@@ -160,6 +160,7 @@ class Generator(nn.Module):
     @property
     def chunk(self) -> int:
         """Size of a block's own latents; 0 for a z that goes to the first layer whole."""
+        check_side(self.side)
         places = len(WIDTHS[self.side])
         if not self.hierarchical:
             return 0
@@ -169,6 +170,8 @@ class Generator(nn.Module):
 
     def setup(self) -> None:
         levels, kernel_init = generator_levels(self.side, self.width), INITIALIZERS[self.initializer]
+        if not self.hierarchical and not self.classes and not self.shared_features:
+            raise UserError("classes=0: a network that is told nothing needs hierarchical latents")
         if not self.shared and (self.hierarchical or self.shared_features or not self.classes):
             raise UserError("shared=False: every norm embeds the class alone, without chunks of z or instance features")
         if self.shared and self.classes:
@@ -187,21 +190,21 @@ class Generator(nn.Module):
         self.bn = BatchNorm(unbiased=self.unbiased)
         self.rgb = Conv(self.channels, norm=self.norm, kernel_init=kernel_init)
 
-    def embed(self, label: Array | None, features: Array | None = None) -> Array:
-        """The embeddings of class and instance side by side [B, E], which the norms are told besides z."""
+    def embed(self, label: Array | None, features: Array | None = None) -> Array | None:
+        """The embeddings of class and instance side by side [B, E], which the norms are told besides z; None without both."""
         parts = []
         if label is not None:
             parts.append(self.embedding(label) if self.shared else label)
         if features is not None:
             parts.append(self.feature_embedding(features))
-        return jnp.concatenate(parts, -1)
+        return jnp.concatenate(parts, -1) if parts else None
 
-    def synthesize(self, z: Array, embedding: Array, *, train: bool = False) -> Array:
+    def synthesize(self, z: Array, embedding: Array | None, *, train: bool = False) -> Array:
         """Images of latents and of what `embed` gave, or anything between two such."""
         told = [embedding] * len(self.blocks)
         if self.chunk:
             z, *chunks = jnp.split(z, len(self.blocks) + 1, -1)
-            told = [jnp.concatenate([embedding, chunk], -1) for chunk in chunks]
+            told = [chunk if embedding is None else jnp.concatenate([embedding, chunk], -1) for chunk in chunks]
         h = self.linear(z).reshape(len(z), -1, self.bottom, self.bottom)  # the author's order of units
         h = jnp.moveaxis(h, 1, -1)
         for (block, *attention), y in zip(self.blocks, told):

@@ -1,0 +1,72 @@
+"""GANs whose latents are moved before every update: LOGAN's and CS-GAN's forms of any pair of players."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jgen.arrays import shard_like
+from jgen.config.biggan import LatentMoveConfig
+from jgen.objectives.adversarial import GAN, scores
+from jgen.objectives.gan import Adversarial
+from jgen.objectives.latent_moves import gradient_steps, natural_gradient, squared_distance
+from jgen.types import Array, Batch, Condition, Extra, Key, Params, PyTree
+
+
+def _score(form: GAN, params: Params, extra: Extra, condition: Condition, train: bool) -> Callable[[Array], Array]:
+    """z -> D's logits [B] of its images; in sampling (not train) each depends on its own latents alone."""
+
+    def score(z: Array) -> Array:
+        images, _ = form.generate(params, extra, z, condition, train=train)
+        return scores(form.discriminate(params, extra, images, condition, train=train)[0].logits)
+
+    return score
+
+
+def logan(config: LatentMoveConfig, z_dim: int) -> Callable[[GAN], GAN]:
+    """The form with LOGAN's latents, uniform in [-1, 1], moved along the natural gradient of D's logits."""
+
+    def form(plain: GAN) -> GAN:
+        def move(params: Params, extra: Extra, key: Key | None, z: PyTree, condition: Condition) -> tuple[PyTree, Array]:
+            score = _score(plain, params, extra, condition, train=key is not None)
+            uniform = jnp.ones(len(z)) if key is None else shard_like(jax.random.uniform(key, (len(z),)), z)
+            how = dict(alpha=config.move_size, beta=config.damping, rate=config.moved)
+            z, cost = natural_gradient(score, z, uniform, **how, steps=config.move_steps)
+            return z, config.cost_weight * cost
+
+        def one(key: Key) -> Array:
+            return jax.random.uniform(key, (z_dim,), minval=-1.0)
+
+        def train_latents(key: Key, images: Array, rows: int) -> Array:
+            return shard_like(jax.random.uniform(key, (rows, z_dim), minval=-1.0), images)
+
+        return plain._replace(latents=lambda keys, condition: jax.vmap(one)(keys), train_latents=train_latents, move=move)
+
+    return form
+
+
+def cs_gan(config: LatentMoveConfig, adversarial: Adversarial, batch: int) -> Callable[[GAN], GAN]:
+    """The form with CS-GAN's latents, moved along the gradient of G's loss; the size of a step is a weight of G.
+
+    batch: images over which G's loss is a mean in training, so that moves in sampling are as large.
+    """
+
+    def form(plain: GAN) -> GAN:
+        def init(key: Key, images: Batch) -> tuple[Params, Extra]:
+            params, extra = plain.init(key, images)
+            return {**params, "g": {**params["g"], "log_step": jnp.log(config.move_size) * jnp.ones(())}}, extra
+
+        def move(params: Params, extra: Extra, key: Key | None, z: PyTree, condition: Condition) -> tuple[PyTree, Array]:
+            score = _score(plain, params, extra, condition, train=key is not None)
+
+            def loss(z: Array) -> Array:
+                logits = score(z)
+                return adversarial.g(logits, logits) * len(z) / batch
+
+            size = jnp.exp(params["g"]["log_step"])
+            path = gradient_steps(loss, z, step_size=size, steps=config.move_steps)
+            return path[-1], config.cost_weight * squared_distance(path[-1], z)
+
+        return plain._replace(init=init, move=move)
+
+    return form
