@@ -53,6 +53,7 @@ LONGER = (
     "stylegan",
     "stylegan2",
     "stylegan3",
+    "stylegan_xl",
     "vqvae",
 )
 STEPPED = [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in tiny.EXPERIMENTS]
