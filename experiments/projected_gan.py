@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=16)
-    train: TrainConfig = TrainConfig(steps=700, save_every=350, sample_every=0)
+    train: TrainConfig = TrainConfig(steps=1200, save_every=600, sample_every=0)
     mesh: MeshConfig = MeshConfig()
     sampling: LabelSampling = LabelSampling()
     gan: Flat[FastGANConfig] = FastGANConfig(width=4, learning_rate=1e-3, ema_kimg=1.0)

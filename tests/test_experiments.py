@@ -59,6 +59,7 @@ LONGER = (
     "stylegan",
     "stylegan2",
     "stylegan3",
+    "stylegan_xl",
     "unetgan",
     "vqvae",
 )

@@ -141,6 +141,12 @@ FLAGS = {
         "--train.sample-every", "0", "--augment", "ada", "--ada-target", "-2", "--r1-every", "2", "--blur-sigma", "1",
         "--config", "r",
     ],
+    "stylegan_xl": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--stem-layers", "3", "--margin", "2",
+        "--head-layers", "3", "--stem-steps", "4", "--feature-size", "32", "--heads", "2", "--head-width", "4",
+        "--mixing-width", "2", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0",
+    ],
     "unetgan": [
         "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--cutmix-warmup", "0",

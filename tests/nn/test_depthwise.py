@@ -18,10 +18,8 @@ def test_depthwise_convolution_and_its_gradients(size, stride, shape):
     x, kernel = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], (size, size, 1, shape[-1]))
 
     def plain(x, kernel):
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(
-            x, kernel, (stride,) * 2, "SAME", dimension_numbers=dimensions, feature_group_count=shape[-1]
-        )
+        how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": shape[-1]}
+        return lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", **how)
 
     def results(call):
         first = lambda x, k: jnp.sum(jnp.sin(call(x, k)))  # noqa: E731

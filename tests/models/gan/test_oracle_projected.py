@@ -155,3 +155,87 @@ def test_options_without_effect_are_refused():
     ):
         with pytest.raises(UserError, match=message):
             call({}, **options)
+
+
+def spectral(name, *shape, bias=False, out=0):
+    """The arrays of an official layer with a spectral norm; out: the axis of its outputs."""
+    rest = int(np.prod(shape)) // shape[out]
+    arrays = {"weight_orig": shape, "weight_u": (shape[out],), "weight_v": (rest,), **({"bias": (shape[out],)} if bias else {})}
+    return {f"{name}.{k}": np.ones(v) for k, v in arrays.items()}
+
+
+def norm(name, width):
+    return {f"{name}.{k}": np.ones(width) for k in ("weight", "bias", "running_mean", "running_var")}
+
+
+def heads(separable, patch, cond):
+    """An official state dict of one head of three blocks of 4 channels on a map of 3."""
+    found, width = {}, 3
+    for i in range(1 if patch else 3):
+        at = f"mini_discs.0.main.{i}.main"
+        inside = f"{at}.0.main" if patch else at
+        if separable:
+            found |= spectral(f"{inside}.0.depthwise", width, 1, 3, 3) | spectral(f"{inside}.0.pointwise", 4, width, 1, 1)
+        else:
+            found |= spectral(f"{inside}.0", 4, width, 4, 4, bias=True)
+        found |= norm(f"{inside}.1", 4)
+        if patch:
+            found |= spectral(f"{at}.1", 4, 4, 1, 1) | norm(f"{at}.2", 4)
+        width = 4
+    if not cond:
+        return found | spectral(f"mini_discs.0.main.{1 if patch else 3}", 1, 4, 4, 4)
+    classes = {"embed.weight": (7, 5), "embed_proj.0.weight": (6, 5), "embed_proj.0.bias": (6,)}
+    return found | spectral("mini_discs.0.cls", 6, 4, 4, 4) | {f"mini_discs.0.{k}": np.ones(v) for k, v in classes.items()}
+
+
+@pytest.mark.parametrize("separable", [False, True])
+@pytest.mark.parametrize("patch", [False, True])
+@pytest.mark.parametrize("cond", [0, 1])
+def test_heads_of_every_kind_are_read_by_name(separable, patch, cond):
+    """Shapes and names alone, where no file of golden numbers has the kind."""
+    classes = {"c_dim": 7, "cmap_dim": 6, "embedding_dim": 5} if cond else {}
+    net, found = projected_gan.discriminator(
+        heads(separable, patch, cond), channels=[3], resolutions=[64], num_discs=1, ndf=4, separable=separable, patch=patch,
+        cond=cond, **classes,
+    )  # fmt: skip
+    side = 16 if patch else 32
+    logits = net.apply(found, [jnp.ones((2, side, side, 3))], jnp.zeros(2, jnp.int32) if cond else None)
+    assert logits.shape == (2, 25 if patch else 1)
+
+
+def fastgan(lite, cond):
+    """An official state dict of a generator of 32 pixels, width 2 and latents of 6; layers that it leaves unused are there."""
+    widths = {4: 32, 8: 16, 16: 8, 32: 4, 64: 4, 128: 2, 256: 1}
+    found = spectral("synthesis.init.init.0", 6, 64, 4, 4, out=1) | norm("synthesis.init.init.1", 64)
+    found |= spectral("synthesis.to_big", 1, 4, 3, 3, bias=True)
+    if cond:
+        found["synthesis.embed.weight"] = np.ones((7, 6))
+    for side in (8, 16, 32, 64, 128, 256):
+        at, width, before = f"synthesis.feat_{side}", widths[side], widths[side // 2]
+        names = (("conv", "bn"),) if lite else (("conv1", "bn1"), ("conv2", "bn2"))
+        names = names if cond else (("1", "2"),) if lite else (("1", "3"), ("5", "7"))
+        for i, (conv, bn) in enumerate(names):
+            found |= spectral(f"{at}.{conv}", 2 * width, width if i else before, 3, 3)
+            if cond:
+                for part in ("gain", "bias"):
+                    found |= spectral(f"{at}.{bn}.{part}", 2 * width, 6, bias=True)
+                found |= {f"{at}.{bn}.stored_{k}": np.ones(2 * width) for k in ("mean", "var")}
+            else:
+                found |= norm(f"{at}.{bn}", 2 * width)
+        noise = () if lite else ("noise",) if cond else ("2", "6")
+        found |= {f"{at}.{name}.weight": np.ones(1) for name in noise}
+    for side, coarse in ((64, 4), (128, 8), (256, 16)):
+        at = f"synthesis.se_{side}.main"
+        found |= spectral(f"{at}.1", widths[side], widths[coarse], 4, 4) | spectral(f"{at}.3", widths[side], widths[side], 1, 1)
+    return found
+
+
+@pytest.mark.parametrize("lite", [False, True])
+@pytest.mark.parametrize("cond", [0, 1])
+def test_generators_of_every_kind_are_read_by_name(lite, cond):
+    kind = {"lite": lite, **({"num_classes": 7} if cond else {})}
+    net, found = projected_gan.generator(
+        fastgan(lite, cond), z_dim=6, img_resolution=32, img_channels=1, ngf=2, cond=cond, synthesis_kwargs=kind
+    )
+    images = net.apply(found, jnp.ones((2, 6)), jnp.zeros(2, jnp.int32) if cond else None)
+    assert images.shape == (2, 32, 32, 1)

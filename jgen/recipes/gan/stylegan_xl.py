@@ -1,0 +1,248 @@
+"""StyleGAN-XL (Sauer et al. 2022, arXiv:2202.00273): a stem and its growth against heads on a frozen network's features.
+
+A stage for each side. A later one begins from the averaged G of the one before: mapping, input and the layers that are not
+critically sampled stay as they are, new layers are trained, against a fresh D. Averages of magnitudes stay 1; w_avg, a row for
+each class, moves in D's updates alone. Losses are means over the batch, and so is guidance: the authors' code adds a batch's
+rows up by an accident (see `jgen.objectives.gan.summed`), so that their weight of guidance is relative to a larger loss.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgen import samplers
+from jgen.arrays import shard_like
+from jgen.config import DataConfig, StyleSampling, TrainConfig
+from jgen.config.projected import FeatureHeadsConfig
+from jgen.config.stylegan_xl import StyleGANXLConfig
+from jgen.errors import UserError
+from jgen.metrics.extract import SHIPPED, open_extractor
+from jgen.models.gan import progan, stylegan_xl
+from jgen.models.gan.alias_free_layers import Design, Layer, alias_free_layers, grown_layers
+from jgen.models.gan.stylegan2 import repeat
+from jgen.nn.resample import downsample
+from jgen.objectives import gan
+from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
+from jgen.objectives.augmentation import Augmentation
+from jgen.objectives.gan_conditional import cross_entropy
+from jgen.objectives.stylegan import Draws
+from jgen.recipes.evaluation.modes import modes
+from jgen.recipes.gan.alias_free import still
+from jgen.recipes.gan.class_table import WIDTH, class_table
+from jgen.recipes.gan.feature_heads import FeatureHeads
+from jgen.recipes.gan.images import cropped, pad, shape_of
+from jgen.recipes.gan.projected import hole_augment
+from jgen.train import Phase
+from jgen.train.lazy import ema_decay
+from jgen.train.stage import Stage
+from jgen.types import Array, Batch, Condition, Extra, Key, LossFn, Metrics, Params, PyTree
+
+
+class XLRecipe(NamedTuple):
+    """The settings of a run."""
+
+    own: StyleGANXLConfig
+    heads: FeatureHeadsConfig
+    data: DataConfig
+    sampling: StyleSampling
+
+
+def layers_by_stage(own: StyleGANXLConfig, side: int, channels: int) -> list[tuple[tuple[Layer, ...], tuple[str, ...]]]:
+    """(layers, names of those kept of the stage before) of the stem and of every later stage, up to images of `side`.
+
+    Raises UserError for a stem that doesn't double to the side, and as `grown_layers` does.
+    """
+    if own.stem_side > side or side % own.stem_side:
+        raise UserError(f"stem_side={own.stem_side}: must double to the images' {side} pixels (the next power of 2)")
+    widths: dict[str, Any] = {"channel_base": own.channel_base, "channel_max": own.channel_max}
+    design = Design(margin_size=own.margin)
+    layers = alias_free_layers(own.stem_side, channels, num_layers=own.stem_layers, design=design, **widths)
+    found: list[tuple[tuple[Layer, ...], tuple[str, ...]]] = [(layers, ())]
+    while layers[-1].out_size < side:
+        kept, new = grown_layers(layers, 2 * layers[-1].out_size, channels, own.head_layers, **widths)
+        layers = (*kept, *new)
+        found.append((layers, tuple(layer.name for layer in kept)))
+    return found
+
+
+@dataclass(frozen=True)
+class XLModel:
+    """The players of a stage. Images have the stage's side; samples the set's, their pixels repeated."""
+
+    g: stylegan_xl.Generator
+    d: FeatureHeads
+    data: DataConfig
+    kept: tuple[str, ...] = ()
+    """Layers of the stage before, which are not trained."""
+
+    def map(self, params: PyTree, extra: Extra, z: Array, label: Array | None) -> Array:
+        """w [B, w_dim] of G's weights."""
+        return self.g.apply({"params": params, "buffers": extra["g"]}, z, label, method="map")  # pyright: ignore
+
+    def synthesize(self, params: Params, extra: Extra, ws: Array) -> Array:
+        """G's images of ws."""
+        return self.g.apply({"params": params["g"], "buffers": extra["g"]}, ws, method="synthesize")  # pyright: ignore
+
+    def label(self, condition: Condition) -> Array | None:
+        """Classes [B] of a conditional network."""
+        return condition.label if self.g.c_dim else None
+
+    def prepared(self, extra: Extra, images: Array) -> Array:
+        """Images of the set at the stage's side."""
+        images = pad(images, shape_of(self.data, False).side)
+        while images.shape[1] > self.g.resolution:
+            images = downsample(images)
+        return images
+
+    def init(self, key: Key, batch: Batch) -> tuple[Params, Extra]:
+        """Fresh players, and the classes' embeddings where they are conditional."""
+        keys, classes = jax.random.split(key), self.g.c_dim
+        label = jnp.zeros(1, jnp.int32) if classes else None
+        made = self.g.init(keys[0], jnp.zeros((1, self.g.z_dim)), label)
+        params, own = self.d.init(keys[1], self.g.image_channels)
+        buffers = made["buffers"]
+        if classes:
+            table = jnp.asarray(class_table(self.data, self.d.config.feature_size))
+            buffers, own = _with_table(buffers, table), _with_table(own, table)
+        w_avg = jnp.zeros((classes, self.g.w_dim) if classes else self.g.w_dim)
+        return {"g": made["params"], **params}, {"g": buffers, "d": own, "w_avg": w_avg}
+
+    def gan(self, state: Extra) -> GAN:
+        """Both players; state: further entries of extra at the start."""
+
+        def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
+            params, extra = self.init(key, batch)
+            return params, {**extra, **state}
+
+        def mapping(params: Params, extra: Extra, z: Draws, condition: Condition) -> tuple[Array, Extra]:
+            label = self.label(condition)
+            w = self.map(params["g"], extra, z.z, label)
+            return repeat(w, self.g.num_ws), {"w_avg": stylegan_xl.track(extra["w_avg"], w, label)}
+
+        def generate(params: Params, extra: Extra, z: Draws, condition: Condition, /, *, train: bool) -> tuple[Array, Extra]:
+            ws, moved = mapping(params, extra, z, condition)
+            return self.synthesize(params, extra, ws), moved if train else {}
+
+        def draws(z: Array) -> Draws:
+            return Draws(z, None, self.g.num_ws, {})
+
+        shape = (self.g.z_dim,)
+        return GAN(
+            init=init,
+            latents=lambda keys, condition: draws(samplers.noise(keys, shape)),
+            train_latents=lambda key, images, rows: draws(shard_like(jax.random.normal(key, (rows, *shape)), images)),
+            generate=generate,
+            discriminate=self.d.discriminate,
+            map=mapping,
+            synthesize=lambda params, extra, ws, z: self.synthesize(params, extra, ws),
+            classes=self.g.c_dim,
+            state_moves_in=frozenset({"d"}),
+            prepare=self.prepared,
+        )
+
+    def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
+        """The stage's sampler: styles pulled to their class's centre by psi."""
+        label = samplers.class_labels(keys, options.label, self.g.c_dim)
+        w = self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), label)
+        ws = stylegan_xl.pull(repeat(w, self.g.num_ws), extra["w_avg"], label, options.psi)
+        images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
+        return jnp.clip(cropped(images, self.data.shape[0]), -1, 1)
+
+    def begin(self, params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
+        """The stage before, its averaged G cut off and grown; D is fresh. Raises UserError for a stem of other layers."""
+        missing = sorted(set(self.kept) - set(params["g"]["synthesis"]))
+        if missing:
+            raise UserError(f"stem: has no layer {missing[0]}; give the run the stem's settings")
+
+        def joined(before: PyTree, new: PyTree) -> PyTree:
+            kept = {name: before["synthesis"][name] for name in ("input", *self.kept)}
+            return {**new, **{k: v for k, v in before.items() if k != "synthesis"}, "synthesis": {**new["synthesis"], **kept}}
+
+        buffers = joined(extra["g"], fresh_extra["g"])
+        return {**fresh, "g": joined(params["g"], fresh["g"])}, {**fresh_extra, "g": buffers, "w_avg": extra["w_avg"]}
+
+    def trained(self, params: PyTree) -> PyTree:
+        """ "head" or "stem" for every weight of G."""
+        stem = {"input", *self.kept} if self.kept else set()
+
+        def part(path: Any, leaf: Array) -> str:
+            names = [getattr(entry, "key", "") for entry in path]
+            return "stem" if self.kept and (names[0] == "mapping" or names[1] in stem) else "head"
+
+        return jax.tree_util.tree_map_with_path(part, params)
+
+
+def _with_table(tree: PyTree, table: Array) -> PyTree:
+    """Variables with the table in place of every buffer named "embedding"."""
+
+    def place(path: Any, leaf: Array) -> Array:
+        return table if getattr(path[-1], "key", "") == "embedding" else leaf
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def guided(form: GAN, augment: Augmentation, weight: float, data: DataConfig) -> LossFn:
+    """G's loss, and the classifier's cross-entropy of its images, times a weight. Raises UserError for a set without one."""
+    if not weight:
+        return generator_loss(form, gan.hinge, augment)
+    if f"{data.name}_cnn" not in SHIPPED or not form.classes:
+        raise UserError(f"guidance={weight}: needs a conditional model of a set whose classifier ships with jgen")
+    classifier = open_extractor("", data.name)
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
+        made: list[Array] = []
+
+        def generate(params: Params, extra: Extra, z: Draws, condition: Condition, /, *, train: bool) -> tuple[Array, Extra]:
+            images, moved = form.generate(params, extra, z, condition, train=train)
+            made.append(images)
+            return images, moved
+
+        inner = generator_loss(form._replace(generate=generate), gan.hinge, augment)
+        value, (state, metrics) = inner(params, extra, key, batch)
+        images = cropped(progan.enlarge(made[0], shape_of(data, False).side), data.shape[0])
+        logits = classifier.apply(classifier.variables, (images + 1) * 127.5)[1]
+        assert logits is not None
+        guidance = cross_entropy(logits, batch["label"])
+        return value + weight * guidance, (state, {**metrics, "guidance": guidance})
+
+    return loss
+
+
+def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...], train: TrainConfig) -> Stage:
+    """The stage of some layers, of which those kept are not trained."""
+    own, data = recipe.own, recipe.data
+    classes = shape_of(data, own.conditional).classes
+    g = stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH)
+    model = XLModel(g, FeatureHeads(recipe.heads, classes, embedding=WIDTH), data, kept)
+    augment = hole_augment(recipe.heads)
+    form = model.gan(augment.state)
+    adam = optax.adam(own.learning_rate, 0.0, 0.99)
+    g_adam = optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained)
+    g_loss = guided(still(form), augment, own.guidance if kept else 0.0, data)
+    side = g.resolution
+    return Stage(
+        name=f"{side}x{side}",
+        data=data,
+        train=train,
+        init=form.init,
+        phases=[Phase("g", g_loss), Phase("d", discriminator_loss(form, gan.hinge, augment))],
+        optimizers={"g": g_adam if kept else adam, "d": optax.adam(own.d_learning_rate, 0.0, 0.99)},
+        ema={"g": ema_decay(data.batch_size, own.ema_kimg, own.ema_rampup or None)},
+        sample=model.sample,
+        options=recipe.sampling,
+        evaluate=modes(data, model.sample, recipe.sampling),
+        begin=model.begin if kept else None,
+    )
+
+
+def xl_stages(recipe: XLRecipe, train: TrainConfig) -> list[Stage]:
+    """The stem, and a stage for every later side."""
+    shape = shape_of(recipe.data, recipe.own.conditional)
+    stages = []
+    for layers, kept in layers_by_stage(recipe.own, shape.side, shape.channels):
+        steps = train.steps if kept else recipe.own.stem_steps
+        stages.append(xl_stage(recipe, layers, kept, replace(train, steps=steps)))
+    return stages
