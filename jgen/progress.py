@@ -7,6 +7,8 @@ import jax
 import rich.progress
 from rich.console import Console
 
+from jgen.steps import heard
+
 
 def progress_bar(console: Console, shown: bool, *more: rich.progress.ProgressColumn) -> rich.progress.Progress:
     """A bar with counts, time and time left and what `more` shows; drawn on a terminal or in a notebook only."""
@@ -16,10 +18,25 @@ def progress_bar(console: Console, shown: bool, *more: rich.progress.ProgressCol
     return rich.progress.Progress(*columns, *more, *ends, console=console, disable=not (shown and seen))
 
 
-def tracked(batches: Iterable[Any], num: int, title: str) -> Iterator[Any]:
-    """The batches, each waited for, with a bar of `num` images that runs from a thread of its own."""
+def tracked(batches: Iterable[Any], num: int, title: str, size: int = 0) -> Iterator[Any]:
+    """The batches, each waited for, with a bar of `num` images that runs from a thread of its own; size: images a batch.
+
+    Within a batch it moves with the steps of a sampler that tells them (`jgen.steps`).
+    """
     with progress_bar(Console(stderr=True), jax.process_index() == 0) as bar:
-        task = bar.add_task(title, total=num)
-        for batch in batches:
-            yield jax.block_until_ready(batch)
-            bar.advance(task, len(batch))
+        task, done = bar.add_task(title, total=num), 0
+
+        def moved(share: float) -> None:
+            bar.update(task, completed=min(num, done + int(share * size)))
+
+        with heard(moved):
+            for batch in batches:
+                yield jax.block_until_ready(batch)
+                done += len(batch)
+                bar.update(task, completed=min(num, done))
+
+
+def seen() -> bool:
+    """Whether a bar would be drawn: on a terminal or in a notebook, by the first process."""
+    console = Console(stderr=True)
+    return jax.process_index() == 0 and (console.is_terminal or console.is_jupyter)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    ("types", "errors", "arrays", "bits", "files", "figures", "memory", "pictures", "progress", "untrusted"),
+    ("types", "errors", "arrays", "bits", "files", "figures", "memory", "pictures", "progress", "steps", "untrusted"),
     ("config",),
     ("dct", "run_folder", "schedules", "sde", "sharding", "sigmas"),
     ("reverse", "nn"),

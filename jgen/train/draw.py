@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from jgen.config import check
 from jgen.errors import UserError
-from jgen.progress import tracked
+from jgen.progress import seen, tracked
 from jgen.samplers import image_keys
 from jgen.samplers.common import explain
 from jgen.sharding import batch_sharding, replicated, rounded_up
+from jgen.steps import told
 from jgen.train.stage import Stage, first_batch_shapes
 from jgen.types import Array, Batch, Extra, Key, Params, Sample
 
@@ -23,8 +24,9 @@ def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, ba
 
     bar: shows how far it is, on a terminal or in a notebook.
     """
-    batches = drawn(stage, params, extra, mesh, num=num, **how)
-    batches = tracked(batches, num, "sampling") if bar else batches
+    shown, size = bar and seen(), rounded_up(min(how.get("batch", 64), num), mesh) if num > 0 else 0
+    batches = drawn(stage, params, extra, mesh, num=num, tells=shown, **how)
+    batches = tracked(batches, num, "sampling", size) if bar else batches
     images = np.concatenate([np.asarray(x) for x in batches])[:num]
     if (bad := np.asarray(~np.isfinite(images).all((1, 2, 3)))).any():
         raise UserError(
@@ -54,10 +56,12 @@ def drawn(
     seed: int = 0,
     options: Any = None,
     batch: int = 64,
+    tells: bool = False,
 ) -> Iterator[Array]:
     """The images of `draw` as they are made, on the devices, `batch` at a time.
 
-    Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once.
+    Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once. tells: it says
+    how far it is (`jgen.steps`), which changes no bit of the images.
     """
     if not 0 <= seed < 2**31:
         raise UserError(f"seed={seed}: must be from 0 to {2**31 - 1}")
@@ -69,18 +73,19 @@ def drawn(
     size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
     if chosen is not None:
         check(chosen)
-    sampler, whole = _compiled(stage.sample, mesh, chosen, size), stage.extra_for(extra, chosen, mesh)
+    sampler, whole = _compiled(stage.sample, mesh, chosen, size, tells), stage.extra_for(extra, chosen, mesh)
     return (sampler(params, whole, seed, start) for start in range(0, num, size))
 
 
 @functools.lru_cache(16)
-def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int) -> Callable[..., Array]:
+def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int, tells: bool) -> Callable[..., Array]:
     """The jitted sampler of `size` images; weights are arguments, so they are no constants of the program."""
 
     def run(params: Params, extra: Extra, seed: Array, start: Array) -> Array:
         # Keys are made inside, so that several processes each hold just their own.
         keys = jax.lax.with_sharding_constraint(image_keys(seed, size, start), batch_sharding(mesh))
-        return sample(params, extra, keys, options)
+        with told(tells):
+            return sample(params, extra, keys, options)
 
     return jax.jit(run, out_shardings=replicated(mesh))
 
