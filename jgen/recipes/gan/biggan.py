@@ -100,6 +100,7 @@ def biggan_form(config: BigGANConfig, made: Players) -> GAN:
         discriminate=discriminate,
         classes=made.classes,
         state_moves_in=frozenset({"g", "d"}),
+        one_pass=True,
         class_loss=weighted(_class_loss(config), config.class_weight),
         prepare=lambda extra, images: pad(images, made.side),
     )
