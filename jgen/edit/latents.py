@@ -28,10 +28,10 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
 
 
 def slerp_sines(a: Array, b: Array, t: Array) -> Array:
-    """The points a share t [T] of the way from a to b [D], as DDIM's code has it: both ends with the arc's sine weights -> [T, D].
+    """The points a share t [T] of the way from a to b [D], in the form of DDIM's code -> [T, D].
 
-    The angle is that between the directions, the weights are of the points as they are. On a sphere it equals `slerp`;
-    parallel points have no arc, and are not guarded.
+    The angle is that between the directions, the weights are of the points as they are. On a sphere it equals `slerp`.
+    Parallel points have no arc, and are not guarded.
     """
     cosine = jnp.sum(a * b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
