@@ -27,6 +27,18 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
     return jnp.where((size_a == 0) | (size_b == 0), lerp(a, b, t), along)
 
 
+def slerp_sines(a: Array, b: Array, t: Array) -> Array:
+    """The points a share t [T] of the way from a to b [D], in the form of DDIM's code -> [T, D].
+
+    The angle is that between the directions, the weights are of the points as they are. On a sphere it equals `slerp`.
+    Parallel points have no arc, and are not guarded.
+    """
+    cosine = jnp.sum(a * b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    weights = jnp.sin((1 - t) * angle), jnp.sin(t * angle)
+    return (weights[0][:, None] * a[None] + weights[1][:, None] * b[None]) / jnp.sin(angle)
+
+
 def traversal(z: Array, dims: int, steps: int, reach: float = 3.0) -> Array:
     """z [D] with one coordinate at a time set to -reach .. reach: [dims * steps, D], a row of `steps` for each."""
     if not 1 <= dims <= z.shape[0]:
