@@ -147,6 +147,10 @@ FLAGS = {
         "--mixing-width", "2", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
         "--train.sample-every", "0",
     ],
+    "tarflow": [
+        "--patch", "4", "--width", "8", "--blocks", "2", "--layers", "1", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--conditional",
+    ],
     "unetgan": [
         "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--cutmix-warmup", "0",
@@ -154,6 +158,11 @@ FLAGS = {
     "vae": [
         "--widths", "16", "--latents", "3", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "6",
         "--train.scan", "1", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
+    "vdvae": [
+        "--encoder-layers", "8d8,1x1", "--decoder-layers", "1x1,8m1", "--width", "8", "--latents", "2", "--mixtures", "2",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--warmup", "2",
     ],
     "vqvae": [
         "--channels", "8", "--block-channels", "4", "--code-size", "4", "--codes", "8", "--prior-channels", "4",

@@ -29,7 +29,7 @@ from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
 from jgen.train.remat import phases
 from jgen.train.stage import Picture, Stage, first_batch, state_shapes
-from jgen.train.step import Step, TrainState, make_step, nonfinite_name, scan_steps
+from jgen.train.step import TOO_LARGE, Phase, Step, TrainState, make_step, nonfinite_name, scan_steps
 from jgen.types import Batch, Extra, Key, Metrics, Params
 
 PREVIEW = 64
@@ -231,7 +231,8 @@ class Watch:
     """Reads metrics a step behind the devices, so that reading never makes them wait; records them, watches for NaN."""
 
     def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
-        self.stage, self.log, self.pipeline, self.bad = stage, log, pipeline, 0
+        self.stage, self.log, self.pipeline = stage, log, pipeline
+        self.bad, self.too_large = 0, 0  # in a row; in all
         self.pending: tuple[int, Metrics] | None = None
 
     def see(self, step: int, metrics: Metrics) -> None:
@@ -264,12 +265,24 @@ class Watch:
     def _complain(self, step: int, metric: str, code: int) -> None:
         name = metric.removesuffix("nonfinite").rstrip("/")
         phase = next((p for p in self.stage.phases if name in (p.name or p.player, "")), self.stage.phases[0])
+        if code == TOO_LARGE:
+            return self._complain_of_size(step, phase)
         culprit = self._culprit(step) or nonfinite_name(code, self._shapes(phase.player))
         self.log.say(f"step {step}: {culprit} is not finite; the step was not applied ({self.bad} in a row)")
         if self.bad >= self.stage.train.max_bad_steps:
             raise UserError(
                 f"{culprit} was not finite for {self.bad} steps in a row, up to step {step}: lower the learning rate, "
                 "clip gradients, compute in float32, or look at the data; the last checkpoint is from before"
+            )
+
+    def _complain_of_size(self, step: int, phase: Phase) -> None:
+        self.too_large += 1
+        what = f"the gradient's norm was at least {phase.skip_norm:g}"
+        self.log.say(f"step {step}: {what}; the step was not applied ({self.bad} in a row, {self.too_large} in all)")
+        if self.bad >= self.stage.train.max_bad_steps:
+            raise UserError(
+                f"{what} for {self.bad} steps in a row, up to step {step}: raise skip_threshold (0 for none), or lower the "
+                "learning rate; another width, batch or set of images has gradients of another size"
             )
 
     def _culprit(self, step: int) -> str:

@@ -31,6 +31,12 @@ class Phase(NamedTuple):
     """Run at steps divisible by this only: WGAN's n_critic, lazy regularisation."""
     name: str = ""
     """Prefix of its metrics; the player's name where empty."""
+    skip_norm: float = 0.0
+    """Leave out an update whose gradient's norm is at least this (before an optimizer clips it); 0 for none."""
+
+
+TOO_LARGE = -1
+"""The code of an update that `skip_norm` left out."""
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -82,7 +88,8 @@ def make_step(
     """(state, run key, batch) -> (state, metrics), to be jitted; metrics are float32 scalars.
 
     accumulate: split the batch into so many interleaved parts and average their gradients; each part draws its own
-    noise, and `extra` passes from part to part. A phase whose loss, gradient or update is not finite changes nothing: its code
+    noise, and `extra` passes from part to part. A phase whose loss, gradient or update is not finite, or whose gradient
+    is beyond its skip_norm, changes nothing, and no average moves: its code
     in the metric "nonfinite" (0: fine) says which, see `nonfinite_name`. The metric of a phase that does not run at a
     step is NaN. Raises UserError for a phase without an optimizer or two phases of one name.
     """
@@ -98,6 +105,8 @@ def make_step(
         loss, metrics, extra, grads = _gradients(phase, state, key, batch, accumulate)
         updates, opt = optimizers[player].update(grads, state.opt[player], state.params[player])
         code, norm = _examine(loss, grads, updates)
+        if phase.skip_norm:
+            code = jnp.where((code == 0) & (norm >= phase.skip_norm), TOO_LARGE, code)
         params = _chosen(code, optax.apply_updates(state.params[player], updates), state.params[player])
         # The weights' update reads the old moments; written over before, those would have to be copied.
         opt, extra = _chosen(after(code, params), (opt, extra), (state.opt[player], state.extra))
@@ -109,7 +118,7 @@ def make_step(
         for i, (phase, name) in enumerate(zip(phases, names)):
             run = _every(phase, lambda s, k, b, phase=phase: update(phase, s, k, b))
             state, found = run(state, jax.random.fold_in(step_key, i), batch)
-            bad = jnp.where(found["nonfinite"] > 0, 1.0, bad)
+            bad = jnp.where(found["nonfinite"] != 0, 1.0, bad)
             metrics |= found if len(phases) == 1 else {f"{name}/{k}": v for k, v in found.items()}
         averages = {name: _average(state, name, decay, bad == 0) for name, decay in (ema or {}).items()}
         state = state.replace(step=state.step + 1, ema=averages)
