@@ -77,8 +77,8 @@ def build(config: Config) -> "Experiment":
     c = resolved(config)
     if c.diffusion.base == "projected":
         return Experiment([projected_stage(ProjectedRecipe(c.projected, c.heads, c.data, c.sampling, c.diffusion), c.train)])
-    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data, augment_dim=1)
-    updates, augment = style_updates(c.style, c.gan.learning_rate), diffused_images(c.diffusion, c.augmentation)
+    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data, c.train.dtype, augment_dim=1)
+    updates, augment = style_updates(c.style, c.gan.learning_rate, lazy_g=True), diffused_images(c.diffusion, c.augmentation)
     recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing, augment)
     return Experiment([style_stage(recipe, "diffusion_gan", c.train)])
 

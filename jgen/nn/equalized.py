@@ -58,7 +58,8 @@ def bias_act(
 
 def normalize(x: Array, axis: int = -1) -> Array:
     """x over its root mean square along an axis: ProGAN's pixel norm, and what the mapping does to z."""
-    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis, keepdims=True) + 1e-8)
+    wide = x.astype(jnp.float32)  # moments of bfloat16 would be rounded
+    return (wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis, keepdims=True) + 1e-8)).astype(x.dtype)
 
 
 class Dense(nn.Module):
@@ -147,7 +148,7 @@ def minibatch_std(x: Array, group: int | None = 4, channels: int = 1) -> Array:
     size = b if group is None else min(group, b)
     if b % size or c % channels:
         raise UserError(f"group={size}, channels={channels}: must divide the batch of {b} and the {c} channels")
-    y = x.reshape(size, b // size, height, width, channels, c // channels)
+    y = x.astype(jnp.float32).reshape(size, b // size, height, width, channels, c // channels)
     y = jnp.sqrt(jnp.mean(jnp.square(y - jnp.mean(y, 0, keepdims=True)), 0) + 1e-8)
     y = jnp.mean(y, (1, 2, 4))  # [groups, channels]
     y = jnp.tile(y, (size, 1))[:, None, None]

@@ -55,8 +55,9 @@ def upsampled_conv(x: Array, kernel: Array, fused: bool) -> Array:
 
 def instance_norm(x: Array) -> Array:
     """x [B, H, W, C] with mean 0 and variance 1 in every channel of every image."""
-    x = x - jnp.mean(x, (1, 2), keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), (1, 2), keepdims=True) + 1e-8)
+    wide = x.astype(jnp.float32)  # moments of bfloat16 would be rounded
+    wide = wide - jnp.mean(wide, (1, 2), keepdims=True)
+    return (wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), (1, 2), keepdims=True) + 1e-8)).astype(x.dtype)
 
 
 class Layer(nn.Module):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from jgen.config import AugmentConfig, DataConfig, GANConfig, StyleConfig, StyleSampling, TrainConfig
 from jgen.config.alias_free import AliasFreeConfig
 from jgen.config.gan import ArchitectureConfig
+from jgen.nn.precision import in_dtype
 from jgen.objectives import augmentation
 from jgen.objectives.adversarial import GAN
 from jgen.objectives.augmentation import Augmentation
@@ -44,7 +45,8 @@ def alias_free_stage(recipe: AliasFreeRecipe, train: TrainConfig) -> Stage:
     """The one stage of a run."""
     config, own, chosen, data = recipe.gan, recipe.own, recipe.augment, recipe.data
     g = alias_free_generator(config, recipe.style, own, data)
-    model = AliasFreeModel(g, stylegan2_discriminator(config, recipe.architecture, data), data, recipe.style.mixing)
+    d = stylegan2_discriminator(config, recipe.architecture, data)
+    model = AliasFreeModel(in_dtype(g, train.dtype), in_dtype(d, train.dtype), data, recipe.style.mixing)
     augment = augmentation.named(chosen.augment, target=chosen.ada_target, kimg=chosen.ada_kimg)
     augment = fading_blur(augment, own.blur_sigma, own.blur_kimg)
     form = model.gan(augment.state)
@@ -57,6 +59,7 @@ def alias_free_stage(recipe: AliasFreeRecipe, train: TrainConfig) -> Stage:
         phases=phases,
         optimizers=optimizers,
         ema={"g": ema_decay(data.batch_size, config.ema_kimg, config.ema_rampup or None)},
+        supports=frozenset(("dtype",)),
         sample=model.sample,
         options=recipe.sampling,
         pictures=alias_free_pictures(model, recipe.sampling),

@@ -13,6 +13,7 @@ from jgen.config import DataConfig, LabelSampling, TrainConfig
 from jgen.config.biggan import R3GANConfig
 from jgen.errors import UserError
 from jgen.models.gan.r3gan import BASE, Discriminator, Generator
+from jgen.nn.precision import in_dtype
 from jgen.objectives import augmentation
 from jgen.objectives.adversarial import GAN, generator_loss
 from jgen.objectives.augmentation import NO_AUGMENTATION, Augmentation
@@ -30,7 +31,7 @@ Schedule = Callable[[Array], Array]
 """Steps so far -> value."""
 
 
-def r3gan_form(config: R3GANConfig, data: DataConfig, augment: Augmentation) -> GAN:
+def r3gan_form(config: R3GANConfig, data: DataConfig, augment: Augmentation, dtype: str = "float32") -> GAN:
     """The players; extra counts the steps of D. Raises UserError for groups that don't divide the width."""
     expansion, (side, channels, classes) = 2, shape_of(data, config.conditional)
     stages = (side // BASE).bit_length()
@@ -39,7 +40,8 @@ def r3gan_form(config: R3GANConfig, data: DataConfig, augment: Augmentation) -> 
     groups = config.width * expansion // config.group_size
     lists = ((config.width,) * stages, (groups,) * stages, (config.blocks,) * stages)
     sizes: Any = dict(expansion=expansion, classes=classes, embedding=config.embedding if classes else 0)
-    g, d = Generator(*lists, channels=channels, z_dim=config.z_dim, **sizes), Discriminator(*lists, **sizes)
+    g = in_dtype(Generator(*lists, channels=channels, z_dim=config.z_dim, **sizes), dtype)
+    d = in_dtype(Discriminator(*lists, **sizes), dtype)
 
     def told(condition: Condition) -> tuple[Array, ...]:
         return () if condition.label is None else (jax.nn.one_hot(condition.label, classes),)
@@ -106,7 +108,7 @@ def r3gan_stage(config: R3GANConfig, data: DataConfig, train: TrainConfig, optio
     The authors draw other reals for G's update; here both updates of a step see one batch.
     """
     augment = scheduled_ada(config)
-    form = r3gan_form(config, data, augment)
+    form = r3gan_form(config, data, augment, train.dtype)
     rate, gamma, beta_2, kimg, p = (
         schedule(config, ends, data.batch_size, train.steps)
         for ends in (config.rates, config.gammas, config.beta_2, config.ema_kimg, config.augment_p)
@@ -127,6 +129,7 @@ def r3gan_stage(config: R3GANConfig, data: DataConfig, train: TrainConfig, optio
         phases=r3gan_losses(config, form, augment, gamma, p),
         optimizers={"g": adam(), "d": adam()},
         ema={"g": decay},
+        supports=frozenset(("dtype",)),
         sample=sample,
         options=options,
         evaluate=modes(data, sample, options),
