@@ -6,9 +6,8 @@
     python -m experiments.vqvae --preset cifar10             # the first paper's network, for accelerators
 
 Two stages, one command: the autoencoder, then gated PixelCNNs over the codes it makes, coarse to fine; samples are codes
-of the priors, decoded. The cifar10 preset is the network of
-van den Oord et al. 2017 (8x8 codes); the 4.67 bits/dim that they report is of another likelihood, so it has no target here, and
-VQ-VAE-2 does not report CIFAR-10.
+of the priors, decoded. Target of the cifar10 preset, the network of van den Oord et al. 2017 (8x8 codes): none, since their
+4.67 bits/dim are of another likelihood, and VQ-VAE-2 does not report CIFAR-10.
 """
 
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class BigGANConfig:
     """Size of the latent; each block has a part of it."""
     shared_dim: Count = 16
     """Size of the classes' shared embedding."""
-    attention: tuple[int, ...] = (8,)
+    attention: tuple[Count, ...] = (8,)
     """Sides of the features that attention follows, in both players; it needs 8 channels."""
     hierarchical: bool = True
     """Give every block a part of z, and the classes a shared embedding; else z goes to the first layer, as in SAGAN."""
@@ -123,15 +123,15 @@ class R3GANConfig:
     """Size of the classes' embeddings."""
     conditional: bool = False
     """Give both networks the class."""
-    rates: tuple[float, float] = (1e-3, 2.5e-4)
+    rates: tuple[Positive, Positive] = (1e-3, 2.5e-4)
     """Learning rate of Adam, for both players"""
-    gammas: tuple[float, float] = (0.5, 0.05)
+    gammas: tuple[NonNegative, NonNegative] = (0.5, 0.05)
     """Weight of R1 and R2"""
-    beta_2: tuple[float, float] = (0.9, 0.99)
+    beta_2: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.99)
     """Decay of Adam's second moments"""
-    ema_kimg: tuple[float, float] = (0.0, 5.0)
+    ema_kimg: tuple[NonNegative, NonNegative] = (0.0, 5.0)
     """Half-life of G's moving average, in thousands of images"""
-    augment_p: tuple[float, float] = (0.0, 0.0)
+    augment_p: tuple[Share, Share] = (0.0, 0.0)
     """Strength of ADA's augmentation: all five go from the first value to the second along half a cosine,"""
     anneal_kimg: NonNegative = 0.0
     """over so many thousands of images; 0 takes those of the run."""

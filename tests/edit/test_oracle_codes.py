@@ -49,6 +49,7 @@ def test_delta_loss(path):
     codes = jnp.asarray(o["out/inference/latents"])
     for name in [n for n in o.names if n.startswith("out/delta_loss_stage")]:
         o.check(name, latent_losses.delta_loss(codes, int(name.rpartition("stage")[2])), 1e-5)
+    o.check_whole(*(n for n in o.names if not n.startswith("out/delta_loss_stage")))  # those of the encoder
 
 
 def test_an_empty_pool_is_refused_and_no_offset_has_no_norm():

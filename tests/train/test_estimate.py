@@ -35,6 +35,7 @@ def test_memory_follows_the_batch_and_its_parts():
     assert estimate.memory(stage_of("ddpm"), 4).activations == parts.activations
 
 
+@pytest.mark.slow
 def test_advice_is_the_first_change_that_fits():
     def stage_with(dtype, remat, accumulate):
         return stage_of("ddpm", dtype=dtype, remat=remat, accumulate=accumulate)

@@ -343,7 +343,7 @@ def test_report_holds_everything_and_loads_nothing(runs):
 
 
 @pytest.mark.parametrize("args,message", [
-    (["--preset", "difits"], "preset=difits: must be one of digits, fashion_mnist, cifar10 (did you mean digits"),
+    (["--preset", "difits"], "preset=difits: must be one of digits, fashion_mnist, emoji32, cifar10 (did you mean digits"),
     (["--data.name", "nope"], "data.name=nope: no such set"),
     (["trian"], "trian: no such command (did you mean train"),
     (["sample", "--run", "nowhere"], "run=nowhere: no run there"),
