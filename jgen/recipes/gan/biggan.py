@@ -14,7 +14,6 @@ from jgen.config import DataConfig, TrainConfig
 from jgen.config.biggan import BigGANConfig, MovedSampling, TruncatedSampling
 from jgen.errors import UserError
 from jgen.models.gan import biggan, biggan_deep, unetgan
-from jgen.nn.precision import in_dtype
 from jgen.nn.spectral import SpectralNorm
 from jgen.nn.standing import standing_statistics
 from jgen.objectives import augmentation, class_heads, gan
@@ -46,8 +45,8 @@ class Players(NamedTuple):
         return () if condition.label is None else (jax.nn.one_hot(condition.label, self.classes),)
 
 
-def players(config: BigGANConfig, data: DataConfig, unet: bool, dtype: str = "float32") -> Players:
-    """Both networks of a config, which compute in a type.
+def players(config: BigGANConfig, data: DataConfig, unet: bool) -> Players:
+    """Both networks of a config.
 
     Raises UserError for z that its chunks don't divide, and settings that don't go together.
     """
@@ -59,7 +58,7 @@ def players(config: BigGANConfig, data: DataConfig, unet: bool, dtype: str = "fl
             raise UserError("network=deep: needs classes and hierarchical latents, and its own discriminator")
         g = biggan_deep.Generator(side, channels, config.width, config.z_dim, shared_dim=config.shared_dim, **common)
         d = biggan_deep.Discriminator(side, config.width, head=config.head, **common)
-        return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes)
+        return Players(g, d, side, channels, classes)
     if not classes and not config.hierarchical:
         raise UserError("conditional=False: without classes the norms are told parts of z, so hierarchical must be True")
     how: Any = dict(hierarchical=config.hierarchical, shared=config.hierarchical, shared_dim=config.shared_dim)
@@ -67,7 +66,7 @@ def players(config: BigGANConfig, data: DataConfig, unet: bool, dtype: str = "fl
     _ = g.chunk  # which says so where z can't be divided
     d = unetgan.Discriminator(side, config.width, **common) if unet else None
     d = biggan.Discriminator(side, config.width, head=config.head, **common) if d is None else d
-    return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes)
+    return Players(g, d, side, channels, classes)
 
 
 def biggan_form(config: BigGANConfig, made: Players) -> GAN:
@@ -198,7 +197,7 @@ def biggan_stage(
 
     mixing: steps so far -> U-Net GAN's mixed images, which gives D its decoder. latents: the form with latents that move.
     """
-    made = players(config, data, mixing is not None, train.dtype)
+    made = players(config, data, unet=mixing is not None)
     form, augment = latents(biggan_form(config, made)), augmentation.named(config.augment)
 
     def d_loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
@@ -220,7 +219,6 @@ def biggan_stage(
         phases=[Phase("d", orthogonalized(d_loss, "d", config.ortho)), Phase("g", g_loss, every=config.d_steps)],
         optimizers=adam,
         ema={"g": ema_decay(config)},
-        supports=frozenset(("dtype",)),
         sample=sample,
         options=options,
         evaluate=modes(data, sample, options),
