@@ -5,8 +5,8 @@
     python -m experiments.progan --preset cifar10           # for accelerators
 
 Every resolution is a stage in which its level fades in, both networks' and the reals'. Target of the cifar10 preset: Inception
-Score 8.80, the best of the authors' runs, whose mean is 8.56 (paper, table 3; 50,000 samples, unconditional). At the begin of a
-stage the authors start Adam anew, and so does jgen.
+Score 8.80, the best of the authors' runs, whose mean is 8.56 (paper, table 3; 50,000 samples, unconditional). At the beginning
+of a stage the authors start Adam from zero, and so does jgen.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ import jax
 import rich.progress
 from rich.console import Console
 
-from jgen.steps import heard
+from jgen.steps import listening
 
 
 def progress_bar(console: Console, shown: bool, *more: rich.progress.ProgressColumn) -> rich.progress.Progress:
@@ -29,7 +29,7 @@ def tracked(batches: Iterable[Any], num: int, title: str, size: int = 0) -> Iter
         def moved(share: float) -> None:
             bar.update(task, completed=min(num, done + int(share * size)))
 
-        with heard(moved):
+        with listening(moved):
             for batch in batches:
                 yield jax.block_until_ready(batch)
                 done += len(batch)

@@ -33,8 +33,8 @@ def paper(module: str, preset: str, given: Evaluation) -> tuple[Evaluation, str]
         known = ", ".join(f"{name} {preset}" for name, preset in table)
         raise UserError(f"protocol=paper: {name} --preset {preset} has no target; there are {known}")
     metrics = METRICS[target["metric"]]
-    asked = {"metrics": metrics, "num": target["samples"], "split": "train" if metrics else "test", "reference_num": 0}
-    for option, value in asked.items():
+    required = {"metrics": metrics, "num": target["samples"], "split": "train" if metrics else "test", "reference_num": 0}
+    for option, value in required.items():
         if (said := getattr(given, option)) and said != value:
             raise UserError(f"{option}={said}: --protocol paper takes {value or 'none'}")
     if given.against:
@@ -45,4 +45,4 @@ def paper(module: str, preset: str, given: Evaluation) -> tuple[Evaluation, str]
     line = f"target: {target['metric']} {target['value']}, {conditional} ({target['source']}; reference: {target['reference']})"
     if target["reference"].startswith("ADM"):
         line += "; this is against the set's training images, which ADM's authors resized in another way"
-    return replace(given, **asked), line
+    return replace(given, **required), line

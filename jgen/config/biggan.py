@@ -14,7 +14,7 @@ class TruncatedSampling:
     label: Label = -1
     """Class of all images; -1 draws one for each. For a conditional model."""
     truncation: NonNegative = 0.0
-    """Latents are drawn anew while beyond this; 0 is without. It needs statistics=standing."""
+    """Latents are drawn again while beyond this; 0 is without. It needs statistics=standing."""
     statistics: Literal["running", "standing"] = "running"
     """The batch norms' statistics: those of training, or means over passes with latents as truncated as the images'."""
     passes: Count = 16

@@ -11,7 +11,7 @@ class DiffusionGANConfig:
     """The diffusion of what D sees. Numbers that are 0 are the authors' for the base, which stand in brackets."""
 
     base: Literal["stylegan2", "projected"] = "stylegan2"
-    """stylegan2: images are diffused, and D is told the time; projected: features are, and it is not."""
+    """stylegan2: images are diffused, and D takes the time; projected: features are, and it does not."""
     distribution: Literal["priority", "uniform"] = "priority"
     """Chances of times: in proportion to t - 1, or all alike."""
     schedule: Literal["linear", "quad", "const", "jsd", "sigmoid", "cosine", "continuous_t"] = "linear"

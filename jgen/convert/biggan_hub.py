@@ -28,7 +28,7 @@ def generator(
 ) -> tuple[biggan_deep.Generator, dict[str, Any]]:
     """The generator, with statistics for one truncation in (0, 1], and {"params", "batch_stats"}.
 
-    config: the file config.json beside the weights. z is normal, drawn anew while beyond 2, times truncation. Between two
+    config: the file config.json beside the weights. z is normal, drawn again while beyond 2, times truncation. Between two
     rows the authors of the copy weigh the rows the wrong way round; so does this. Raises UserError for options that make
     another network than `jgen.models.gan.biggan_deep`'s, a truncation out of its range, and weights missing or left over.
     """

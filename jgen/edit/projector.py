@@ -100,7 +100,7 @@ def normalised(plane: Array) -> Array:
 
 
 def projector_start(w: Array, noise: NoiseMaps) -> Projection:
-    """The first point: w [1, D] (or [num_ws, D]) and noise maps that are drawn anew."""
+    """The first point: w [1, D] (or [num_ws, D]) and noise maps that are freshly drawn."""
     return Projection(w, dict(noise), ADAM.init((w, dict(noise))))
 
 

@@ -98,8 +98,8 @@ def discriminate_augmented(
     gan: GAN, params: Params, extra: Extra, images: Array, condition: Condition, key: Key, augment: Augmentation
 ) -> tuple[DiscriminatorOutput, Extra]:
     """D's output for augmented images, and for the condition that goes with them."""
-    told = augment.condition(key, images, extra, condition)
-    return gan.discriminate(params, extra, augment.augment(key, images, extra), told, train=True)
+    condition = augment.condition(key, images, extra, condition)
+    return gan.discriminate(params, extra, augment.augment(key, images, extra), condition, train=True)
 
 
 def scores(logits: Array | tuple[Array, ...]) -> Array:
@@ -139,14 +139,14 @@ def generator_loss(gan: GAN, adversarial: Adversarial, augment: Augmentation = N
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         latent_key, real_key, fake_key, _ = jax.random.split(key, 4)
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
-        asked = jax.tree.map(lambda c: jnp.repeat(c, batches, 0), condition) if batches > 1 else condition
-        images, moved, cost = _fakes(gan, params, extra, latent_key, x, asked, batches)
-        fake, state = discriminate_augmented(gan, params, extra, images, asked, fake_key, augment)
+        requested = jax.tree.map(lambda c: jnp.repeat(c, batches, 0), condition) if batches > 1 else condition
+        images, moved, cost = _fakes(gan, params, extra, latent_key, x, requested, batches)
+        fake, state = discriminate_augmented(gan, params, extra, images, requested, fake_key, augment)
         # The reals' output is left out of the program where no loss asks for it.
         real, _ = discriminate_augmented(gan, params, extra, x, condition, real_key, augment)
         value = over_heads(adversarial.g, fake.logits, real.logits) + cost
-        if asked.label is not None and _names_classes(fake):
-            value += gan.class_loss.g(fake, asked.label)
+        if requested.label is not None and _names_classes(fake):
+            value += gan.class_loss.g(fake, requested.label)
         kept = moved if "g" in gan.state_moves_in else {}
         return value, ({**extra, **kept, **state}, {"fake_logits": jnp.mean(scores(fake.logits))})
 
@@ -170,7 +170,7 @@ def discriminator_loss(
         latent_key, real_key, fake_key, penalty_key = jax.random.split(key, 4)
         x, condition = gan.prepare(extra, batch["image"]), condition_of(gan, batch)
         images, moved, _ = _fakes(gan, params, extra, latent_key, x, condition)
-        # Moved latents depend on D, which is told so; without a move nothing here does.
+        # Moved latents depend on D, so its gradient has this path; without a move nothing here does.
         images = images if gan.move is not None else jax.lax.stop_gradient(images)
         real, state = discriminate_augmented(gan, params, extra, x, condition, real_key, augment)
         before = extra if gan.one_pass else {**extra, **state}

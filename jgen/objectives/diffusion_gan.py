@@ -1,9 +1,9 @@
 """Diffusion-GAN (Wang et al. 2022, arXiv:2206.02262): what a discriminator sees is diffused, by a number of steps that adapts.
 
 An image y becomes sqrt(alpha_bar_t) y + sqrt(1 - alpha_bar_t) std eps, with t = 0 for the image itself. The betas are spread
-anew over the current number of steps T, so that the last level grows with T, and T grows while D is too sure of reals: while
+again over the current number of steps T, so that the last level grows with T, and T grows while D is too sure of reals: while
 the mean sign of its logits (r_d; the authors' code leaves out the paper's -1/2) is above a target. Times come from a pool of
-64, half of them 0 (in Projected GAN's flavour, a share that shrinks), drawn anew whenever T may move. As in the authors'
+64, half of them 0 (in Projected GAN's flavour, a share that shrinks), drawn again whenever T may move. As in the authors'
 code.
 """
 

@@ -12,7 +12,7 @@ from jax.experimental import checkify
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.schedules import Schedule, evenly
-from jgen.steps import tell
+from jgen.steps import report
 from jgen.types import Array, Key, Predict, Prediction, as_prediction
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,7 +128,7 @@ def walk(
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         prediction = as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1])))
         check_finite(prediction.x0, "prediction", len(chain) - 1 - step.index)
-        tell(len(chain) - 1 - step.index, len(chain))
+        report(len(chain) - 1 - step.index, len(chain))
         new, x0 = update(x, prediction, step)
         x = new.astype(x.dtype)
         return x, None if trace is None else trace(x, x0)

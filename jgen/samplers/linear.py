@@ -16,7 +16,7 @@ from jax import lax
 
 from jgen.errors import UserError
 from jgen.samplers.common import Trace, check_finite, noise
-from jgen.steps import tell
+from jgen.steps import report
 from jgen.types import Array, Denoise, Key
 
 Parameterization = Literal["data", "noise"]
@@ -88,7 +88,7 @@ def run(
         point = row["x"] * state + _combine(row["h"], history) + given
         clean = denoise(point, jnp.broadcast_to(row["sigma"], x.shape[:1])).astype(x.dtype)
         check_finite(clean, "prediction", row["number"], row["sigma"])
-        tell(row["number"], len(rows))
+        report(row["number"], len(rows))
         value = clean if parameterization == "data" else (point - clean) / row["sigma"]
         history = (value, *history[:-1])
         state = row["to_x"] * state + _combine(row["to_h"], history)

@@ -14,7 +14,7 @@ from jgen.progress import seen, tracked
 from jgen.samplers import image_keys
 from jgen.samplers.common import explain
 from jgen.sharding import batch_sharding, replicated, rounded_up
-from jgen.steps import told
+from jgen.steps import reporting
 from jgen.train.stage import Stage, first_batch_shapes
 from jgen.types import Array, Batch, Extra, Key, Params, Sample
 
@@ -25,7 +25,7 @@ def draw(stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, ba
     bar: shows how far it is, on a terminal or in a notebook.
     """
     shown, size = bar and seen(), rounded_up(min(how.get("batch", 64), num), mesh) if num > 0 else 0
-    batches = drawn(stage, params, extra, mesh, num=num, tells=shown, **how)
+    batches = drawn(stage, params, extra, mesh, num=num, progress=shown, **how)
     batches = tracked(batches, num, "sampling", size) if bar else batches
     images = np.concatenate([np.asarray(x) for x in batches])[:num]
     if (bad := np.asarray(~np.isfinite(images).all((1, 2, 3)))).any():
@@ -56,11 +56,11 @@ def drawn(
     seed: int = 0,
     options: Any = None,
     batch: int = 64,
-    tells: bool = False,
+    progress: bool = False,
 ) -> Iterator[Array]:
     """The images of `draw` as they are made, on the devices, `batch` at a time.
 
-    Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once. tells: it says
+    Every batch has the same shape (the last is not cut to `num`), so the sampler compiles once. progress: it reports
     how far it is (`jgen.steps`), which changes no bit of the images.
     """
     if not 0 <= seed < 2**31:
@@ -73,18 +73,18 @@ def drawn(
     size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
     if chosen is not None:
         check(chosen)
-    sampler, whole = _compiled(stage.sample, mesh, chosen, size, tells), stage.extra_for(extra, chosen, mesh)
+    sampler, whole = _compiled(stage.sample, mesh, chosen, size, progress), stage.extra_for(extra, chosen, mesh)
     return (sampler(params, whole, seed, start) for start in range(0, num, size))
 
 
 @functools.lru_cache(16)
-def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int, tells: bool) -> Callable[..., Array]:
+def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int, progress: bool) -> Callable[..., Array]:
     """The jitted sampler of `size` images; weights are arguments, so they are no constants of the program."""
 
     def run(params: Params, extra: Extra, seed: Array, start: Array) -> Array:
         # Keys are made inside, so that several processes each hold just their own.
         keys = jax.lax.with_sharding_constraint(image_keys(seed, size, start), batch_sharding(mesh))
-        with told(tells):
+        with reporting(progress):
             return sample(params, extra, keys, options)
 
     return jax.jit(run, out_shardings=replicated(mesh))

@@ -44,7 +44,7 @@ th{{text-align:left;padding-right:1rem}}pre{{background:#f4f4f4;padding:1rem;ove
 
 
 SCORES = ("<!-- scores -->", "<!-- end of scores -->")
-"""Marks around the table of scores, which is written anew after each evaluation."""
+"""Marks around the table of scores, which is rewritten after each evaluation."""
 
 
 def show_scores(folder: Path) -> None:

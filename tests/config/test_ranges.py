@@ -78,7 +78,7 @@ def replaced(config, place, value):
     return config, place
 
 
-def verdict(config):
+def outcome(config):
     try:
         check(config)
     except UserError as error:
@@ -104,7 +104,7 @@ def test_bad_values_of_every_option_are_refused_by_its_name(name):
         for place, leaf in enumerate(leaves(config)):
             for value in bad_values(leaf):
                 changed, _ = replaced(config, place, value)
-                assert verdict(changed).startswith(f"{leaf.name}="), (leaf.name, value, verdict(changed))
+                assert outcome(changed).startswith(f"{leaf.name}="), (leaf.name, value, outcome(changed))
                 tried += 1
     assert tried > 100, tried
 
@@ -122,8 +122,8 @@ def test_every_number_has_a_range(name):
 
 
 def test_rows_of_a_fixed_length_are_checked():
-    assert verdict(DataConfig(shape=(8, 8, 3))) == verdict(DataConfig()) == "accepted"
-    assert verdict(DataConfig(shape=(2,))) == "shape=2: must have 0 or 3 values"
+    assert outcome(DataConfig(shape=(8, 8, 3))) == outcome(DataConfig()) == "accepted"
+    assert outcome(DataConfig(shape=(2,))) == "shape=2: must have 0 or 3 values"
 
 
 CLI = [

@@ -41,11 +41,11 @@ def test_level_grids_and_the_maps_between_levels_and_times(path):
             o.check(f"out/{name}/sigmas_n", sigmas.of_schedule(chain, options["n"]))
             o.check(f"out/{name}/sigma_to_t", sigmas.time_at(chain, o[f"in/{name}/query_sigma"]))
             o.check(f"out/{name}/t_to_sigma", sigmas.sigma_at(chain, o[f"in/{name}/query_t"]))
-            heard = []
-            predict = lambda x, t: heard.append(t) or Prediction(x)  # noqa: E731, B023
+            recorded = []
+            predict = lambda x, t: recorded.append(t) or Prediction(x)  # noqa: E731, B023
             query = o[f"in/{name}/query_sigma"]
             schedules.denoiser(predict, chain)(jnp.zeros((len(query), 1, 1, 1)), jnp.asarray(query))
-            o.check_equal(f"out/{name}/sigma_to_t_quantized", heard[0])
+            o.check_equal(f"out/{name}/sigma_to_t_quantized", recorded[0])
         elif kind.startswith("precond:"):
             check_precondition_levels(o, name, kind, options)
         else:  # k-diffusion's v: a cosine chain in continuous time, sigma = tan(pi t / 2)
@@ -87,12 +87,12 @@ FORMS = {"vp": edm.vp, "ve": edm.ve, "iddpm": edm.iddpm, "edm": edm.edm}
 LEVELS = {"loss_vp": edm.vp_levels, "loss_ve": edm.ve_levels, "loss_edm": edm.edm_levels}
 
 
-def stand_in(weights, label, augment=None, heard=None):
+def stand_in(weights, label, augment=None, recorded=None):
     a, b, c, l, g = weights  # noqa: E741
 
     def network(x, noise):
-        if heard is not None:
-            heard.extend([x, noise])
+        if recorded is not None:
+            recorded.extend([x, noise])
         waves = jnp.sin(noise / 50)[:, None] * b[None, :, 0] + jnp.cos(noise)[:, None] * b[None, :, 1]
         known = label @ l.T + (augment @ g.T if augment is not None else 0)
         return jnp.einsum("oc,bhwc->bhwo", a, x) + (waves + known)[:, None, None] + jnp.moveaxis(c, 0, -1)[None]
@@ -110,12 +110,12 @@ def test_preconditioners_and_losses(path):
             jnp.asarray(o[f"in/{k}"] if f"in/{k}" in o else np.zeros((len(x), 0))) for k in ("class_labels", "augment_labels")
         )
         for name in sorted({name.split("/")[0] for name in o.under("w/")}):
-            form, heard = FORMS[name](**renamed(o.config.get(name, {}))), []
+            form, recorded = FORMS[name](**renamed(o.config.get(name, {}))), []
             weights = [jnp.asarray(o[f"w/{name}/{k}"]) for k in "ABCLG"]
-            found = edm.denoiser(stand_in(weights, label, heard=heard), form)(x, sigma)
+            found = edm.denoiser(stand_in(weights, label, recorded=recorded), form)(x, sigma)
             o.check(f"out/{name}/denoised", found, image=True)
-            o.check(f"out/{name}/network_input", heard[0], image=True)
-            o.check(f"out/{name}/c_noise", heard[1])
+            o.check(f"out/{name}/network_input", recorded[0], image=True)
+            o.check(f"out/{name}/c_noise", recorded[1])
             o.check(f"out/{name}/sigma_min_max", np.minimum([form.sigma_min, form.sigma_max], 3e38))  # inf, as stored
             bare = edm.denoiser(stand_in(weights, jnp.zeros_like(label)), form)
             o.check(f"out/{name}/denoised_no_label", bare(x, sigma), image=True)
@@ -320,8 +320,8 @@ def test_dpm_solver_and_its_schedules(path):
         c = curves[run["schedule"]]
         x, of = start / c.alpha(1.0), "data" if run["algorithm"].endswith("++") else "noise"
         spacing = {"time_uniform": "time", "logSNR": "log_snr", "time_quadratic": "quadratic"}[run["skip"]]
-        heard = Heard(denoise)
-        used = dynamic_threshold(heard, run["ratio"], run["max_val"]) if "correcting_x0" in run else heard
+        recorded = Heard(denoise)
+        used = dynamic_threshold(recorded, run["ratio"], run["max_val"]) if "correcting_x0" in run else recorded
         if run["method"] == "adaptive":
             control = {k: run[k] for k in ("order", "atol", "rtol")}
             with jax.enable_x64(True):
@@ -354,6 +354,6 @@ def test_dpm_solver_and_its_schedules(path):
             found = used(found, jnp.full(len(found), c.sigma(c.end))) * c.alpha(c.end) ** 0
         else:
             found = found * c.alpha(c.end)
-        o.check(f"out/{name}/evaluation_times", c.time(-np.log(heard.take()[0])))
+        o.check(f"out/{name}/evaluation_times", c.time(-np.log(recorded.take()[0])))
         o.check(f"out/{name}/x_end", found, image=True)
     o.check_whole()

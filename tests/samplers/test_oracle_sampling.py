@@ -40,12 +40,12 @@ def test_classifier_guidance_of_steps_and_loops(path, monkeypatch):
         return kind if kind.startswith("learned") else "single"
 
     times, scale = jnp.asarray(chain.timesteps)[t], oracle.config["single_step_scale"]
-    heard = timed(log_probability, factor)
+    recorded = timed(log_probability, factor)
     oracle.check("out/classifier_logits", logits(xt, t))  # these two at the chain's own index
     oracle.check("out/classifier_grad", scale * guidance.log_gradient(log_probability, xt, t), image=True)
     for kind in oracle.under("out/condition_mean/"):
         predict = samplers.clip(diffusion.predictor(network(net_of(kind)), full))
-        prediction = guidance.classifier(predict, heard, scale)(xt, times)
+        prediction = guidance.classifier(predict, recorded, scale)(xt, times)
         steps = [
             ancestral_step(xt[i], jax.tree.map(lambda p, i=i: p[i], prediction), chain, t[i], 0.0, kind.removeprefix("fixed_"))
             for i in range(len(t))
@@ -61,7 +61,7 @@ def test_classifier_guidance_of_steps_and_loops(path, monkeypatch):
     for name, run in oracle.config["runs"].items():
         predict = diffusion.predictor(network(net_of(run["variance"])), full)
         predict = samplers.clip(predict) if run["clip"] else predict
-        predict = guidance.classifier(predict, heard, run["classifier_scale"])
+        predict = guidance.classifier(predict, recorded, run["classifier_scale"])
         options = dict(timesteps=chain.timesteps, trace=lambda x, x0: (x, x0))
         if run["sampler"] == "ddim":
             _, traces = samplers.ddim(predict, full, x, keys, eta=run["eta"], **options)

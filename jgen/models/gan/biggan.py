@@ -2,7 +2,7 @@
 
 Widths, order of layers and names are those of the author's PyTorch code (ajbrock/BigGAN-PyTorch), at 32 to 512 pixels; 8 and 16
 go on as 32 does. Classes come as weights [B, classes]: one-hot, or anything between. IC-GAN (Casanova et al. 2021,
-arXiv:2109.05070) is the same pair told the features of an instance, [B, D] of norm 1.
+arXiv:2109.05070) is the same pair given the features of an instance, [B, D] of norm 1.
 
 State that no gradient moves: "batch_stats" of G and "spectral" of both (`jgen.nn.spectral`), which move in training calls.
 """
@@ -139,7 +139,7 @@ class Generator(nn.Module):
     """The author's "ch"."""
     z_dim: int = 128
     classes: int = 0
-    """0 for a network that is told no class."""
+    """0 for a network without classes."""
     attention: tuple[int, ...] = ()
     """Sides of the features that a non-local block follows."""
     hierarchical: bool = True
@@ -148,7 +148,7 @@ class Generator(nn.Module):
     """One embedding of the classes for all norms, which are linear in it; else every norm has embeddings of its own."""
     shared_dim: int = 128
     shared_features: int = 0
-    """Size of the embedding of instance features; 0 for a network that is told none."""
+    """Size of the embedding of instance features; 0 for a network without them."""
     norm: SpectralNorm | None = SN
     initializer: str = "ortho"
     bottom: int = 4
@@ -171,7 +171,7 @@ class Generator(nn.Module):
     def setup(self) -> None:
         levels, kernel_init = generator_levels(self.side, self.width), INITIALIZERS[self.initializer]
         if not self.hierarchical and not self.classes and not self.shared_features:
-            raise UserError("classes=0: a network that is told nothing needs hierarchical latents")
+            raise UserError("classes=0: a network without a condition needs hierarchical latents")
         if not self.shared and (self.hierarchical or self.shared_features or not self.classes):
             raise UserError("shared=False: every norm embeds the class alone, without chunks of z or instance features")
         if self.shared and self.classes:
@@ -191,7 +191,7 @@ class Generator(nn.Module):
         self.rgb = Conv(self.channels, norm=self.norm, kernel_init=kernel_init)
 
     def embed(self, label: Array | None, features: Array | None = None) -> Array | None:
-        """The embeddings of class and instance side by side [B, E], which the norms are told besides z; None without both."""
+        """The embeddings of class and instance side by side [B, E], which the norms take besides z; None without both."""
         parts = []
         if label is not None:
             parts.append(self.embedding(label) if self.shared else label)
@@ -201,13 +201,13 @@ class Generator(nn.Module):
 
     def synthesize(self, z: Array, embedding: Array | None, *, train: bool = False) -> Array:
         """Images of latents and of what `embed` gave, or anything between two such."""
-        told = [embedding] * len(self.blocks)
+        inputs = [embedding] * len(self.blocks)
         if self.chunk:
             z, *chunks = jnp.split(z, len(self.blocks) + 1, -1)
-            told = [chunk if embedding is None else jnp.concatenate([embedding, chunk], -1) for chunk in chunks]
+            inputs = [chunk if embedding is None else jnp.concatenate([embedding, chunk], -1) for chunk in chunks]
         h = self.linear(z).reshape(len(z), -1, self.bottom, self.bottom)  # the author's order of units
         h = jnp.moveaxis(h, 1, -1)
-        for (block, *attention), y in zip(self.blocks, told):
+        for (block, *attention), y in zip(self.blocks, inputs):
             h = block(h, y, train)
             for layer in attention:
                 h = layer(h)
@@ -266,11 +266,11 @@ class Discriminator(nn.Module):
     side: int
     width: int = 64
     classes: int = 0
-    """0 for a network that is told no class."""
+    """0 for a network without classes."""
     attention: tuple[int, ...] = ()
     """Sides of the features that a non-local block follows."""
     instance: bool = False
-    """Is told instance features."""
+    """Takes instance features."""
     wide: bool = True
     norm: SpectralNorm | None = SN
     initializer: str = "ortho"

@@ -1,9 +1,9 @@
 """BigGAN-deep (Brock et al. 2018, arXiv:1809.11096, appendix B): bottleneck blocks whose shortcuts have no weights on the way
-up, and the whole of z told to every block.
+up, and the whole of z given to every block.
 
 Widths, order of layers and names are those of the author's PyTorch code (ajbrock/BigGAN-PyTorch). Conditions and state are as
-in `jgen.models.gan.biggan`. Every layer is told the class's embedding and then z, as in that code; TensorFlow Hub's networks
-are told them in the other order.
+in `jgen.models.gan.biggan`. Every layer takes the class's embedding and then z, as in that code; TensorFlow Hub's networks
+take them in the other order.
 """
 
 from collections.abc import Callable

@@ -45,7 +45,7 @@ class Discriminator(nn.Module):
     side: int
     width: int = 64
     classes: int = 0
-    """0 for a network that is told no class."""
+    """0 for a network without classes."""
     attention: tuple[int, ...] = ()
     """Sides of the features that a non-local block follows."""
     wide: bool = True

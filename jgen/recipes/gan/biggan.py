@@ -40,7 +40,7 @@ class Players(NamedTuple):
     channels: int
     classes: int
 
-    def told(self, condition: Condition) -> tuple[Array, ...]:
+    def label_inputs(self, condition: Condition) -> tuple[Array, ...]:
         """Classes as the networks take them."""
         return () if condition.label is None else (jax.nn.one_hot(condition.label, self.classes),)
 
@@ -60,7 +60,7 @@ def players(config: BigGANConfig, data: DataConfig, unet: bool) -> Players:
         d = biggan_deep.Discriminator(side, config.width, head=config.head, **common)
         return Players(g, d, side, channels, classes)
     if not classes and not config.hierarchical:
-        raise UserError("conditional=False: without classes the norms are told parts of z, so hierarchical must be True")
+        raise UserError("conditional=False: without classes the norms take parts of z, so hierarchical must be True")
     how: Any = dict(hierarchical=config.hierarchical, shared=config.hierarchical, shared_dim=config.shared_dim)
     g = biggan.Generator(side, channels, config.width, config.z_dim, **how, **common)
     _ = g.chunk  # which says so where z can't be divided
@@ -83,17 +83,17 @@ def biggan_form(config: BigGANConfig, made: Players) -> GAN:
     def generate(params: Params, extra: Extra, z: PyTree, condition: Condition, /, *, train: bool) -> tuple[Array, Extra]:
         variables = {"params": params["g"], **extra["g"]}
         if not train:
-            return made.g.apply(variables, z, *made.told(condition)), {}  # pyright: ignore[reportReturnType]
-        images, state = made.g.apply(variables, z, *made.told(condition), train=True, mutable=MOVING)
+            return made.g.apply(variables, z, *made.label_inputs(condition)), {}  # pyright: ignore[reportReturnType]
+        images, state = made.g.apply(variables, z, *made.label_inputs(condition), train=True, mutable=MOVING)
         return images, {"g": dict(state)}
 
     def discriminate(
         params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
     ) -> tuple[DiscriminatorOutput, Extra]:
-        variables, told = {"params": params["d"], **extra["d"]}, made.told(condition)
+        variables, labels = {"params": params["d"], **extra["d"]}, made.label_inputs(condition)
         if not train:
-            return made.d.apply(variables, images, *told), {}  # pyright: ignore[reportReturnType]
-        found, state = made.d.apply(variables, images, *told, mutable=["spectral"])
+            return made.d.apply(variables, images, *labels), {}  # pyright: ignore[reportReturnType]
+        found, state = made.d.apply(variables, images, *labels, mutable=["spectral"])
         return found, {"d": dict(state)}  # pyright: ignore[reportReturnType]
 
     return GAN(
@@ -122,7 +122,7 @@ def weighted(loss: ClassLoss, weight: float) -> ClassLoss:
 
 
 def truncated(keys: Key, size: int, limit: float) -> Array:
-    """Normal latents [B, size], drawn anew where they are beyond the limit; 0 is without."""
+    """Normal latents [B, size], drawn again where they are beyond the limit; 0 is without."""
     if not limit:
         return samplers.noise(keys, (size,))
     return jax.vmap(lambda key: jax.random.truncated_normal(key, -limit, limit, (size,)))(keys)
@@ -136,8 +136,8 @@ def truncated_sampler(made: Players, config: BigGANConfig, data: DataConfig) -> 
         shape = (options.passes, options.pass_size)
         z = truncated(keys, config.z_dim, options.truncation).reshape(*shape, -1)
         label = samplers.class_labels(keys, options.label, made.classes)
-        told = [each.reshape(*shape, -1) for each in made.told(Condition(label=label))]
-        return standing_statistics(made.g.apply, variables, (z, *told))
+        labels = [each.reshape(*shape, -1) for each in made.label_inputs(Condition(label=label))]
+        return standing_statistics(made.g.apply, variables, (z, *labels))
 
     def sample(params: Params, extra: Extra, keys: Key, options: TruncatedSampling) -> Array:
         if options.truncation and options.statistics != "standing":
@@ -146,8 +146,8 @@ def truncated_sampler(made: Players, config: BigGANConfig, data: DataConfig) -> 
             )
         variables = {"params": params["g"], **extra["g"]}
         variables = standing(variables, options) if options.statistics == "standing" else variables
-        told = made.told(Condition(label=samplers.class_labels(keys, options.label, made.classes)))
-        images: Any = made.g.apply(variables, truncated(keys, config.z_dim, options.truncation), *told)
+        labels = made.label_inputs(Condition(label=samplers.class_labels(keys, options.label, made.classes)))
+        images: Any = made.g.apply(variables, truncated(keys, config.z_dim, options.truncation), *labels)
         return cropped(images, data.shape[0])
 
     return sample

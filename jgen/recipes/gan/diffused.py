@@ -20,7 +20,7 @@ def process_of(config: DiffusionGANConfig) -> Process:
 
 
 def diffused_images(config: DiffusionGANConfig, augment: AugmentConfig) -> Augmentation:
-    """Images diffused after the augmentation of `augment`; D is told the time."""
+    """Images diffused after the augmentation of `augment`; D takes the time."""
     first = augmentation.named(augment.augment, target=augment.ada_target, kimg=augment.ada_kimg)
     return diffusion(process_of(config), target=config.diffusion_target, kimg=config.diffusion_kimg, first=first)
 

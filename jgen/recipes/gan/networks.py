@@ -59,8 +59,10 @@ def style_networks(
         keys = jax.random.split(key)
         made = g.init(keys[0], jnp.zeros((1, g.z_dim)), label)["params"]
         image = jnp.zeros((1, g.resolution, g.resolution, g.image_channels))
-        told = jnp.concatenate([*([] if label is None else [label]), jnp.zeros((1, augment_dim))], -1) if augment_dim else label
-        return {"g": made, "d": d.init(keys[1], image, told)["params"]}
+        d_label = (
+            jnp.concatenate([*([] if label is None else [label]), jnp.zeros((1, augment_dim))], -1) if augment_dim else label
+        )
+        return {"g": made, "d": d.init(keys[1], image, d_label)["params"]}
 
     def synthesize(params: PyTree, ws: Array, noise: dict[str, Array], **grown: Any) -> Array:
         return _apply(g, params, ws, noise, method="synthesize", **grown)
@@ -81,7 +83,7 @@ def style_networks(
 def stylegan2_networks(
     gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig, dtype: str = "float32", augment_dim: int = 0
 ) -> Networks:
-    """StyleGAN2, at its whole resolution; augment_dim: what D is told of an image's augmentation, after the classes."""
+    """StyleGAN2, at its whole resolution; augment_dim: what D takes of an image's augmentation, after the classes."""
     side, channels, classes = shape_of(data, gan.conditional)
     widths = (gan.channel_base, gan.channel_max)
     g = stylegan2.Generator(

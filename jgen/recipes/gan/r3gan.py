@@ -43,7 +43,7 @@ def r3gan_form(config: R3GANConfig, data: DataConfig, augment: Augmentation, dty
     g = in_dtype(Generator(*lists, channels=channels, z_dim=config.z_dim, **sizes), dtype)
     d = in_dtype(Discriminator(*lists, **sizes), dtype)
 
-    def told(condition: Condition) -> tuple[Array, ...]:
+    def label_inputs(condition: Condition) -> tuple[Array, ...]:
         return () if condition.label is None else (jax.nn.one_hot(condition.label, classes),)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
@@ -56,13 +56,13 @@ def r3gan_form(config: R3GANConfig, data: DataConfig, augment: Augmentation, dty
         return shard_like(jax.random.normal(key, (rows, config.z_dim)), images)
 
     def generate(params: Params, extra: Extra, z: PyTree, condition: Condition, /, *, train: bool) -> tuple[Array, Extra]:
-        images: Array = g.apply({"params": params["g"]}, z, *told(condition))  # pyright: ignore[reportAssignmentType]
+        images: Array = g.apply({"params": params["g"]}, z, *label_inputs(condition))  # pyright: ignore[reportAssignmentType]
         return images if train else jnp.clip(cropped(images, data.shape[0]), -1, 1), {}
 
     def discriminate(
         params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
     ) -> tuple[DiscriminatorOutput, Extra]:
-        return d.apply({"params": params["d"]}, images, *told(condition)), {}  # pyright: ignore[reportReturnType]
+        return d.apply({"params": params["d"]}, images, *label_inputs(condition)), {}  # pyright: ignore[reportReturnType]
 
     return GAN(
         init=init,

@@ -99,8 +99,10 @@ class StyleModel:
         def discriminate(
             params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
         ) -> tuple[DiscriminatorOutput, Extra]:
-            told = [x for x in (self.one_hot(condition.label), condition.augment) if x is not None]
-            logits = nets.discriminate(params["d"], images, jnp.concatenate(told, -1) if told else None, **self.grown(extra))
+            d_label = [x for x in (self.one_hot(condition.label), condition.augment) if x is not None]
+            logits = nets.discriminate(
+                params["d"], images, jnp.concatenate(d_label, -1) if d_label else None, **self.grown(extra)
+            )
             return DiscriminatorOutput(logits), {}
 
         def prepare(extra: Extra, images: Array) -> Array:

@@ -79,14 +79,14 @@ def moving(variables):
     return [name for name in MOVING if name in variables]
 
 
-def check_generator(o, net, variables, z, told, prefix=""):
-    """The images and features in evaluation and in training, and the state after; told: the other inputs."""
+def check_generator(o, net, variables, z, inputs, prefix=""):
+    """The images and features in evaluation and in training, and the state after; inputs: the other inputs."""
 
     @jax.jit
     def run(variables, z):
-        whole, seen = net.apply(variables, z, *told, mutable=["intermediates"], capture_intermediates=True)
+        whole, seen = net.apply(variables, z, *inputs, mutable=["intermediates"], capture_intermediates=True)
         trained = net.apply(
-            variables, z, *told, train=True, mutable=[*moving(variables), "intermediates"], capture_intermediates=True
+            variables, z, *inputs, train=True, mutable=[*moving(variables), "intermediates"], capture_intermediates=True
         )
         return whole, seen["intermediates"], trained
 

@@ -1,4 +1,4 @@
-"""IC-GAN's generator and discriminator, told features and classes, against the authors' code, in float64."""
+"""IC-GAN's generator and discriminator, with features and classes, against the authors' code, in float64."""
 
 import jax
 import jax.numpy as jnp
