@@ -8,12 +8,12 @@
 Target of the cifar10 preset: FID 3.93 (StudioGAN's benchmark; BigGAN with projection has 4.16 there).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import DataConfig, Flat, MeshConfig, TrainConfig
-from jgen.config.biggan import BigGANConfig, TruncatedSampling
+from jgen.config.biggan import BIGGAN_CIFAR10, BigGANConfig, TruncatedSampling
 
 if TYPE_CHECKING:
     from jgen.train.stage import Experiment
@@ -38,20 +38,7 @@ PRESETS = {
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=50, flip=True),
         train=TrainConfig(steps=1_000_000, save_every=10_000, sample_every=10_000, log_every=100),
-        gan=BigGANConfig(
-            width=64,
-            z_dim=128,
-            shared_dim=128,
-            attention=(),
-            head="discriminative",
-            initializer="N02",
-            d_steps=4,
-            g_rate=2e-4,
-            d_rate=2e-4,
-            beta_2=0.999,
-            ema=0.9999,
-            ema_start=1000,
-        ),
+        gan=replace(BIGGAN_CIFAR10, head="discriminative"),
     ),
 }
 

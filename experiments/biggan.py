@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import DataConfig, Flat, MeshConfig, TrainConfig
-from jgen.config.biggan import BigGANConfig, TruncatedSampling
+from jgen.config.biggan import BIGGAN_CIFAR10, BigGANConfig, TruncatedSampling
 
 if TYPE_CHECKING:
     from jgen.train.stage import Experiment
@@ -42,19 +42,7 @@ PRESETS = {
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=50, flip=True),
         train=TrainConfig(steps=500_000, save_every=10_000, sample_every=10_000, log_every=100),
-        gan=BigGANConfig(
-            width=64,
-            z_dim=128,
-            shared_dim=128,
-            attention=(),
-            initializer="N02",
-            d_steps=4,
-            g_rate=2e-4,
-            d_rate=2e-4,
-            beta_2=0.999,
-            ema=0.9999,
-            ema_start=1000,
-        ),
+        gan=BIGGAN_CIFAR10,
     ),
     "imagenet128": Config(
         data=DataConfig("imagenet2012", batch_size=2048, resolution=128, flip=True),

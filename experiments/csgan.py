@@ -55,14 +55,11 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.objectives.gan import non_saturating
     from jgen.recipes.common import Experiment, resolved
-    from jgen.recipes.gan.biggan import biggan_stage
-    from jgen.recipes.gan.moves import cs_gan
+    from jgen.recipes.gan.moves import csgan_stage
 
     c = resolved(config)
-    latents = cs_gan(c.move, non_saturating, c.data.batch_size)
-    return Experiment([biggan_stage(c.gan, c.data, c.train, c.sampling, adversarial=non_saturating, latents=latents)])
+    return Experiment([csgan_stage(c.gan, c.move, c.data, c.train, c.sampling)])
 
 
 if __name__ == "__main__":

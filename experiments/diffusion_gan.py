@@ -68,19 +68,13 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
-    from jgen.recipes.gan.diffused import diffused_images
-    from jgen.recipes.gan.networks import stylegan2_networks
-    from jgen.recipes.gan.projected import ProjectedRecipe, projected_stage
-    from jgen.recipes.gan.stage import StyleRecipe, style_stage
-    from jgen.recipes.gan.updates import style_updates
+    from jgen.recipes.gan.diffusion_gan import diffused_projected_stage, diffused_stylegan2_stage
 
     c = resolved(config)
     if c.diffusion.base == "projected":
-        return Experiment([projected_stage(ProjectedRecipe(c.projected, c.heads, c.data, c.sampling, c.diffusion), c.train)])
-    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data, c.train.dtype, augment_dim=1)
-    updates, augment = style_updates(c.style, c.gan.learning_rate, lazy_g=True), diffused_images(c.diffusion, c.augmentation)
-    recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing, augment)
-    return Experiment([style_stage(recipe, "diffusion_gan", c.train)])
+        return Experiment([diffused_projected_stage(c.diffusion, c.projected, c.heads, c.data, c.train, c.sampling)])
+    own = (c.gan, c.augmentation, c.style, c.architecture, c.data, c.train, c.sampling)
+    return Experiment([diffused_stylegan2_stage(c.diffusion, *own)])
 
 
 if __name__ == "__main__":

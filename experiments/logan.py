@@ -57,11 +57,10 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
-    from jgen.recipes.gan.biggan import biggan_stage
-    from jgen.recipes.gan.moves import logan
+    from jgen.recipes.gan.moves import logan_stage
 
     c = resolved(config)
-    return Experiment([biggan_stage(c.gan, c.data, c.train, c.sampling, latents=logan(c.move, c.gan.z_dim))])
+    return Experiment([logan_stage(c.gan, c.move, c.data, c.train, c.sampling)])
 
 
 if __name__ == "__main__":

@@ -56,15 +56,11 @@ PRESETS = {
 
 
 def build(config: Config) -> "Experiment":
-    from jgen.objectives.gan import non_saturating
     from jgen.recipes.common import Experiment, resolved
-    from jgen.recipes.gan.biggan import biggan_stage
-    from jgen.recipes.gan.mixed import cutmix_loss
+    from jgen.recipes.gan.mixed import unetgan_stage
 
     c = resolved(config)
-    return Experiment(
-        [biggan_stage(c.gan, c.data, c.train, c.sampling, adversarial=non_saturating, mixing=cutmix_loss(c.cutmix))]
-    )
+    return Experiment([unetgan_stage(c.gan, c.cutmix, c.data, c.train, c.sampling)])
 
 
 if __name__ == "__main__":

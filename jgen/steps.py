@@ -1,6 +1,7 @@
 """How far a compiled sampler is: its scan reports its steps, where it was traced to do so.
 
-It is off by default, so that a sampler is a pure program; whoever draws a bar traces it within `reporting` and listens with `listening`.
+It is off by default, so that a sampler is a pure program; whoever draws a bar traces it within `reporting` and receives the
+reports within `listening`.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ def _receive(number: Array, count: int) -> None:
 
 
 def report(number: Array, count: int) -> None:
-    """Reports now and then, from within a program, that step `number` of `count` is done; only where traced within `reporting`."""
+    """Reports from within a program that step `number` of `count` is done, now and then; only where traced in `reporting`."""
     if not _State.tracing:
         return
     every = max(count // REPORTS, 1)

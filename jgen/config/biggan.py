@@ -69,6 +69,13 @@ class BigGANConfig:
     """which copies the weights in G's steps before this one."""
 
 
+BIGGAN_CIFAR10 = BigGANConfig(
+    width=64, z_dim=128, shared_dim=128, attention=(), initializer="N02", d_steps=4, g_rate=2e-4, d_rate=2e-4, beta_2=0.999,
+    ema=0.9999, ema_start=1000,
+)  # fmt: skip
+"""The settings of BigGAN's author for CIFAR-10 (ajbrock/BigGAN-PyTorch), which ADC-GAN's take over."""
+
+
 @dataclass(frozen=True)
 class CutMixConfig:
     """U-Net GAN's mixed images."""

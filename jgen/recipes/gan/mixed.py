@@ -7,9 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jgen.arrays import shard_like
-from jgen.config.biggan import CutMixConfig
+from jgen.config import DataConfig, TrainConfig
+from jgen.config.biggan import BigGANConfig, CutMixConfig, TruncatedSampling
 from jgen.objectives import cutmix
 from jgen.objectives.adversarial import Judge, Mixing, Sides
+from jgen.objectives.gan import non_saturating
+from jgen.recipes.gan.biggan import biggan_stage
+from jgen.train.stage import Stage
 from jgen.types import Array, Key
 
 
@@ -41,3 +45,10 @@ def cutmix_loss(config: CutMixConfig) -> Callable[[Array], Mixing]:
         return mixing
 
     return at
+
+
+def unetgan_stage(
+    config: BigGANConfig, mixing: CutMixConfig, data: DataConfig, train: TrainConfig, options: TruncatedSampling
+) -> Stage:
+    """U-Net GAN's training, of BigGAN's generator and a discriminator with a decoder."""
+    return biggan_stage(config, data, train, options, adversarial=non_saturating, mixing=cutmix_loss(mixing))

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jgen.arrays import shard_like
-from jgen.config.biggan import LatentMoveConfig
+from jgen.config import DataConfig, TrainConfig
+from jgen.config.biggan import BigGANConfig, LatentMoveConfig, MovedSampling
 from jgen.objectives.adversarial import GAN, scores
-from jgen.objectives.gan import Adversarial
+from jgen.objectives.gan import Adversarial, non_saturating
 from jgen.objectives.latent_moves import gradient_steps, natural_gradient, squared_distance
+from jgen.recipes.gan.biggan import biggan_stage
+from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, Extra, Key, Params, PyTree
 
 
@@ -70,3 +73,18 @@ def cs_gan(config: LatentMoveConfig, adversarial: Adversarial, batch: int) -> Ca
         return plain._replace(init=init, move=move)
 
     return form
+
+
+def logan_stage(
+    config: BigGANConfig, move: LatentMoveConfig, data: DataConfig, train: TrainConfig, options: MovedSampling
+) -> Stage:
+    """LOGAN's training, of BigGAN's players."""
+    return biggan_stage(config, data, train, options, latents=logan(move, config.z_dim))
+
+
+def csgan_stage(
+    config: BigGANConfig, move: LatentMoveConfig, data: DataConfig, train: TrainConfig, options: MovedSampling
+) -> Stage:
+    """CS-GAN's training, with the non-saturating loss, of BigGAN's players."""
+    latents = cs_gan(move, non_saturating, data.batch_size)
+    return biggan_stage(config, data, train, options, adversarial=non_saturating, latents=latents)

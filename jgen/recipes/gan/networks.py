@@ -59,9 +59,8 @@ def style_networks(
         keys = jax.random.split(key)
         made = g.init(keys[0], jnp.zeros((1, g.z_dim)), label)["params"]
         image = jnp.zeros((1, g.resolution, g.resolution, g.image_channels))
-        d_label = (
-            jnp.concatenate([*([] if label is None else [label]), jnp.zeros((1, augment_dim))], -1) if augment_dim else label
-        )
+        parts = [*([] if label is None else [label]), jnp.zeros((1, augment_dim))]
+        d_label = jnp.concatenate(parts, -1) if augment_dim else label
         return {"g": made, "d": d.init(keys[1], image, d_label)["params"]}
 
     def synthesize(params: PyTree, ws: Array, noise: dict[str, Array], **grown: Any) -> Array:

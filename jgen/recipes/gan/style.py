@@ -99,10 +99,9 @@ class StyleModel:
         def discriminate(
             params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
         ) -> tuple[DiscriminatorOutput, Extra]:
-            d_label = [x for x in (self.one_hot(condition.label), condition.augment) if x is not None]
-            logits = nets.discriminate(
-                params["d"], images, jnp.concatenate(d_label, -1) if d_label else None, **self.grown(extra)
-            )
+            parts = [x for x in (self.one_hot(condition.label), condition.augment) if x is not None]
+            d_label = jnp.concatenate(parts, -1) if parts else None
+            logits = nets.discriminate(params["d"], images, d_label, **self.grown(extra))
             return DiscriminatorOutput(logits), {}
 
         def prepare(extra: Extra, images: Array) -> Array:
