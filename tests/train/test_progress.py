@@ -16,7 +16,7 @@ def test_steps_are_reported_and_change_no_bit(sampler):
     (params, extra), shares = tiny.fresh(stage), []
     plain = np.asarray(next(drawn(stage, params, extra, make_mesh(), num=4)))
     with listening(shares.append):
-        images = np.asarray(next(drawn(stage, params, extra, make_mesh(), num=4, tells=True)))
+        images = np.asarray(next(drawn(stage, params, extra, make_mesh(), num=4, progress=True)))
         jax.effects_barrier()
     np.testing.assert_array_equal(images, plain)
     assert sorted(set(shares))[-1] == 1.0
