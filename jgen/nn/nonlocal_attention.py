@@ -24,7 +24,9 @@ class NonLocal(nn.Module):
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
         if channels < 8:
-            raise UserError(f"attention at {height}x{width}: needs at least 8 channels, and there are {channels}")
+            raise UserError(
+                f"attention at {height}x{width}: needs at least 8 channels, and there are {channels}; take a larger width"
+            )
 
         def one_by_one(name: str, features: int) -> Conv:
             return Conv(features, 1, self.norm, use_bias=False, kernel_init=self.kernel_init, name=name)
