@@ -14,6 +14,7 @@ from jgen.nn.attention import attention
 from jgen.nn.barrier import settled
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array, Dtype
 
 ZEROS = nn.initializers.zeros
@@ -137,7 +138,7 @@ class DiT(nn.Module):
         shift, scale = jnp.split(last(nn.silu(condition)), 2, -1)
         h = modulate(_norm(self.dtype)(h), shift, scale)
         h = Dense(p * p * self.out_channels, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_linear")(h)
-        return unpatchify(h, (rows, columns), p).astype(jnp.float32)
+        return at_least_float32(unpatchify(h, (rows, columns), p))
 
 
 def unpatchify(tokens: Array, grid: Sequence[int], patch: int) -> Array:

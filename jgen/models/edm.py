@@ -21,6 +21,7 @@ from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.fir import conv2d_resample, setup_filter
 from jgen.nn.norm import GroupNorm, groups_of
+from jgen.nn.precision import at_least_float32
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array, Dtype
 
@@ -92,7 +93,7 @@ class Block(nn.Module):
 
 def fourier(noise: Array, frequencies: Array) -> Array:
     """[B, 2 K] of noise [B] and random frequencies [K]: sines, then cosines."""
-    angles = 2 * jnp.pi * noise.astype(jnp.float32)[:, None] * frequencies[None]
+    angles = 2 * jnp.pi * at_least_float32(noise)[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
@@ -215,7 +216,7 @@ class SongUNet(nn.Module):
                 y = Conv3x3(self.out_channels, 1, self.dtype, SMALL, name=f"{at}_aux_conv")(features, affine)
                 image = y if image is None else y + image
         assert image is not None
-        return image.astype(jnp.float32)
+        return at_least_float32(image)
 
 
 class FusedDown(nn.Module):
@@ -291,7 +292,7 @@ class DhariwalUNet(nn.Module):
                 skips.append(h)
         *_, (_, _, h) = ascend(h, skips, size, self, block, attend_last=False)
         affine = group_norm(h.shape[-1], 1e-5, self.dtype, "out_norm").affine(h)
-        return Conv3x3(self.out_channels, 1, self.dtype, SMALL, name="out_conv")(h, affine).astype(jnp.float32)
+        return at_least_float32(Conv3x3(self.out_channels, 1, self.dtype, SMALL, name="out_conv")(h, affine))
 
 
 def check_levels(x: Array, levels: int) -> None:

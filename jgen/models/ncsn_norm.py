@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.errors import UserError
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 Normalization = Literal["InstanceNorm++", "InstanceNorm", "VarianceNorm", "NoneNorm"]
@@ -81,7 +82,7 @@ class LevelNorm(nn.Module):
         channels = x.shape[-1]
         own = self._parameters(channels, label)
         gamma, beta = own.get("gamma", jnp.ones((1, channels))), own.get("beta", jnp.zeros((1, channels)))
-        x = x.astype(jnp.float32)
+        x = at_least_float32(x)
         if self.kind == "NoneNorm":
             return x * gamma[:, None, None] + beta[:, None, None]
         means = jnp.mean(x, (1, 2))

@@ -25,6 +25,7 @@ from jgen.nn.embed import timestep_embedding
 from jgen.nn.fir import downsample2d, setup_filter, upsample2d
 from jgen.nn.nonlinearity import nonlinearity
 from jgen.nn.norm import GroupNorm, groups_of
+from jgen.nn.precision import at_least_float32
 from jgen.nn.resample import downsample, upsample
 from jgen.types import Array, Dtype
 
@@ -252,7 +253,7 @@ class NCSNpp(nn.Module):
         h = block(skips[-1], skips[-1].shape[-1])
         h = AttentionBlock(self.style, name=next(names))(h)
         h = block(h, h.shape[-1])
-        y = self._ascend(h, skips, block, names).astype(jnp.float32)
+        y = at_least_float32(self._ascend(h, skips, block, names))
         return y / expand_dims_like(self._level(label), y) if self.scale_by_sigma else y
 
     def _resized(self, h: Array, direction: Direction, block: Callable[..., Array], names: Iterator[str]) -> Array:

@@ -1,10 +1,10 @@
 """PatchGAN discriminator (Isola et al. 2017, arXiv:1611.07004): real or not, patch by patch."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.norm import BatchNorm
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -27,4 +27,4 @@ class PatchGAN(nn.Module):
             h = BatchNorm(name=f"main_{index + 1}")(h, train)
             index += 3
         h = nn.leaky_relu(h, 0.2)
-        return nn.Conv(1, (4, 4), padding=1, kernel_init=init, name=f"main_{index}")(h).astype(jnp.float32)
+        return at_least_float32(nn.Conv(1, (4, 4), padding=1, kernel_init=init, name=f"main_{index}")(h))

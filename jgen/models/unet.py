@@ -20,6 +20,7 @@ from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
+from jgen.nn.precision import at_least_float32
 from jgen.nn.transformer import SpatialTransformer
 from jgen.types import Array
 
@@ -271,7 +272,7 @@ class UNet(_Blocks):
                     factor //= 2
                 index += 1
         affine = GroupNorm(self.groups, self.epsilon, name="out_0").affine(h)
-        return conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h, affine).astype(jnp.float32)
+        return at_least_float32(conv3x3(self.out_channels, "out_2", self.dtype, zero=True)(h, affine))
 
 
 class SuperResUNet(UNet):
@@ -325,16 +326,16 @@ class Classifier(_Blocks):
             means = jnp.concatenate([f.mean((1, 2)) for f in (*features, h)], -1)
             y = Dense(2048, dtype=self.dtype, name="out_0")(means)
             if self.pool == "spatial":
-                return Dense(self.out_channels, dtype=self.dtype, name="out_2")(nn.relu(y)).astype(jnp.float32)
+                return at_least_float32(Dense(self.out_channels, dtype=self.dtype, name="out_2")(nn.relu(y)))
             y = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_1")(y))
-            return Dense(self.out_channels, dtype=self.dtype, name="out_3")(y).astype(jnp.float32)
+            return at_least_float32(Dense(self.out_channels, dtype=self.dtype, name="out_3")(y))
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_0")(h))
         if self.pool == "attention":
             if self.head_channels is None:
                 raise UserError("head_channels=None: attention pooling needs the width of a head")
-            return AttentionPool(self.out_channels, self.head_channels, self.dtype, name="out_2")(h).astype(jnp.float32)
+            return at_least_float32(AttentionPool(self.out_channels, self.head_channels, self.dtype, name="out_2")(h))
         if self.pool == "adaptive":
-            return Dense(self.out_channels, dtype=self.dtype, name="out_3")(h.mean((1, 2))).astype(jnp.float32)
+            return at_least_float32(Dense(self.out_channels, dtype=self.dtype, name="out_3")(h.mean((1, 2))))
         raise UserError(f"pool={self.pool}: must be attention, adaptive, spatial or spatial_v2")
 
 

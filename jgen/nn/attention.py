@@ -13,7 +13,7 @@ def attention(q: Array, k: Array, v: Array) -> Array:
     Vaswani et al. 2017, eq. 1.
     """
     scale = q.shape[-1] ** -0.5
-    logits = jnp.einsum("bqhc,bkhc->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bqhc,bkhc->bhqk", q * scale, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32))
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bkhc->bqhc", weights, v)
 

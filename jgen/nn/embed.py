@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -13,6 +14,6 @@ def timestep_embedding(t: Array, width: int, max_period: float = 10000.0, endpoi
     """
     half = width // 2
     frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / (half - endpoint))
-    angles = t.astype(jnp.float32)[:, None] * frequencies[None]
+    angles = at_least_float32(t)[:, None] * frequencies[None]
     parts = [jnp.cos(angles), jnp.sin(angles)]
     return jnp.concatenate(parts + [jnp.zeros_like(angles[:, :1])] * (width % 2), axis=-1)

@@ -17,6 +17,7 @@ from jgen.errors import UserError
 from jgen.nn.conv import conv3x3, convolve
 from jgen.nn.dense import product
 from jgen.nn.fir import conv2d_resample, setup_filter, upsample_conv
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 Activation = Literal["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
@@ -58,7 +59,7 @@ def bias_act(
 
 def normalize(x: Array, axis: int = -1) -> Array:
     """x over its root mean square along an axis: ProGAN's pixel norm, and what the mapping does to z."""
-    wide = x.astype(jnp.float32)  # moments of bfloat16 would be rounded
+    wide = at_least_float32(x)  # moments of bfloat16 would be rounded
     return (wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis, keepdims=True) + 1e-8)).astype(x.dtype)
 
 
@@ -148,7 +149,7 @@ def minibatch_std(x: Array, group: int | None = 4, channels: int = 1) -> Array:
     size = b if group is None else min(group, b)
     if b % size or c % channels:
         raise UserError(f"group={size}, channels={channels}: must divide the batch of {b} and the {c} channels")
-    y = x.astype(jnp.float32).reshape(size, b // size, height, width, channels, c // channels)
+    y = at_least_float32(x).reshape(size, b // size, height, width, channels, c // channels)
     y = jnp.sqrt(jnp.mean(jnp.square(y - jnp.mean(y, 0, keepdims=True)), 0) + 1e-8)
     y = jnp.mean(y, (1, 2, 4))  # [groups, channels]
     y = jnp.tile(y, (size, 1))[:, None, None]

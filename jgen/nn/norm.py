@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.errors import UserError
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -51,7 +52,7 @@ class GroupNorm(nn.Module):
             raise UserError(f"norm groups={self.groups}: do not divide {channels} channels")
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        per_channel = x.reshape(x.shape[0], -1, channels).astype(jnp.float32)
+        per_channel = at_least_float32(x.reshape(x.shape[0], -1, channels))
         # Per-channel sums first: they run along contiguous memory, and only [B, C] numbers are left to group.
         mean = _grouped(jnp.mean(per_channel, axis=1), self.groups)
         square = _grouped(jnp.mean(jnp.square(per_channel), axis=1), self.groups)
@@ -103,7 +104,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        x = x.astype(jnp.float32)  # statistics of bfloat16 would be rounded
+        x = at_least_float32(x)  # statistics of bfloat16 would be rounded
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jgen.types import PyTree
+from jgen.types import Array, PyTree
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -18,6 +18,11 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
         return x.astype(dtype) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(change, tree)
+
+
+def at_least_float32(x: Array) -> Array:
+    """x in float32, or in float64 where it is: for moments, logits and outputs, which bfloat16 would round."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class _InDtype:

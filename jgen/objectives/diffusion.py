@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
+from jgen.nn.precision import at_least_float32
 from jgen.objectives import importance as times
 from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
 from jgen.schedules import Schedule, at
@@ -104,7 +105,7 @@ def simple_terms(
     t int [B] indexes the chain; the network is conditioned on `schedule.timesteps[t]`.
     """
     out = network(q_sample(schedule, x0, t, noise), jnp.asarray(schedule.timesteps)[t])
-    error = out[..., : x0.shape[-1]].astype(jnp.float32) - target(schedule, x0, t, noise, prediction)
+    error = at_least_float32(out[..., : x0.shape[-1]]) - target(schedule, x0, t, noise, prediction)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, x0.ndim)))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
+from jgen.nn.precision import at_least_float32
 from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
 from jgen.objectives.diffusion import PredictionType
 from jgen.schedules import Schedule
@@ -49,7 +50,7 @@ def denoiser(network: Network, precondition: Precondition) -> Denoise:
         sigma = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[:1])
         c = [expand_dims_like(f(sigma), x) for f in (precondition.skip, precondition.out, precondition.scale)]
         raw = network(c[2] * x, precondition.noise(sigma))[..., : x.shape[-1]]
-        return c[0] * x + c[1] * raw.astype(jnp.float32)
+        return c[0] * x + c[1] * at_least_float32(raw)
 
     return denoise
 
@@ -106,7 +107,7 @@ def iddpm(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> Precondi
     held = jnp.asarray(table, jnp.float32)
 
     def noise(s: Array) -> Array:
-        return (steps - 1 - jnp.argmin(jnp.abs(s[:, None] - held[None]), -1)).astype(jnp.float32)
+        return at_least_float32(steps - 1 - jnp.argmin(jnp.abs(s[:, None] - held[None]), -1))
 
     return Precondition(
         jnp.ones_like, lambda s: -s, lambda s: 1 / jnp.sqrt(1 + s**2), noise, float(table[steps - 1]), float(table[0])

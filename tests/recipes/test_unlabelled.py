@@ -11,14 +11,24 @@ from tests.shapes import by_shape
 
 pytestmark = pytest.mark.slow
 
-ASKS = {"guided": "conditional=True", "classifier": "data.name="}
+ASKS = {"guided": "conditional=True", "classifier": "data.name=", "adcgan": "conditional=True"}
 """Those that need labels whatever their options, and what the line says."""
+TURNED_OFF = {
+    "biggan": ["--no-conditional"], "logan": ["--no-conditional"], "unetgan": ["--no-conditional"],
+    "sagan": ["--no-conditional", "--hierarchical"], "stylegan_xl": ["--no-conditional"],
+}  # fmt: skip
+"""Those of classes by default, and what makes them do without."""
 TURNED_ON = {
     "gan": ["--conditioning", "projection"], "ddpm": ["--conditional"], "edm": ["--conditional"],
     "flow_matching": ["--conditional"], "improved_ddpm": ["--conditional"], "latent_diffusion": ["--condition", "class"],
     "pixelcnn": ["--conditional"], "progan": ["--conditional"], "stylegan": ["--conditional"], "stylegan2": ["--conditional"],
     "vqvae": ["--conditional"],
 }  # fmt: skip
+SIZES = {
+    "cascade": ["--sizes", "4", "16"], **dict.fromkeys(("biggan", "csgan", "logan", "sagan", "unetgan"), ["--z-dim", "30"]),
+    "vdvae": ["--encoder-layers", "16x1,16d2,8x1,8d8,1x1", "--decoder-layers", "1x1,8m1,8x1,16m8,16x1"],
+}  # fmt: skip
+"""What 16x16 images need."""
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +42,24 @@ def folder(tmp_path_factory):
 
 def config(name, folder, *flags):
     """An experiment's own options, with sizes that trace fast where it must have some."""
-    sizes = ["--sizes", "4", "16"] if name == "cascade" else []
     data = ["--data.name", f"folder:{folder}", "--data.resolution", "16"]
-    return parse_config(tiny.module(name).Config(), [*sizes, *data, *flags])
+    return parse_config(tiny.module(name).Config(), [*SIZES.get(name, []), *data, *flags])
 
 
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
-def test_a_set_without_labels_trains_by_default(name, folder):
-    if name not in ASKS:
+def test_a_set_without_labels_trains_or_is_refused_by_default(name, folder):
+    asks = ASKS | dict.fromkeys(TURNED_OFF, "conditional=True")
+    if name not in asks:
         assert by_shape(tiny.module(name), config(name, folder), samples=False)
         return
-    with pytest.raises(UserError, match=f"^{ASKS[name]}.*has no labels") as refused:
+    with pytest.raises(UserError, match=f"^{asks[name]}.*has no labels") as refused:
         by_shape(tiny.module(name), config(name, folder))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", TURNED_OFF)
+def test_one_of_classes_trains_without(name, folder):
+    assert by_shape(tiny.module(name), config(name, folder, *TURNED_OFF[name]), samples=False)
 
 
 @pytest.mark.parametrize("name", TURNED_ON)

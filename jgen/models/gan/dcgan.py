@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jgen.models.gan.heads import Conditioning, discriminator_output, with_label_planes
 from jgen.nn.conv import Conv3x3
 from jgen.nn.norm import BatchNorm
+from jgen.nn.precision import at_least_float32
 from jgen.nn.resample import doublings, downsample
 from jgen.types import Array, DiscriminatorOutput, Dtype
 
@@ -39,7 +40,7 @@ class Generator(nn.Module):
         for _ in range(levels):
             width //= 2
             x = Conv3x3(width, dtype=self.dtype, kernel_init=INIT, up=True)(norm(x))
-        return jnp.tanh(Conv3x3(self.channels, dtype=self.dtype)(norm(x)).astype(jnp.float32))
+        return jnp.tanh(at_least_float32(Conv3x3(self.channels, dtype=self.dtype)(norm(x))))
 
 
 class Discriminator(nn.Module):
@@ -62,4 +63,4 @@ class Discriminator(nn.Module):
             y = Conv3x3(self.width << (i + 1), dtype=self.dtype, kernel_init=INIT)(nn.leaky_relu(x, 0.2))
             x = downsample(y)
         features = nn.leaky_relu(x, 0.2).reshape(len(x), -1)
-        return discriminator_output(features.astype(jnp.float32), label, self.conditioning)
+        return discriminator_output(at_least_float32(features), label, self.conditioning)

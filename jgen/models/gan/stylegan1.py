@@ -18,6 +18,7 @@ from jgen.models.gan.stylegan2 import Noise, checked_noise, repeat
 from jgen.nn.conv import convolve
 from jgen.nn.equalized import NORMAL, Conv, Dense, bias_act, normalize, sides_of, widths
 from jgen.nn.fir import filter2d
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 FusedScale = bool | Literal["auto"]
@@ -55,7 +56,7 @@ def upsampled_conv(x: Array, kernel: Array, fused: bool) -> Array:
 
 def instance_norm(x: Array) -> Array:
     """x [B, H, W, C] with mean 0 and variance 1 in every channel of every image."""
-    wide = x.astype(jnp.float32)  # moments of bfloat16 would be rounded
+    wide = at_least_float32(x)  # moments of bfloat16 would be rounded
     wide = wide - jnp.mean(wide, (1, 2), keepdims=True)
     return (wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), (1, 2), keepdims=True) + 1e-8)).astype(x.dtype)
 

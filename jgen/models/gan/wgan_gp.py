@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jgen.models.gan.heads import Conditioning, discriminator_output, with_label_planes
 from jgen.nn.conv import Conv3x3
 from jgen.nn.norm import BatchNorm
+from jgen.nn.precision import at_least_float32
 from jgen.nn.resample import doublings, downsample, upsample
 from jgen.types import Array, DiscriminatorOutput, Dtype
 
@@ -40,7 +41,7 @@ class Generator(nn.Module):
             y = Conv3x3(width, dtype=self.dtype, kernel_init=HE, up=True)(norm(x))
             y = Conv3x3(width, dtype=self.dtype, kernel_init=HE)(norm(y))
             x = upsample(nn.Dense(width, kernel_init=GLOROT, dtype=self.dtype)(x)) + y
-        return jnp.tanh(Conv3x3(self.channels, dtype=self.dtype, kernel_init=GLOROT)(norm(x)).astype(jnp.float32))
+        return jnp.tanh(at_least_float32(Conv3x3(self.channels, dtype=self.dtype, kernel_init=GLOROT)(norm(x))))
 
 
 class Discriminator(nn.Module):
@@ -63,5 +64,5 @@ class Discriminator(nn.Module):
             if i < halvings:
                 x, y = nn.Dense(self.width, kernel_init=GLOROT, dtype=self.dtype)(downsample(x)), downsample(y)
             x = x + y
-        features = jnp.mean(nn.relu(x).astype(jnp.float32), (1, 2))
+        features = jnp.mean(at_least_float32(nn.relu(x)), (1, 2))
         return discriminator_output(features, label, self.conditioning)
