@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of a test's time is compilation, and tiny networks run as fast: half the time in all.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 CACHE = os.environ.setdefault("JGEN_CACHE", str(Path(tempfile.gettempdir()) / "jgen-tests-cache"))
 
 import jax
