@@ -31,10 +31,10 @@ def shrunk(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
-def test_every_preset_has_networks_that_fit_together(name):
-    """Those for accelerators too, whose data need not be here: shapes are all that is worked out."""
+def test_every_preset_for_cpus_has_networks_that_fit_together(name):
+    """By shapes alone; those for accelerators are compared with their table (tests/test_presets.py)."""
     module = tiny.module(name)
-    for config in module.PRESETS.values():
+    for config in (config for preset, config in module.PRESETS.items() if preset in tiny.CPU):
         stage = module.build(replace(config, data=resolve_or_known(config.data))).stages[-1]
         assert count(state_shapes(stage).params) > 1000
 

@@ -19,7 +19,6 @@ from jgen.train.stage import count, state_shapes
 from tests import tiny
 
 ROWS = protocol.rows()
-CPU = ("digits", "fashion_mnist", "glyphs", "emoji32")
 TIMES = (0.0, 0.1, 0.5, 1.0)
 """Shares of the training at which rates and averages are compared."""
 
@@ -116,7 +115,7 @@ def check_optimizers(row):
 
 
 def test_every_preset_for_accelerators_is_documented():
-    presets = {(name, preset) for name in tiny.EXPERIMENTS for preset in tiny.module(name).PRESETS if preset not in CPU}
+    presets = {(name, preset) for name in tiny.EXPERIMENTS for preset in tiny.module(name).PRESETS if preset not in tiny.CPU}
     assert presets == {(row["experiment"], row["preset"]) for row in ROWS}
 
 

@@ -25,7 +25,7 @@ TURNED_ON = {
     "vqvae": ["--conditional"],
 }  # fmt: skip
 SIZES = {
-    "cascade": ["--sizes", "4", "16"], **dict.fromkeys(("biggan", "csgan", "logan", "sagan", "unetgan"), ["--z-dim", "30"]),
+    "cascade": ["--sizes", "4", "16"], **{name: ["--z-dim", "30"] for name in ("biggan", "csgan", "logan", "sagan", "unetgan")},
     "vdvae": ["--encoder-layers", "16x1,16d2,8x1,8d8,1x1", "--decoder-layers", "1x1,8m1,8x1,16m8,16x1"],
 }  # fmt: skip
 """What 16x16 images need."""
