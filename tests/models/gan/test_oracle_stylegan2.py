@@ -128,7 +128,8 @@ def test_modulated_convolution(path):
         def call(x, w, s, c=c, noise=noise, f=f):
             if c.get("down", 1) > 1:
                 return modulated_smaller(x, w, s, f, c) + noise
-            return equalized.modulated_conv(x, w, s, up=c.get("up", 1), demodulate=c.get("demodulate", True)) + noise
+            how = {} if f is None else {"taps": tuple(map(tuple, f.tolist()))}
+            return equalized.modulated_conv(x, w, s, up=c.get("up", 1), demodulate=c.get("demodulate", True), **how) + noise
 
         y, pull = jax.vjp(call, x, w, styles)
         by_x, by_w, by_s = pull(cotangent)
