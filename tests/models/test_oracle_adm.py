@@ -23,6 +23,7 @@ def converter(o):
     return convert.adm.classifier if "pool" in o.config else convert.adm.unet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("adm", ""))
 def test_output_gradients_and_blocks(path):
     o = Oracle(path)

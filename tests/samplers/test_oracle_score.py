@@ -54,12 +54,8 @@ def refinenet(o):
     return *build(weights, network=kind, **o.config["model"], **o.config["data"]), kind in convert.ncsn.V1
 
 
-# A loss of second derivatives, which files of the first version have besides, takes a minute to compile.
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(*p.values, marks=[*p.marks, pytest.mark.slow], id=p.id) for p in files("ncsn", "ncsn_v1")]
-    + files("ncsn", "ncsn_v", apart=("ncsn_v1",)),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", files("ncsn", "ncsn_v"))
 def test_refinenets(path):
     o = Oracle(path)
     net, variables, first = refinenet(o)
@@ -456,6 +452,7 @@ SCORE_SDE = {"ncsnpp": convert.score_sde.ncsnpp, "ddpm": convert.score_sde.ddpm}
 """{network of a file's configuration: its converter}."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [p for kind in SCORE_SDE for p in files("score_sde", kind)])
 def test_networks_of_score_sde(path):
     o = Oracle(path)

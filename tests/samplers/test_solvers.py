@@ -168,7 +168,7 @@ def test_adaptive_noise_is_an_image_s_own_and_needs_keys():
     x, keys = jnp.array([-40.0, 3.0, 60.0])[:, None, None, None], samplers.image_keys(0, 3)
     many = samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=1.0, keys=keys)
     alone = samplers.dpm_adaptive(denoise, x[1:2], 0.02, 50.0, eta=1.0, keys=keys[1:2])
-    np.testing.assert_allclose(many[1:2], alone, atol=1e-5)
+    np.testing.assert_allclose(many[1:2], alone, rtol=1e-4)
     assert not np.allclose(many, samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=1.0, keys=samplers.image_keys(1, 3)))
     without = samplers.dpm_adaptive(denoise, x, 0.02, 50.0)
     np.testing.assert_array_equal(samplers.dpm_adaptive(denoise, x, 0.02, 50.0, eta=0.0, s_noise=3.0, keys=keys), without)

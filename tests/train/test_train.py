@@ -60,7 +60,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
-@pytest.mark.parametrize("after", [1, 3, 5])
+@pytest.mark.parametrize("after", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5))])
 def test_a_run_killed_and_started_again_equals_the_uninterrupted_one(whole, tmp_path, monkeypatch, after):
     record, seen = loop.Log.record, []
 
@@ -236,6 +236,7 @@ def runs(tmp_path_factory):
     return cwd
 
 
+@pytest.mark.slow
 def test_sigkill_and_sigterm_lose_nothing(runs):
     """Killed once hard and once softly, and started again with the folder alone, the run ends where it would have."""
     command = [sys.executable, "-m", "experiments.ddpm"]
@@ -322,6 +323,7 @@ def test_a_run_trains_longer_without_more_words(runs):
     assert "train.steps: 8 -> 4" in done.stderr
 
 
+@pytest.mark.slow
 def test_pictures_of_other_samplers_have_other_names(runs):
     folder = runs / "runs/ddpm/whole"
     for how in ([], ["--sampler", "heun"], ["--steps", "3"]):
@@ -402,6 +404,7 @@ def test_flops_of_a_step_are_the_same_however_it_is_run(monkeypatch):
     assert flops(stage, make_mesh()) == expected
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_the_last_good_checkpoint_intact(runs):
     """Files may not grow past 4 kB, which a checkpoint's do."""
     folder = runs / "runs/ddpm/full"

@@ -44,6 +44,7 @@ def test_latent_diffusion_in_its_forms(flags):
     assert shape_of(second, **options) == (3, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_latent_diffusion_of_captions():
     _, second = stages(latent_diffusion, "latent_diffusion", *GLYPHS, "--condition", "text")
     assert shape_of(second, guidance=3.0, prompt="a red A on blue") == (3, 16, 16, 3)
@@ -353,6 +354,7 @@ def test_a_model_of_captions_says_how_often_they_are_obeyed():
         asking.evaluate(params, extra, jax.random.key(0), iter([batch]), 1)
 
 
+@pytest.mark.slow
 def test_the_bound_of_any_chain_s_model_is_evaluated_on_request():
     x0 = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 127.5 - 1, jnp.float32)
 
