@@ -22,8 +22,8 @@ NEAR = (
 )  # fmt: skip
 """Those whose losses are compared; those of other adversarial games drift apart within the steps."""
 FLOAT32 = (
-    "adcgan", "biggan", "classifier", "csgan", "glow", "logan", "projected_gan", "sagan", "stylegan_xl", "tarflow", "unetgan",
-    "vdvae",
+    "adcgan", "biggan", "classifier", "csgan", "glow", "logan", "ncp_vae", "projected_gan", "sagan", "stylegan_xl", "tarflow",
+    "unetgan", "vdvae",
 )  # fmt: skip
 """Those that refuse bfloat16 by name."""
 

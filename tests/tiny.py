@@ -100,6 +100,11 @@ FLAGS = {
         "--channels", "4", "--levels", "3", "--data.batch-size", "8", "--data.limit", "64", "--sampling.steps-each", "2",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
+    "ncp_vae": [
+        "--channels", "4", "--latents", "2", "--groups", "1", "1", "--ncp-width", "4", "--ncp-blocks", "1", "--ncp-steps", "4",
+        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--train.sample-every", "0", "--warmup", "2", "--sampling.proposals", "4", "--sampling.steps", "2",
+    ],
     "pixelcnn": [
         "--channels", "4", "--layers", "1", "--hidden", "8", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",

@@ -86,14 +86,17 @@ def spectral_norms(
     stacks: Mapping[str, Array], u: Mapping[str, Array], steps: int = ITERATIONS
 ) -> tuple[Array, dict[str, Array]]:
     """(the sum of the kernels' greatest singular values, the next u) by so many steps of the power method from u."""
-    total, after = jnp.zeros(()), {}
-    for name, stack in stacks.items():
-        step = jax.vmap(lambda matrix, u: power_iteration(matrix, u, 1e-3))
-        values, now = None, u[name][:, None]
-        for _ in range(steps):
-            values, now = step(stack, now)
-        total, after[name] = total + jnp.sum(values), now[:, 0]  # pyright: ignore[reportArgumentType]
-    return total, after
+
+    def step(stacks: Mapping[str, Array], u: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+        total, after = jnp.zeros(()), {}
+        for name, stack in stacks.items():
+            values, now = jax.vmap(lambda matrix, u: power_iteration(matrix, u, 1e-3))(stack, u[name][:, None])
+            total, after[name] = total + jnp.sum(values), now[:, 0]
+        return total, after
+
+    frozen = jax.lax.stop_gradient(dict(stacks))
+    u = jax.lax.fori_loop(0, steps - 1, lambda _, u: step(frozen, u)[1], dict(u))
+    return step(stacks, u)
 
 
 def greatest_gains(params: PyTree) -> Array:

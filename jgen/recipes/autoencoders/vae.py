@@ -1,7 +1,7 @@
 """The training, sampling and evaluation of VAEs and of autoencoders without a prior."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -53,13 +53,18 @@ def sampler(model: Model) -> Sample:
 
     def sample(params: Params, extra: Extra, keys: Array, options: VAESampling) -> Array:
         z = options.deviation * samplers.noise(keys, (model.config.latents,))
-        if not options.noise:
-            return model.images(params, z)
-        shape = (*model.shape[:2], model.likelihood.uniforms)
-        uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1), shape))(keys)
-        return model.likelihood.draw(model.decode(params["net"], z), uniforms)
+        return images_of(model, params, z, keys, options.noise)
 
     return sample
+
+
+def images_of(model: Model, params: Params, z: Array, keys: Key, noise: bool) -> Array:
+    """Images of latents: the likelihood's means, or draws of it by the images' keys."""
+    if not noise:
+        return model.images(params, z)
+    shape = (*model.shape[:2], model.likelihood.uniforms)
+    uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1), shape))(keys)
+    return model.likelihood.draw(model.decode(params["net"], z), uniforms)
 
 
 def evaluation(model: Model, bound_samples: int, dequantize: bool) -> Evaluate:
@@ -95,18 +100,17 @@ def evaluation(model: Model, bound_samples: int, dequantize: bool) -> Evaluate:
         reconstruction, kl, tight = map(float, mean)
         found = {"bound_nats": reconstruction + kl, "reconstruction_nats": reconstruction, "kl_nats": kl}
         found[f"iwae_{bound_samples}_nats"] = tight
-        return found | bound_in_bits(model, reconstruction + kl, dequantize)
+        return found | bound_in_bits(model.config.likelihood, reconstruction + kl, model.shape, dequantize)
 
     return evaluate
 
 
-def bound_in_bits(model: Model, nats: float, dequantize: bool) -> dict[str, float]:
-    """A bound in bits/dim, under the name of its kind of likelihood."""
-    kind = model.config.likelihood
+def bound_in_bits(kind: str, nats: float, shape: Sequence[int], dequantize: bool) -> dict[str, float]:
+    """A bound in bits/dim, under the name of its kind of likelihood: bernoulli, gaussian, or one of 8-bit values."""
     if kind == "bernoulli":
-        return {"bits_per_dim_binarised_bound": nats / math.log(2) / math.prod(model.shape)}
-    how = "discrete" if kind == "logistic" else "uniform" if dequantize else "none"
-    bits = bits_per_dim(nats, model.shape, how, bound=True, scale=2)
+        return {"bits_per_dim_binarised_bound": nats / math.log(2) / math.prod(shape)}
+    how = "none" if kind == "gaussian" else "discrete"
+    bits = bits_per_dim(nats, shape, "uniform" if dequantize else how, bound=True, scale=2)
     return {bits.name: bits.bits}
 
 
