@@ -114,7 +114,7 @@ class Training(NamedTuple):
     least: float
     """this weight."""
     factors: np.ndarray
-    """Of `balance_factors`."""
+    """Each group's, as `balance_factors` gives them."""
     spectral: float
     """Weight of the regularisation,"""
     spectral_first: float

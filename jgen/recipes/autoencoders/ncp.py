@@ -54,7 +54,7 @@ class Backbone(NamedTuple):
     """A trained VAE as the prior's training and sampling need it."""
 
     shapes: Sequence[tuple[int, ...]]
-    """Of the groups' latents, from the top down."""
+    """Shapes of the groups' latents, from the top down."""
     posteriors: Callable[[Params, Extra, Key, Array], list[Latents]]
     """(params, extra, key, images) -> every group's latents, its context that of the posteriors' draws above."""
     images: Callable[[Params, Extra, Key, NCPSampling, Choose], Array]
