@@ -17,8 +17,8 @@ from tests import tiny
 MESH = make_mesh(MeshConfig(devices=1))
 STEPS = 20
 NEAR = (
-    "cascade", "ddpm", "edm", "flow_matching", "gan", "guided", "improved_ddpm", "latent_diffusion", "ncsn", "pixelcnn",
-    "score_sde", "stylegan2", "vae", "vqvae",
+    "cascade", "dctransformer", "ddpm", "edm", "flow_matching", "gan", "guided", "improved_ddpm", "latent_diffusion", "ncsn",
+    "pixelcnn", "score_sde", "stylegan2", "vae", "vqvae",
 )  # fmt: skip
 """Those whose losses are compared; those of other adversarial games drift apart within the steps."""
 FLOAT32 = (

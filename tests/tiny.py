@@ -49,6 +49,10 @@ FLAGS = {
         "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
     ],
+    "dctransformer": [
+        "--width", "8", "--heads", "2", "--value-layers", "1", "--chunk", "12", "--overlap", "4", "--data.batch-size", "8",
+        "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
+    ],
     "ddpm": [
         "--prediction", "eps", "--schedule", "linear",
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",

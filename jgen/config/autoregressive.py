@@ -1,9 +1,9 @@
-"""PixelCNNs: their network, the distribution of pixels, and how they are sampled."""
+"""PixelCNNs and DCTransformer: their networks, what they model, and how they are sampled."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from jgen.config.ranges import Count, Natural, Positive, ShareBelowOne
+from jgen.config.ranges import Count, Natural, Positive, Range, ShareBelowOne
 from jgen.config.sampling import Label
 
 
@@ -39,5 +39,51 @@ class PixelCNNConfig:
     """Width of the last layers but one."""
     dropout: ShareBelowOne = 0.0
     """Share of PixelCNN++'s features left out in training."""
+    conditional: bool = False
+    """Give the network the class."""
+
+
+@dataclass(frozen=True)
+class DCTSampling:
+    """How the tuples of DCT images are drawn."""
+
+    temperature: Positive = 1.0
+    """Temperature of channels, positions and values: below 1, likelier ones."""
+    top_k: Natural = 0
+    """Draw from the k likeliest choices only; 0 from all."""
+    label: Label = -1
+    """Class of all images; -1 draws one for each. For a class-conditional model."""
+    frequencies: Count = 1
+    """Frequencies of each block that the picture of upsampled images is given."""
+
+
+@dataclass(frozen=True)
+class DCTransformerConfig:
+    """The JPEG-style front end, the windows over its sequences, and the transformer."""
+
+    quality: Annotated[int, Range(1, 100)] = 75
+    """JPEG's quality, from 1 to 100: what is modelled are the quantised coefficients."""
+    block: Count = 8
+    """Side of the DCT's blocks, which must divide the images' sides; JPEG's is 8."""
+    chunk: Count = 896
+    """Tuples that a decoder sees at a time,"""
+    overlap: Natural = 128
+    """of which the first so many are context from the window before."""
+    length: Natural = 0
+    """Longest sequence of an image; 0 is as many as it has coefficients. The end of longer ones is not learned."""
+    patch: Count = 1
+    """The encoder's tokens are patches of so many blocks a side."""
+    width: Count = 512
+    """Width of the transformers."""
+    heads: Count = 8
+    """Heads of attention."""
+    encoder_layers: Count = 3
+    """Layers of the encoder, of the DCT image so far,"""
+    channel_layers: Count = 3
+    """of the decoder of channels,"""
+    position_layers: Count = 3
+    """of positions,"""
+    value_layers: Count = 3
+    """and of values."""
     conditional: bool = False
     """Give the network the class."""

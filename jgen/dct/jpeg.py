@@ -3,6 +3,7 @@
 ITU-T T.81 (annexes A and K), JFIF 1.02 for the colours, and the tables by quality of the Independent JPEG Group's library.
 """
 
+import math
 from functools import cache
 
 import jax.numpy as jnp
@@ -30,13 +31,14 @@ OFFSET = np.array([0.0, 128.0, 128.0])
 
 def ycbcr(rgb: Array) -> Array:
     """Pixels 0..255 [..., 3] -> Y, Cb, Cr, not rounded."""
-    return rgb @ jnp.asarray(TO_YCBCR.T, rgb.dtype) + jnp.asarray(OFFSET, rgb.dtype).reshape((1,) * (rgb.ndim - 1) + (3,))
+    colours = jnp.matmul(rgb, jnp.asarray(TO_YCBCR.T, rgb.dtype), precision="highest")
+    return colours + jnp.asarray(OFFSET, rgb.dtype).reshape((1,) * (rgb.ndim - 1) + (3,))
 
 
 def rgb(colours: Array) -> Array:
     """The inverse of `ycbcr`."""
     offset = jnp.asarray(OFFSET, colours.dtype).reshape((1,) * (colours.ndim - 1) + (3,))
-    return (colours - offset) @ jnp.asarray(np.linalg.inv(TO_YCBCR).T, colours.dtype)
+    return jnp.matmul(colours - offset, jnp.asarray(np.linalg.inv(TO_YCBCR).T, colours.dtype), precision="highest")
 
 
 @cache
@@ -56,13 +58,25 @@ def zigzag(size: int = BLOCK) -> np.ndarray:
     return np.array([r * size + c for r, c in cells])
 
 
-def tables(quality: int, channels: int = 3) -> np.ndarray:
-    """int [channels, 8, 8]: the divisors of luma and chroma at a quality from 1 to 100. Raises UserError for others."""
+def tables(quality: int, channels: int = 3, size: int = BLOCK) -> np.ndarray:
+    """int [channels, size, size]: the divisors of luma and chroma at a quality from 1 to 100. Raises UserError for others.
+
+    Blocks of other sizes than JPEG's 8 take the divisors of the same frequencies, between those of the tables along a line.
+    """
     if not 1 <= quality <= 100:
         raise UserError(f"quality={quality}: must be from 1 to 100")
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     luma, chroma = (np.clip((np.array(t) * scale + 50) // 100, 1, 255).reshape(8, 8) for t in (LUMA, CHROMA))
+    if size != BLOCK:
+        luma, chroma = _resampled(luma, size), _resampled(chroma, size)
     return np.stack([luma, chroma, chroma][:channels])
+
+
+def _resampled(table: np.ndarray, size: int) -> np.ndarray:
+    """int [size, size]: a table [8, 8] at the frequencies of larger or smaller blocks, the last divisors beyond its own."""
+    at = np.arange(size) * BLOCK / size
+    rows = np.stack([np.interp(at, np.arange(BLOCK), row) for row in table])
+    return np.rint([np.interp(at, np.arange(BLOCK), column) for column in rows.T]).astype(int).T
 
 
 def to_blocks(x: Array, size: int = BLOCK) -> Array:
@@ -92,33 +106,45 @@ def inverse_dct(coefficients: Array) -> Array:
 
 
 def _product(x: Array, matrix: np.ndarray) -> Array:
-    return (x.reshape(*x.shape[:-2], -1) @ jnp.asarray(matrix, x.dtype)).reshape(x.shape)
+    flat = x.reshape(*x.shape[:-2], -1)
+    return jnp.matmul(flat, jnp.asarray(matrix, x.dtype), precision="highest").reshape(x.shape)
 
 
 def _wide(table: np.ndarray, x: Array) -> Array:
     return jnp.asarray(table, x.dtype).reshape((1,) * (x.ndim - 3) + table.shape)
 
 
-def quantized(pixels: Array, quality: int) -> Array:
+def quantized(pixels: Array, quality: int, size: int = BLOCK) -> Array:
     """Pixels 0..255 [..., H, W, C], of 1 or 3 channels -> int32 [..., H/8, W/8, C, 64] in zig-zag order; no subsampling.
 
-    Halves are rounded to even.
+    Halves are rounded to even. size: the side of the blocks, 8 in JPEG.
     """
     colours = ycbcr(pixels) if pixels.shape[-1] == 3 else pixels
-    coefficients = dct(to_blocks(colours - 128.0))
-    levels = jnp.round(coefficients / _wide(tables(quality, pixels.shape[-1]), coefficients)).astype(jnp.int32)
-    return levels.reshape(*levels.shape[:-2], -1)[..., zigzag()]
+    coefficients = dct(to_blocks(colours - 128.0, size))
+    levels = jnp.round(coefficients / _wide(tables(quality, pixels.shape[-1], size), coefficients)).astype(jnp.int32)
+    return levels.reshape(*levels.shape[:-2], -1)[..., zigzag(size)]
 
 
 def pixels_of(levels: Array, quality: int) -> Array:
     """The pixels [..., H, W, C] of quantised coefficients, float32 and not clipped."""
-    natural = levels[..., np.argsort(zigzag())].astype(jnp.float32)
-    coefficients = natural.reshape(*levels.shape[:-1], BLOCK, BLOCK)
-    coefficients = coefficients * _wide(tables(quality, levels.shape[-2]), coefficients)
+    size = math.isqrt(levels.shape[-1])
+    natural = levels[..., np.argsort(zigzag(size))].astype(jnp.float32)
+    coefficients = natural.reshape(*levels.shape[:-1], size, size)
+    coefficients = coefficients * _wide(tables(quality, levels.shape[-2], size), coefficients)
     colours = from_blocks(inverse_dct(coefficients)) + 128.0
     return rgb(colours) if levels.shape[-2] == 3 else colours
 
 
-def bound(quality: int, channels: int = 3) -> int:
+def bounds(quality: int, channels: int = 3, size: int = BLOCK) -> np.ndarray:
+    """int [channels, size^2] in zig-zag order: the greatest absolute value of each quantised coefficient of 8-bit pixels.
+
+    A coefficient is greatest where every pixel is as far from the middle as it can be, on the side of the basis's sign.
+    """
+    reach = np.abs(dct_matrix(size)).sum(1)
+    greatest = 128 * np.outer(reach, reach)[None] / tables(quality, channels, size)
+    return np.floor(greatest + 0.5 + 1e-6).astype(int).reshape(channels, -1)[:, zigzag(size)]
+
+
+def bound(quality: int, channels: int = 3, size: int = BLOCK) -> int:
     """The greatest absolute value that a quantised coefficient of 8-bit pixels can have."""
-    return int(np.ceil(8 * 128 / tables(quality, channels).min()))
+    return int(bounds(quality, channels, size).max())

@@ -52,18 +52,28 @@ def categorical(
         return -jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits(outputs), index(x)), -1)
 
     def draw(outputs: Array, uniforms: Array) -> Array:
-        z = logits(outputs) / temperature
-        if top_k:
-            least = jax.lax.top_k(z, top_k)[0][..., -1:]
-            z = jnp.where(z < least, -jnp.inf, z)
-        mass = jnp.cumsum(jax.nn.softmax(z, -1), -1)
-        passed = jnp.sum(mass <= uniforms[..., None] * mass[..., -1:], -1)
-        return jnp.asarray(values, jnp.float32)[jnp.minimum(passed, levels - 1)]
+        return jnp.asarray(values, jnp.float32)[draw_index(logits(outputs), uniforms, temperature, top_k)]
 
     def mean(outputs: Array) -> Array:
         return jax.nn.softmax(logits(outputs), -1) @ jnp.asarray(values, jnp.float32)
 
     return Likelihood(levels * channels, log_prob, draw, channels, mean)
+
+
+def draw_index(logits: Array, uniforms: Array, temperature: float = 1.0, top_k: int = 0) -> Array:
+    """Indices [...] drawn from a softmax of logits [..., K] by uniforms in [0, 1) [...], never one whose logit is -inf.
+
+    top_k > 0 keeps the k most likely ones.
+    """
+    z = logits / temperature
+    if top_k and top_k < z.shape[-1]:
+        least = jax.lax.top_k(z, top_k)[0][..., -1:]
+        z = jnp.where(z < least, -jnp.inf, z)
+    possible = z > -jnp.inf
+    mass = jnp.cumsum(jax.nn.softmax(z, -1), -1)
+    reached = (mass > uniforms[..., None] * mass[..., -1:]) & possible
+    last = z.shape[-1] - 1 - jnp.argmax(jnp.flip(possible, -1), -1)
+    return jnp.where(jnp.any(reached, -1), jnp.argmax(reached, -1), last)
 
 
 def bernoulli(channels: int = 1, low: float = -1.0) -> Likelihood:
