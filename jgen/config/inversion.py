@@ -79,10 +79,10 @@ class Edit:
     label:3 (InterFaceGAN; needs an encoder); or a .npy file of one direction."""
     by: tuple[float, ...] = (2.0,)
     """How far; an edit for each."""
-    keep: tuple[str, ...] = ()
-    """Attributes whose own directions are taken out of it, so that they stay."""
     layers: str = "all"
     """Rows that are moved: coarse, middle, fine, or numbers such as 0-3,5."""
+    keep: tuple[str, ...] = ()
+    """Attributes whose own directions are taken out of it, so that they stay."""
 
 
 @dataclass(frozen=True)
