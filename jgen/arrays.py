@@ -17,6 +17,12 @@ def dot(a: Array, b: Array) -> Array:
     return jnp.sum((a * b).reshape(len(a), -1), -1)
 
 
+def root(squares: Array) -> Array:
+    """A square root whose derivative at zero is zero: a function that is flat somewhere must not give NaN."""
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
 def great_circle(a: Array, b: Array) -> tuple[Array, Array, Array]:
     """(u, v, angle): cos(t angle) u + sin(t angle) v goes from the direction of a to that of b [..., D].
 

@@ -10,9 +10,9 @@ from tests import oracle
 
 TESTS = Path(__file__).parent
 FAMILIES = (
-    "adm", "biggan", "csgan", "dct", "diffusion", "diffusion_gan", "directions", "dit", "edm", "features", "gan_losses", "glow",
-    "icgan", "latent_diffusion", "metrics", "ncsn", "nvae", "pixelcnn", "projector", "r3gan", "score_sde", "stylegan1",
-    "stylegan2", "stylegan3", "styleganxl", "tarflow", "unetgan", "vae", "vdvae", "vqvae",
+    "adm", "biggan", "csgan", "dct", "diffusion", "diffusion_gan", "directions", "dit", "edm", "features", "gan_losses",
+    "glow", "icgan", "image_ops", "inversion", "latent_diffusion", "metrics", "ncsn", "nvae", "pixelcnn", "projector", "pti",
+    "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3", "styleganxl", "tarflow", "unetgan", "vae", "vdvae", "vqvae",
 )  # fmt: skip
 """Those that jgen has."""
 

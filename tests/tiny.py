@@ -90,6 +90,12 @@ FLAGS = {
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",
         "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2", "--objective", "vlb",
     ],
+    "inversion": [
+        "--channel-base", "32", "--channel-max", "4", "--z-dim", "4", "--w-dim", "4", "--mapping-layers", "2",
+        "--channels", "4", "4", "4", "4", "--encoder", "e4e", "--gan-steps", "4", "--delta-from", "1", "--delta-every", "1",
+        "--pool", "4", "--w-r1-every", "2", "--r1-every", "2", "--path-every", "2", "--data.batch-size", "8",
+        "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0",
+    ],
     "latent_diffusion": [
         "--first-channels", "8", "--channels", "8", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--diffusion-steps", "40", "--sampling.steps", "2", "--train.steps", "4", "--prior-steps", "4",

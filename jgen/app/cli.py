@@ -1,4 +1,4 @@
-"""The command line of every experiment module: train (the default), sample, evaluate.
+"""The command line of every experiment module: train (the default), sample, evaluate; and invert, edit, mix.
 
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
@@ -18,12 +18,15 @@ import tyro
 from jgen import memory
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
+from jgen.config.inversion import Edit, Inversion, Mix
 from jgen.config.ranges import Seed, fault
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
 from jgen.run_folder import read_config
 
-COMMANDS = ("train", "sample", "evaluate")
+COMMANDS = ("train", "sample", "evaluate", "invert", "edit", "mix")
+OF_PICTURES = ("invert", "edit", "mix")
+"""Commands for pictures of one's own, of runs that have styles."""
 Presets = Mapping[str, Any]
 Build = Callable[[Any], Any]
 
@@ -42,6 +45,8 @@ def main(config: type, build: Build, presets: Presets | None = None, args: Args 
         if command not in COMMANDS:
             raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
         memory.keep()
+        if command in OF_PICTURES:
+            return _edit(command, module, presets or {"default": config()}, words)
         run = {"train": _train, "sample": _sample, "evaluate": _evaluate}[command]
         run(module, build, presets or {"default": config()}, words)
 
@@ -69,7 +74,8 @@ def _stop(text: str) -> NoReturn:
 def _about(build: Build, module: str) -> str:
     """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
-    return f"{title}\n\nCommands: train (the default), sample, evaluate; python -m {module} COMMAND --help shows their options."
+    commands = "train (the default), sample, evaluate; invert, edit, mix for StyleGANs"
+    return f"{title}\n\nCommands: {commands}; python -m {module} COMMAND --help shows their options."
 
 
 def _runs() -> ModuleType:
@@ -200,6 +206,24 @@ def _evaluate(module: str, build: Build, presets: Presets, args: Args) -> None:
     runs = _runs()
     runs.start(options.mesh, options.given.batch)
     runs.evaluate(Path(options.given.run), options.given, chosen, options.mesh)
+
+
+def _edit(command: str, module: str, presets: Presets, args: Args) -> None:
+    folder, _ = _run(module, presets, args)
+    more = {"invert": None, "edit": Edit, "mix": Mix}[command]
+    fields = [
+        ("run", _option(str, "Folder of the run; the newest unless given."), str(folder)),
+        ("given", Annotated[Inversion, tyro.conf.arg(name="")], Inversion()),
+        *([("how", Annotated[more, tyro.conf.arg(name="")], more())] if more else []),
+        ("out", _option(str, "The .png to write; beside the run unless given."), ""),
+        ("mesh", MeshConfig, MeshConfig()),
+    ]
+    options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args)
+    for each, prefix in ((options.given, ""), (options.mesh, "mesh."), *([(options.how, "")] if more else [])):
+        check(each, prefix)
+    runs = _runs()
+    runs.start(options.mesh, 1)
+    runs.edit_pictures(command, Path(options.run), options)
 
 
 def _run(module: str, presets: Presets, args: Args) -> tuple[Path | str, Any]:

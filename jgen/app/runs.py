@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen import pictures
+from jgen.app import edit
 from jgen.app.load import Run, load
 from jgen.app.protocol import paper
 from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
@@ -218,6 +219,14 @@ def _differing(run: Run, options: Any) -> str:
         return ""
     tag = hashlib.sha256(json.dumps(to_dict(options), sort_keys=True, default=str).encode()).hexdigest()[:6]
     return f"-{options.solver.sampler}-{tag}" if hasattr(options, "solver") else f"-{tag}"
+
+
+def edit_pictures(command: str, folder: Path, given: Any) -> None:
+    """Inverts, edits or mixes pictures of the user's by a run with styles; given: what the command line parsed."""
+    if command == "invert":
+        return edit.invert(folder, given.given, given.out, given.mesh)
+    run = edit.edit if command == "edit" else edit.mix
+    return run(folder, given.given, given.how, given.out, given.mesh)
 
 
 def _check_out(path: Path) -> None:

@@ -18,6 +18,7 @@ from jgen.convert import (
     ncsn,
     pixelcnn,
     projected_gan,
+    psp,
     r3gan,
     score_sde,
     stylegan1,
@@ -33,6 +34,6 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights",
-    "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3",
+    "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3",
     "stylegan_xl", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jgen.arrays import root
 from jgen.types import Array
 
 
@@ -18,10 +19,10 @@ def w_norm(codes: Array, w_avg: Array | None = None) -> Array:
 def delta_loss(codes: Array, stage: int) -> Array:
     """The sum over rows 1 to `stage` of codes [B, num_ws, D] of their mean 2-norm from row 0: e4e's regulariser.
 
-    stage: how many rows have deltas of their own, 0 for none.
+    stage: how many rows have deltas of their own, 0 for none. A delta of zero has no gradient.
     """
     deltas = codes[:, 1 : stage + 1] - codes[:, :1]
-    return jnp.sum(jnp.mean(jnp.linalg.norm(deltas, axis=-1), 0))
+    return jnp.sum(jnp.mean(root(jnp.sum(jnp.square(deltas), -1)), 0))
 
 
 def encoder_adversarial_loss(logits: Array) -> Array:

@@ -51,6 +51,19 @@ def along(x: Array, rows: np.ndarray | Array, columns: np.ndarray | Array) -> Ar
     return jnp.einsum(f"{one},bhjc->bhic", jnp.asarray(columns, x.dtype), x, precision="highest")
 
 
+def corners_aligned(size: int, new_size: int) -> np.ndarray:
+    """[new_size, size]: bilinear interpolation whose first and last pixels stay where they are."""
+    at = np.linspace(0, size - 1, new_size)
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(size)[None]), 0)
+
+
+def pooling(size: int, bins: int) -> np.ndarray:
+    """[bins, size]: means over `bins` even shares of an axis, which overlap where they don't divide it (adaptive pooling)."""
+    at, ends = np.arange(size)[None], np.arange(bins)[:, None]
+    inside = (at >= ends * size // bins) & (at < -(-(ends + 1) * size // bins))
+    return inside / inside.sum(1, keepdims=True)
+
+
 def scaling(x: Array, y: Array) -> Array:
     """[3, 3]: scales by x and y, scalars, about the centre. Like the two below, a step of what `warp` takes."""
     return jnp.array([[x, 0, 0], [0, y, 0], [0, 0, 1]])

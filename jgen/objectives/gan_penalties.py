@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jgen.arrays import dot, expand_dims_like
+from jgen.arrays import dot, expand_dims_like, root
 from jgen.errors import UserError
 from jgen.types import Array, PyTree
 
@@ -30,14 +30,8 @@ def squared_gradient_norms(discriminator: Discriminator, x: Array) -> Array:
     return dot(gradient, gradient)
 
 
-def _root(squares: Array) -> Array:
-    """A square root whose derivative at zero is zero: a discriminator that is flat somewhere must not give NaN."""
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
-
-
 def _slope_error(discriminator: Discriminator, x: Array, slope: float = 1.0) -> Array:
-    return jnp.mean((_root(squared_gradient_norms(discriminator, x)) - slope) ** 2) / slope**2
+    return jnp.mean((root(squared_gradient_norms(discriminator, x)) - slope) ** 2) / slope**2
 
 
 def gradient_penalty(discriminator: Discriminator, real: Array, fake: Array, alphas: Array, slope: float = 1.0) -> Array:
@@ -98,7 +92,7 @@ def path_length(
     images, pull = jax.vjp(synthesis, ws)
     height, width = images.shape[1:3]
     (slope,) = pull((pl_noise / (height * width) ** 0.5).astype(images.dtype))
-    lengths = _root(jnp.mean(jnp.sum(jnp.square(slope), axis=2), axis=1))
+    lengths = root(jnp.mean(jnp.sum(jnp.square(slope), axis=2), axis=1))
     mean = pl_mean + decay * (jnp.mean(lengths) - pl_mean)
     return jnp.square(lengths - mean), lengths, lax.stop_gradient(mean)
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jgen.config import DataConfig, TrainConfig
 from jgen.data.source import Source
+from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
 from jgen.sharding import state_shardings
 from jgen.train.checkpoint import newest_good
@@ -59,6 +60,9 @@ class Stage:
     """One of each array that its losses read of an example besides image and label, such as a caption."""
     begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
+
+    space: StyleSpace | None = None
+    """The styles of a generator that has them, for inversion and editing."""
 
     def extra_for(self, extra: Extra, options: Any, mesh: Mesh | None = None) -> Extra:
         """The extra that `sample`, pictures and the evaluation are given."""

@@ -10,6 +10,7 @@ import pytest
 from jgen import convert
 from jgen.edit import projector as p
 from jgen.errors import UserError
+from tests.edit import stand_in
 from tests.oracle import Oracle, files
 
 pytestmark = pytest.mark.slow
@@ -17,28 +18,6 @@ pytestmark = pytest.mark.slow
 
 def layer(name):
     return name.removesuffix(".noise_const")
-
-
-def stand_in_features(o):
-    """The tiny perceptual network that the file's README describes: images [1, H, W, C] -> [1, F]."""
-
-    def conv(x, name):
-        kernel = jnp.asarray(o[f"w/feature.{name}.weight"].transpose(2, 3, 1, 0))
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return jnp.tanh(y + o[f"w/feature.{name}.bias"][None, None, None])
-
-    def features(image):
-        taps, x = [], image
-        for i in range(sum(n.startswith("w/feature.conv") and n.endswith("weight") for n in o.names)):
-            if i:
-                x = x.reshape(1, x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).mean((2, 4))
-            x = conv(x, f"conv{i}")
-            unit = x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
-            scaled = unit * jnp.sqrt(o[f"w/feature.lin{i}"])[None, None, None] / np.sqrt(x.shape[1] * x.shape[2])
-            taps.append(scaled.transpose(0, 3, 1, 2).reshape(1, -1))
-        return jnp.concatenate(taps, 1)
-
-    return features
 
 
 @pytest.mark.parametrize("path", files("projector", "projector"))
@@ -55,7 +34,7 @@ def test_projector(path):
     def synthesis(ws, noise):
         return net.apply(variables, ws, noise, method="synthesize")
 
-    features = stand_in_features(o)
+    features = stand_in.features(o)
     c = o["in/c"] if "in/c" in o else None
     mapped = net.apply(variables, jnp.asarray(o["in/z_samples"]), c, method="map")
     mean, std = p.style_statistics(mapped.reshape(len(o["in/z_samples"]), -1, mapped.shape[-1])[:, 0])

@@ -10,14 +10,13 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from jgen.errors import UserError
 from jgen.nn.equalized import Dense, leaky_relu
 from jgen.nn.norm import BatchNorm
 from jgen.nn.resample import downsample
 from jgen.nn.spectral_hook import UNIFORM, SpectralConv
-from jgen.nn.warp import along
+from jgen.nn.warp import along, corners_aligned
 from jgen.types import Array
 
 WIDTHS = {4: 512, 8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32, 512: 16, 1024: 8}
@@ -25,12 +24,6 @@ WIDTHS = {4: 512, 8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32, 512: 16, 1
 END = 8
 """Nominal side at which heads end."""
 Mixing = Literal["none", "channels", "scales"]
-
-
-def corners_aligned(size: int) -> np.ndarray:
-    """[2 size, size]: bilinear interpolation to twice the size whose first and last pixels stay where they are."""
-    at = np.linspace(0, size - 1, 2 * size)
-    return np.maximum(1 - np.abs(at[:, None] - np.arange(size)[None]), 0)
 
 
 class Projection(nn.Module):
@@ -58,7 +51,7 @@ class Projection(nn.Module):
         found, x = [], None
         for i in reversed(range(count)):
             x = mixed[i] if x is None else self._added(x, mixed[i])
-            x = along(x, corners_aligned(x.shape[1]), corners_aligned(x.shape[2]))
+            x = along(x, *(corners_aligned(side, 2 * side) for side in x.shape[1:3]))
             x = layer(x.shape[-1] // 2 if self.expand and i else x.shape[-1], f"layer{i}_csm")(x)
             found.insert(0, x)
         return found

@@ -13,6 +13,7 @@ from jgen import samplers
 from jgen.config import DataConfig, GANConfig, StyleConfig, StyleSampling
 from jgen.config.alias_free import AliasFreeConfig
 from jgen.config.gan import ArchitectureConfig
+from jgen.edit.space import StyleSpace
 from jgen.models.gan import stylegan2, stylegan3
 from jgen.models.gan.alias_free_layers import Design, alias_free_layers
 from jgen.models.gan.stylegan2 import repeat, truncate
@@ -128,6 +129,14 @@ class AliasFreeModel:
         """Images of the set's size, in [-1, 1]."""
         made = self.synthesize(params, extra, ws, transform)
         return jnp.clip(cropped(made, self.data.shape[0]), -1, 1)
+
+    def space(self) -> StyleSpace:
+        """The styles, for inversion and editing."""
+        return StyleSpace(
+            self.g.num_ws, self.g.w_dim, lambda params, extra, keys: self.styles(params, extra, keys, StyleSampling()),
+            lambda params, extra, ws: cropped(self.synthesize(params, extra, ws), self.data.shape[0]),
+            lambda extra: extra["w_avg"], ("w_avg", "g"),
+        )  # fmt: skip
 
     def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
         """The stage's sampler. Networks without noise inputs take no notice of options.noise."""

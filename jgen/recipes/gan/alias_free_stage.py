@@ -64,6 +64,7 @@ def alias_free_stage(recipe: AliasFreeRecipe, train: TrainConfig) -> Stage:
         options=recipe.sampling,
         pictures=alias_free_pictures(model, recipe.sampling),
         evaluate=_evaluate(model, recipe.sampling),
+        space=model.space(),
     )
 
 

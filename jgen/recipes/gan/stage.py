@@ -56,6 +56,7 @@ def style_stage(recipe: StyleRecipe, name: str, train: TrainConfig, growth: Grow
         options=sampling,
         pictures=style_pictures(model, sampling) if recipe.styles and isinstance(sampling, StyleSampling) else {},
         evaluate=_evaluate(model, sampling, recipe.styles),
+        space=model.space() if isinstance(sampling, StyleSampling) else None,
     )
 
 

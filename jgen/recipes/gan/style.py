@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jgen import samplers
 from jgen.config import DataConfig, LabelSampling, StyleSampling
 from jgen.edit import noise as noise_kinds
+from jgen.edit.space import StyleSpace
 from jgen.models.gan import progan
 from jgen.models.gan.stylegan2 import repeat, truncate
 from jgen.objectives import stylegan
@@ -142,6 +143,20 @@ class StyleModel:
         if isinstance(options, StyleSampling) and options.noise != "none":
             planes = noise_kinds.planes(keys, self.networks.noise_sides, getattr(noise_kinds, options.noise))
         return self.synthesized(params, extra, self.styles(params, extra, keys, options), planes)
+
+    def space(self) -> StyleSpace:
+        """The styles, for inversion and editing. Noise inputs get none."""
+
+        def synthesize(params: Params, extra: Extra, ws: Array) -> Array:
+            images = self.networks.synthesize(params["g"], ws, {}, **self.grown(extra))
+            images = images if self.growth is None else progan.enlarge(images, self.networks.side)
+            return cropped(images, self.data.shape[0])
+
+        styles = lambda params, extra, keys: self.styles(params, extra, keys, LabelSampling())  # noqa: E731
+        state = ("w_avg", "fade_step") if self.growth else ("w_avg",)
+        return StyleSpace(
+            self.networks.num_ws, self.networks.w_dim, styles, synthesize, lambda extra: extra["w_avg"], state
+        )  # fmt: skip
 
     def from_w(self, params: Params, extra: Extra, w: Array, keys: Key) -> Array:
         """Images of w [B, D], with a key an image for the noise."""

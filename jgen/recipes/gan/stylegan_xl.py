@@ -18,6 +18,7 @@ from jgen.arrays import shard_like
 from jgen.config import DataConfig, StyleSampling, TrainConfig
 from jgen.config.projected import FeatureHeadsConfig
 from jgen.config.stylegan_xl import StyleGANXLConfig
+from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
 from jgen.metrics.extract import SHIPPED, open_extractor
 from jgen.models.gan import progan, stylegan_xl
@@ -151,6 +152,20 @@ class XLModel:
         images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
         return jnp.clip(cropped(images, self.data.shape[0]), -1, 1)
 
+    def space(self) -> StyleSpace:
+        """The styles, for inversion and editing; their mean is that of all classes."""
+
+        def styles(params: Params, extra: Extra, keys: Key) -> Array:
+            label = samplers.class_labels(keys, -1, self.g.c_dim)
+            return repeat(self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), label), self.g.num_ws)
+
+        def synthesize(params: Params, extra: Extra, ws: Array) -> Array:
+            images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
+            return cropped(images, self.data.shape[0])
+
+        mean = lambda extra: jnp.mean(extra["w_avg"].reshape(-1, self.g.w_dim), 0)  # noqa: E731
+        return StyleSpace(self.g.num_ws, self.g.w_dim, styles, synthesize, mean, ("w_avg", "g"))
+
     def begin(self, params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
         """The stage before, its averaged G cut off and grown; D is fresh. Raises UserError for a stem of other layers."""
         missing = sorted(set(self.kept) - set(params["g"]["synthesis"]))
@@ -234,6 +249,7 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
         sample=model.sample,
         options=recipe.sampling,
         evaluate=modes(data, model.sample, recipe.sampling),
+        space=model.space(),
         begin=model.begin if kept else None,
     )
 

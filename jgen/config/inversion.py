@@ -1,0 +1,93 @@
+"""Encoders of images into the styles of a generator, and how they are trained."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from jgen.config.ranges import Count, Items, Natural, NonNegative, Positive
+
+Levels = Annotated[tuple[Count, ...], Items((4,))]
+"""One for each level of an encoder's trunk."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """pSp's encoder or e4e's, and its losses. Weights are the authors'."""
+
+    gan: str = ""
+    """A run of a GAN with styles, whose styles are sought; without, one is trained first."""
+    gan_steps: Count = 2400
+    """Steps of the GAN that is trained first."""
+    encoder: Literal["psp", "e4e"] = "psp"
+    """pSp gives every layer a style of its own; e4e gives one style and small deltas, which edit better."""
+    channels: Levels = (16, 32, 64, 64)
+    """Widths of the trunk's levels, each at half the side of the one before; the authors' are 64, 128, 256, 512."""
+    units: Levels = (1, 1, 1, 1)
+    """Residual units of each level; the authors' are 3, 4, 14, 3."""
+    encoder_learning_rate: Positive = 1e-3
+    l2_weight: NonNegative = 1.0
+    perceptual_weight: NonNegative = 0.8
+    """Weight of the distance of features; 0 for none."""
+    extractor: str = ""
+    """The features' network, as of evaluate --extractor; the set's own unless given."""
+    w_norm_weight: NonNegative = 0.005
+    """Weight of the distance from the mean style, for psp."""
+    delta_weight: NonNegative = 2e-4
+    """Weight of the deltas' size, for e4e,"""
+    w_adversarial_weight: NonNegative = 0.1
+    """and of the loss against its discriminator of styles."""
+    delta_from: Natural = 500
+    """Steps before e4e's first delta; the authors' are 20,000,"""
+    delta_every: Count = 50
+    """and between two deltas; the authors' are 2,000."""
+    w_d_learning_rate: Positive = 2e-5
+    w_r1_gamma: NonNegative = 10.0
+    """Weight of the R1 penalty of e4e's discriminator; 0 for none."""
+    w_r1_every: Count = 16
+    """Steps between R1 penalties."""
+    pool: Count = 50
+    """Earlier codes that e4e's discriminator sees again."""
+
+
+Files = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+Method = Literal["", "w", "w_plus", "encoder", "encoder_plus", "pti"]
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How pictures of yours are brought into the space of styles."""
+
+    image: Files = ()
+    """A picture file; --image again for more. It is fitted to the run's size."""
+    method: Method = ""
+    """One style (w) or one for each layer (w_plus) by optimisation, the run's encoder alone or with optimisation after it
+    (encoder_plus), or a generator tuned to each picture (pti). The encoder where the run has one, else w_plus."""
+    inversion_steps: Count = 300
+    """Steps of each optimisation."""
+    tuning_rate: Positive = 3e-3
+    """Learning rate of pti."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A direction, and how far pictures are moved along it."""
+
+    direction: str = "pca:0"
+    """pca:N, the N-th principal component of styles (GANSpace), in deviations; sefa:N, the N-th direction of the weights
+    (SeFa); NAME or NAME:VALUE, from few to many of an attribute of the run's set, such as tone, or to one value of it, such as
+    label:3 (InterFaceGAN; needs an encoder); or a .npy file of one direction."""
+    by: tuple[float, ...] = (2.0,)
+    """How far; an edit for each."""
+    layers: str = "all"
+    """Rows that are moved: coarse, middle, fine, or numbers such as 0-3,5."""
+    keep: tuple[str, ...] = ()
+    """Attributes whose own directions are taken out of it, so that they stay."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The rows of the second picture's styles that the first takes."""
+
+    rows: str = "coarse"
+    """coarse, middle, fine, or numbers such as 0-3,5."""

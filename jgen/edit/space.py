@@ -1,0 +1,23 @@
+"""The space of styles of a generator, as functions: what inversion and editing of any StyleGAN work on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jgen.types import Array, Extra, Key, Params
+
+
+class StyleSpace(NamedTuple):
+    """Mapping and synthesis of a run, and its encoder where one was trained."""
+
+    num_ws: int
+    w_dim: int
+    styles: Callable[[Params, Extra, Key], Array]
+    """(params, extra, one key an image) -> random ws [B, num_ws, D], without truncation."""
+    synthesize: Callable[[Params, Extra, Array], Array]
+    """(params, extra, ws) -> images [B, H, W, C] of the set's size, without noise; not clipped, so that gradients pass."""
+    mean: Callable[[Extra], Array]
+    """The mean style [D]."""
+    state: tuple[str, ...] = ("w_avg",)
+    """The entries of extra that these functions read."""
+    encode: Callable[[Params, Extra, Array], Array] | None = None
+    """(params, extra, images [B, H, W, C]) -> ws [B, num_ws, D]."""

@@ -1,0 +1,219 @@
+"""The training of pSp's and e4e's encoders for a generator that stays as it is: the player "g", which has no phase."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgen.config import DataConfig, TrainConfig
+from jgen.config.inversion import EncoderConfig
+from jgen.edit import latent_losses
+from jgen.edit.pool import LatentPool, empty_pool, exchange
+from jgen.edit.space import StyleSpace
+from jgen.errors import UserError
+from jgen.metrics.extract import open_extractor
+from jgen.metrics.image_quality import psnr
+from jgen.models.style_encoder import GradualStyleEncoder, LatentDiscriminator, with_deltas
+from jgen.objectives.gan import non_saturating
+from jgen.objectives.gan_penalties import r1
+from jgen.recipes.common import mean_metrics
+from jgen.run_folder import read_config
+from jgen.train import Phase
+from jgen.train.stage import Picture, Stage
+from jgen.types import Array, Batch, Extra, Key, Metrics, Params
+
+Loss = tuple[Array, tuple[Extra, Metrics]]
+
+
+def check_gan(folder: str) -> None:
+    """Raises UserError for a folder that holds no run, or one of an encoder, which would be sought for itself."""
+    if read_config(Path(folder))["module"] == "experiments.inversion":
+        raise UserError(f"gan={folder}: is a run of an encoder; must be that of a StyleGAN")
+
+
+def splits(num_ws: int) -> tuple[int, int]:
+    """The rows at which an encoder's styles pass to the next larger map: the authors' 3 and 7, thirds of fewer than 10."""
+    return (3, 7) if num_ws >= 10 else (round(num_ws / 3), round(2 * num_ws / 3))
+
+
+@dataclass(frozen=True)
+class EncoderModel:
+    """An encoder for a space of styles; extra["encoder"] holds its batch statistics, its steps and e4e's pool."""
+
+    config: EncoderConfig
+    space: StyleSpace
+    data: DataConfig
+
+    @property
+    def net(self) -> GradualStyleEncoder:
+        """The encoder."""
+        c, s = self.config, self.space
+        return GradualStyleEncoder(s.num_ws, s.w_dim, splits(s.num_ws), c.channels, c.units)
+
+    @property
+    def judge(self) -> LatentDiscriminator:
+        """e4e's discriminator of styles."""
+        return LatentDiscriminator(self.space.w_dim)
+
+    def init(self, key: Key) -> tuple[Params, Extra]:
+        """Fresh players "encoder" and, of e4e, "w_d"; and their state."""
+        keys = jax.random.split(key)
+        made = self.net.init(keys[0], jnp.zeros((1, *self.data.shape)), False)
+        params, own = {"encoder": made["params"]}, {"batch_stats": made["batch_stats"], "step": jnp.zeros((), jnp.int32)}
+        if self.config.encoder == "e4e":
+            params["w_d"] = self.judge.init(keys[1], jnp.zeros((1, self.space.w_dim)))["params"]
+            own["pool"] = empty_pool(self.config.pool, (self.space.w_dim,))._asdict()
+        return params, {"encoder": own}
+
+    def stage(self, extra: Extra) -> Array:
+        """How many of e4e's rows have deltas at this step."""
+        c, step = self.config, extra["encoder"]["step"]
+        begun = 1 + (step - c.delta_from) // c.delta_every
+        return jnp.where(step < c.delta_from, 0, jnp.minimum(begun, self.space.num_ws - 1))
+
+    def codes(self, params: Params, extra: Extra, images: Array, train: bool) -> tuple[Array, Any]:
+        """(ws [B, num_ws, D], new batch statistics)."""
+        variables = {"params": params["encoder"], "batch_stats": extra["encoder"]["batch_stats"]}
+        rows, moved = self.net.apply(variables, images, train, mutable=["batch_stats"])
+        rows = with_deltas(rows, self.stage(extra)) if self.config.encoder == "e4e" else rows
+        return rows + self.space.mean(extra)[None, None], moved["batch_stats"]
+
+    def encode(self, params: Params, extra: Extra, images: Array) -> Array:
+        """ws [B, num_ws, D] of images."""
+        return self.codes(params, extra, images, False)[0]
+
+    def adversarial(self, params: Params, extra: Extra, codes: Array) -> Array:
+        """e4e's loss against its discriminator: the mean over rows that are encoded yet."""
+        logits = self.judge.apply({"params": params["w_d"]}, codes)
+        own = jnp.arange(self.space.num_ws)[None] <= self.stage(extra)
+        return jnp.mean(jax.nn.softplus(-logits), where=jnp.broadcast_to(own, logits.shape))  # pyright: ignore
+
+    def distances(self, made: Array, images: Array) -> dict[str, Array]:
+        """Mean distances of reconstructions: l2 and, where it has a weight, that of normalised features."""
+        found = {"l2": jnp.mean(jnp.square(made - images))}
+        if self.config.perceptual_weight:
+            extractor = open_extractor(self.config.extractor, self.data.name)
+            both = [extractor.apply(extractor.variables, (x + 1) * 127.5)[0] for x in (made, images)]
+            unit = [f / (jnp.linalg.norm(f, axis=-1, keepdims=True) + 1e-10) for f in both]
+            found["perceptual"] = jnp.mean(jnp.sum(jnp.square(unit[0] - unit[1]), -1))
+        return found
+
+    def weighted(self, distances: dict[str, Array]) -> Array:
+        """The weighted sum of distances."""
+        return self.config.l2_weight * distances["l2"] + self.config.perceptual_weight * distances.get("perceptual", 0.0)
+
+    def loss(self, params: Params, extra: Extra, key: Key, batch: Batch) -> Loss:
+        """The encoder's."""
+        images, c = batch["image"], self.config
+        codes, moved = self.codes(params, extra, images, True)
+        metrics = self.distances(self.space.synthesize(params, extra, codes), images)
+        value = self.weighted(metrics)
+        if c.encoder == "psp":
+            metrics["w_norm"] = latent_losses.w_norm(codes, self.space.mean(extra))
+            value += c.w_norm_weight * metrics["w_norm"]
+        else:
+            metrics["delta"] = latent_losses.delta_loss(codes, self.space.num_ws - 1)  # rows without deltas add nothing
+            metrics["w_adversarial"] = self.adversarial(params, extra, codes)
+            value += c.delta_weight * metrics["delta"] + c.w_adversarial_weight * metrics["w_adversarial"]
+        own = {**extra["encoder"], "batch_stats": moved, "step": extra["encoder"]["step"] + 1}
+        return value, ({**extra, "encoder": own}, metrics)
+
+    def real_styles(self, params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
+        """Styles [B, D] of the mapping."""
+        return self.space.styles(params, extra, jax.random.split(key, len(batch["image"])))[:, 0]
+
+    def judge_loss(self, params: Params, extra: Extra, key: Key, batch: Batch) -> Loss:
+        """The discriminator's: styles of the mapping against codes, of which each image gives one row, by way of the pool."""
+        keys, count = jax.random.split(key, 4), len(batch["image"])
+        codes = jax.lax.stop_gradient(self.codes(params, extra, batch["image"], True)[0])
+        rows = jax.random.randint(keys[0], (count,), 0, self.stage(extra) + 1)
+        fake = jnp.take_along_axis(codes, rows[:, None, None], 1)[:, 0]
+        uniforms, places = jax.random.uniform(keys[1], (count,)), jax.random.randint(keys[2], (count,), 0, self.config.pool)
+        pool, fake = exchange(LatentPool(**extra["encoder"]["pool"]), fake, uniforms, places)
+        real = self.real_styles(params, extra, keys[3], batch)
+        logits: Any = [self.judge.apply({"params": params["w_d"]}, w) for w in (real, fake)]
+        own = {**extra["encoder"], "pool": pool._asdict()}
+        return non_saturating.d(*logits), ({**extra, "encoder": own}, {})
+
+    def judge_penalty(self, params: Params, extra: Extra, key: Key, batch: Batch) -> Loss:
+        """R1 of the discriminator, as often larger as it is rarer."""
+        real = self.real_styles(params, extra, key, batch)
+        logits: Any = lambda w: self.judge.apply({"params": params["w_d"]}, w)  # noqa: E731
+        return r1(logits, real, self.config.w_r1_gamma * self.config.w_r1_every), (extra, {})
+
+    def held_out(self, params: Params, extra: Extra, key: Key, batch: Batch) -> Loss:
+        """How near reconstructions of held-out images are."""
+        made = self.space.synthesize(params, extra, self.encode(params, extra, batch["image"]))
+        distances = self.distances(made, batch["image"])
+        quality = jnp.mean(psnr(jnp.clip(made, -1, 1), batch["image"]))
+        return self.weighted(distances), (extra, {**distances, "psnr": quality})
+
+    def pictures(self) -> dict[str, Picture]:
+        """Held-out images, each with its inversion on the right."""
+
+        def inversion(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
+            images = batch["image"][:32]
+            made = self.space.synthesize(params, extra, self.encode(params, extra, images))
+            return jnp.stack([images, jnp.clip(made, -1, 1)], 1).reshape(-1, *images.shape[1:])
+
+        return {"inversion": inversion}
+
+
+def encoder_stage(
+    gan: Stage, trained: tuple[Params, Extra] | None, config: EncoderConfig, data: DataConfig, train: TrainConfig
+) -> Stage:
+    """The stage after a GAN's, or one for a run whose (params, extra) are given.
+
+    Raises UserError for a GAN without styles, and for images of another shape than its own.
+    """
+    named = f"gan={config.gan}: " if config.gan else ""
+    if gan.space is None:
+        raise UserError(f"{named}{gan.name} has no styles; must be a run of a StyleGAN (1, 2, 3 or XL)")
+    if gan.data.shape != data.shape:
+        own, other = ("x".join(map(str, shape)) for shape in (gan.data.shape, data.shape))
+        raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
+    space = gan.space
+    model = EncoderModel(config, space, data)
+
+    def generator(params: Params, extra: Extra) -> tuple[Params, Extra]:
+        return {"g": params["g"]}, {name: extra[name] for name in space.state}
+
+    def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
+        params, extra = generator(*(trained or gan.init(key, batch)))
+        own, state = model.init(jax.random.fold_in(key, 1))
+        return {**params, **own}, {**extra, **state}
+
+    def begin(params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
+        found, state = generator(params, extra)
+        return {**fresh, **found}, {**fresh_extra, **state}
+
+    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": optax.adam(config.encoder_learning_rate)}
+    if config.encoder == "e4e":
+        phases.insert(0, Phase("w_d", model.judge_loss))
+        if config.w_r1_gamma:
+            phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
+        optimizers["w_d"] = optax.adam(config.w_d_learning_rate)
+    return Stage(
+        name="encoder",
+        data=data,
+        train=train,
+        init=init,
+        phases=phases,
+        optimizers=optimizers,
+        sample=gan.sample,
+        options=gan.options,
+        pictures=model.pictures(),
+        validate=model.held_out,
+        evaluate=mean_metrics(model.held_out),
+        begin=None if trained else begin,
+        space=space._replace(encode=model.encode),
+    )
+
+
+def gan_first(gan: Stage, config: EncoderConfig, data: DataConfig, train: TrainConfig) -> list[Stage]:
+    """Both stages: the GAN, of config.gan_steps, and the encoder."""
+    gan = replace(gan, train=replace(train, steps=config.gan_steps))
+    return [gan, encoder_stage(gan, None, config, data, train)]

@@ -1,0 +1,150 @@
+"""A tiny GAN, its e4e encoder, and the commands for pictures of one's own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import jgen
+from experiments import inversion
+from jgen.app import edit
+from jgen.app.runs import write_config
+from jgen.config import MeshConfig
+from jgen.config.inversion import Edit, Inversion, Mix
+from jgen.data import open_source
+from jgen.edit.latent_losses import delta_loss
+from jgen.errors import UserError
+from jgen.recipes.common import resolved
+from jgen.recipes.inversion.encoder import splits
+from jgen.recipes.inversion.invert import style_matrices
+from jgen.train.checkpoint import Checkpoints
+from jgen.train.stage import first_batch
+from tests import tiny
+
+pytestmark = pytest.mark.slow
+MESH = MeshConfig(devices=1)
+
+
+def stored(name, folder):
+    """A run of a tiny experiment, whose stages were begun and saved, each from the one before, but not trained."""
+    config = resolved(tiny.parsed(name))
+    folder.mkdir()
+    write_config(folder, f"experiments.{name}", "digits", config)
+    experiment, earlier = tiny.module(name).build(config), None
+    for stage in experiment.stages:
+        state = stage.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), earlier)
+        with Checkpoints(experiment.folder(folder, stage) / "checkpoints") as checkpoints:
+            checkpoints.save(1, state.replace(step=jnp.int32(1)))
+            checkpoints.wait()
+        earlier = (state.averaged, state.extra)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(a run of both stages, one of the GAN alone)."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [stored(name, folder / name) for name in ("inversion", "stylegan2")]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Names of two pictures, of which one is of another size and aspect."""
+    folder, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, shape in (("a", (8, 8)), ("b", (20, 30, 3))):
+        Image.fromarray(random.integers(0, 255, shape, np.uint8)).save(folder / f"{name}.png")
+    return str(folder / "a.png"), str(folder / "b.png")
+
+
+def test_the_generator_stays_as_the_gan_left_it_and_inversions_are_pictures(runs):
+    run, gan = jgen.load(runs[0]), jgen.load(runs[0], stage="stylegan2")
+    jax.tree.map(np.testing.assert_array_equal, run.params["g"], gan.params["g"])
+    np.testing.assert_array_equal(run.extra["w_avg"], gan.extra["w_avg"])
+    assert {phase.player for phase in run.stage.phases} == {"encoder", "w_d"}
+    assert run.sample(2).shape == (2, 8, 8, 1)
+
+
+def test_an_encoder_is_trained_for_a_run_and_refuses_others(runs, tmp_path):
+    config = tiny.parsed("inversion", "--gan", str(runs[1]), "--encoder", "psp")
+    (stage,) = inversion.build(config).stages
+    assert set(tiny.shapes_of(stage)[0]) == {"g", "encoder"}
+    for gan, match in (
+        (runs[0], "is a run of an encoder; must be that of a StyleGAN"),
+        (tmp_path, "no run there"),
+    ):
+        with pytest.raises(UserError, match=match):
+            inversion.build(tiny.parsed("inversion", "--gan", str(gan)))
+    with pytest.raises(UserError, match="makes images of 8x8x1; data.name=fashion_mnist has 28x28x1"):
+        inversion.build(tiny.parsed("inversion", "--gan", str(runs[1]), "--data.name", "fashion_mnist"))
+
+
+@pytest.mark.parametrize("method", ["w", "w_plus", "encoder", "encoder_plus", "pti"])
+def test_pictures_are_inverted_and_edited(runs, photos, tmp_path, capsys, method):
+    given = Inversion(photos, method, inversion_steps=3)
+    out = tmp_path / "sheet.png"
+    edit.edit(runs[0], given, Edit("pca:1", (-1.0, 1.0), "coarse"), str(out), MESH)
+    said = capsys.readouterr().out
+    assert "20x30, resized to 8x8, its middle" in said
+    assert said.count("dB PSNR") == 2
+    width, height = Image.open(out).size
+    assert width * 19 == height * 37  # two rows of four pictures of 8 pixels, with lines between
+
+
+def test_runs_of_the_gan_alone_are_enough(runs, photos, tmp_path):
+    given, out = Inversion(photos, inversion_steps=2), tmp_path / "sheet.png"
+    edit.invert(runs[1], given, str(out), MESH)
+    assert np.load(out.with_suffix(".npy")).shape == (2, 4, 4)
+    edit.mix(runs[1], given, Mix("0-1"), str(out), MESH)
+    np.save(tmp_path / "way.npy", np.ones(4))
+    for direction in ("sefa:0", str(tmp_path / "way.npy")):
+        edit.edit(runs[1], given, Edit(direction), str(out), MESH)
+    assert all(matrix.shape[1] == 4 for matrix in style_matrices(jgen.load(runs[1]).params["g"], 4))
+
+
+def test_an_attribute_of_the_set_gives_a_direction(runs, photos, tmp_path):
+    """Of InterFaceGAN; one without another is across it."""
+    out = tmp_path / "sheet.png"
+    edit.edit(runs[0], Inversion(photos[:1]), Edit("label:3", keep=("label:4", "pca:0")), str(out), MESH)
+    assert out.is_file()
+
+
+def test_bad_input_is_told_in_one_line(runs, photos, tmp_path):
+    given, out = Inversion(photos, inversion_steps=2), str(tmp_path / "sheet.png")
+    np.save(tmp_path / "way.npy", np.ones(5))
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.npy").write_text("no numbers")
+    for call, match in (
+        (lambda: edit.invert(runs[1], Inversion(), out, MESH), "image: name at least one picture"),
+        (lambda: edit.invert(runs[1], Inversion(("none.png",)), out, MESH), "image=none.png: no such file"),
+        (lambda: edit.invert(runs[1], Inversion((str(tmp_path / "text.png"),)), out, MESH), "text.png"),
+        (lambda: edit.invert(runs[1], replace(given, method="encoder"), out, MESH), "method: this run has no encoder"),
+        (lambda: edit.mix(runs[1], replace(given, image=photos[:1]), Mix(), out, MESH), "image: 1 given; must be two"),
+        (lambda: edit.mix(runs[1], given, Mix("9"), out, MESH), "rows=9: must be coarse, middle, fine, or from 0 to 3"),
+        (lambda: edit.edit(runs[1], given, Edit(layers="top"), out, MESH), "layers=top: must be coarse"),
+        (
+            lambda: edit.edit(runs[1], given, Edit("tone"), out, MESH),
+            "direction=tone: must be pca:N, sefa:N, a .npy file, or an attribute: label",
+        ),
+        (lambda: edit.edit(runs[0], given, Edit("label:12"), out, MESH), "direction=label:12: must be from 0 to 9"),
+        (lambda: edit.edit(runs[1], given, Edit("pca:4"), out, MESH), "direction=pca:4: must be pca:N or sefa:N, N below 4"),
+        (lambda: edit.edit(runs[1], given, Edit(str(tmp_path / "way.npy")), out, MESH), "this run's styles have 4 numbers"),
+        (lambda: edit.edit(runs[1], given, Edit(str(tmp_path / "text.npy")), out, MESH), "no .npy file of numbers"),
+    ):
+        with pytest.raises(UserError, match=match) as refused:
+            call()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_styles_is_refused(photos, tmp_path):
+    stored("ddpm", tmp_path / "run")
+    with pytest.raises(UserError, match="has no styles; must be of a StyleGAN or experiments.inversion"):
+        edit.invert(Path(tmp_path / "run"), Inversion(photos), "", MESH)
+
+
+def test_rows_follow_the_generator_and_zero_deltas_have_no_gradient():
+    assert [splits(n) for n in (4, 8, 10, 18)] == [(1, 3), (3, 5), (3, 7), (3, 7)]
+    assert np.isfinite(jax.grad(lambda codes: delta_loss(codes, 2))(jnp.ones((2, 3, 4)))).all()
