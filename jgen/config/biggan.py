@@ -1,9 +1,9 @@
 """BigGAN's players, the rules of their training, and how they are sampled; R3GAN's too, and moves of latents."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from jgen.config.ranges import Count, Natural, NonNegative, Positive, Share, ShareBelowOne
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, Range, Share, ShareBelowOne
 from jgen.config.sampling import Label
 
 
@@ -21,6 +21,14 @@ class TruncatedSampling:
     """Passes of standing statistics, each with as many images as"""
     pass_size: Count = 32
     """this; they come before every batch of samples."""
+
+
+@dataclass(frozen=True)
+class InstanceSampling(TruncatedSampling):
+    """How a generator of instances is sampled."""
+
+    instance: Annotated[int, Range(-1)] = -1
+    """The number of the instance of all images, among those that the run keeps; -1 draws one for each."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,21 @@ BIGGAN_CIFAR10 = BigGANConfig(
     ema=0.9999, ema_start=1000,
 )  # fmt: skip
 """The settings of BigGAN's author for CIFAR-10 (ajbrock/BigGAN-PyTorch), which ADC-GAN's take over."""
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """IC-GAN's instances."""
+
+    extractor: str = ""
+    """The frozen network whose features describe instances, by its name for metrics; none given: the classifier that ships for
+    the set, else EfficientNet-Lite0 (its 1,280 features stand in for those of the authors' SwAV)."""
+    neighbours: Count = 20
+    """k: D's real images are drawn from so many nearest neighbours of an instance."""
+    instances: Count = 500
+    """Instances that the run keeps, chosen by k-means, and is sampled with."""
+    feature_dim: Count = 32
+    """Size of the embedding of an instance's features."""
 
 
 @dataclass(frozen=True)
