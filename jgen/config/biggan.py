@@ -49,8 +49,10 @@ class BigGANConfig:
     """Give every block a part of z, and the classes a shared embedding; else z goes to the first layer, as in SAGAN."""
     conditional: bool = True
     """Give both networks the class."""
-    head: Literal["projection", "auxiliary", "discriminative", "twin", "contrastive", "data_to_data"] = "projection"
-    """How D judges classes: projection, or by heads as in AC-GAN, ADC-GAN, TAC-GAN, ContraGAN and ReACGAN."""
+    head: Literal["projection", "auxiliary", "discriminative", "twin", "multi_hinge", "contrastive", "data_to_data"] = (
+        "projection"
+    )
+    """How D judges classes: projection, or by heads as in AC-GAN, ADC-GAN, TAC-GAN, MHingeGAN, ContraGAN and ReACGAN."""
     class_weight: NonNegative = 1.0
     """Weight of the heads' losses."""
     initializer: Literal["ortho", "N02", "xavier"] = "ortho"
@@ -75,11 +77,14 @@ class BigGANConfig:
     """Decay, a step of G, of G's moving average,"""
     ema_start: Natural = 100
     """which copies the weights in G's steps before this one."""
+    ema_statistics: bool = False
+    """Average the state of G's layers too, batch statistics and singular vectors, as BigGAN's author does; else samples take
+    those of the last step."""
 
 
 BIGGAN_CIFAR10 = BigGANConfig(
     width=64, z_dim=128, shared_dim=128, attention=(), initializer="N02", d_steps=4, g_rate=2e-4, d_rate=2e-4, beta_2=0.999,
-    ema=0.9999, ema_start=1000,
+    ema=0.9999, ema_start=1000, ema_statistics=True,
 )  # fmt: skip
 """The settings of BigGAN's author for CIFAR-10 (ajbrock/BigGAN-PyTorch), which ADC-GAN's take over."""
 

@@ -17,7 +17,8 @@ from jgen.config import DataConfig, TrainConfig
 from jgen.config.biggan import BigGANConfig, InstanceConfig, InstanceSampling
 from jgen.errors import UserError
 from jgen.objectives.adversarial import GAN
-from jgen.recipes.gan.biggan import Conditions, Instances, biggan_stage
+from jgen.recipes.gan.biggan import Conditions, biggan_stage
+from jgen.recipes.gan.biggan_players import Instances
 from jgen.recipes.gan.instances import instance_network, neighbourhoods
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, Extra, Key, Params
@@ -42,7 +43,8 @@ def kept_instances(classes: int) -> Conditions:
     """
 
     def conditions(extra: Extra, keys: Key, options: InstanceSampling) -> Condition:
-        features, labels = extra["instances"]["features"], extra["instances"].get("label")
+        kept = jax.tree.map(jnp.asarray, extra["instances"])
+        features, labels = kept["features"], kept.get("label")
         count, requested = len(features), samplers.class_labels(keys, options.label, classes)
         if options.instance >= count:
             raise UserError(f"instance={options.instance}: the run keeps {count}; from 0 to {count - 1}, or -1 to draw one")
