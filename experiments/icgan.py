@@ -62,6 +62,7 @@ PRESETS = {
             sn_epsilon=1e-6,
             ema=0.9999,
             ema_start=20_000,
+            ema_statistics=True,
         ),
         instance=InstanceConfig(neighbours=50, instances=1000, feature_dim=512),
     ),
