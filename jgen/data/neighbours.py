@@ -46,8 +46,9 @@ class Neighbours(Wrapped):
             here = epochs == epoch
             for found, drawn in zip((instance, neighbour, mirrored), _epoch(*self._sizes, self.seed, int(epoch))):
                 found[here] = drawn[places[here]]
-        image = self.neighbours[instance, neighbour]
-        example = self.source[image if image.ndim else int(image)]
+        image, source = self.neighbours[instance, neighbour], self.source
+        whole: Any = source  # whose arrays take arrays of places, where it is in memory
+        example = whole[image] if image.ndim else source[int(image)]
         return {**example, "features": self.features[mirrored, instance]}
 
     @property
