@@ -192,10 +192,10 @@ def data_wait() -> list[Row]:
     """How much longer steps of the default experiment take with the pipeline than with one batch that is there."""
     import jax
 
-    from jgen.data import Pipeline, open_source
+    from jgen.data import Pipeline
 
     stage, compiled, state, mesh = _small()
-    batches = Pipeline(open_source(stage.data), stage.data, 0, mesh).batches()
+    batches = Pipeline(stage.open_source(), stage.data, 0, mesh).batches()
     held, key, states = next(batches), jax.random.key(0), [state]
 
     def run(fresh: bool) -> None:
@@ -253,13 +253,13 @@ from jgen.config import MeshConfig
 from jgen.train.distributed import start
 start(MeshConfig(), 64)
 from experiments import ddpm
-from jgen.data import Pipeline, open_source
+from jgen.data import Pipeline
 from jgen.train.loop import compile_stage
 from jgen.sharding import make_mesh
 (stage,), mesh = ddpm.build(ddpm.Config()).stages, make_mesh()
 compiled = compile_stage(stage, mesh)
 state = compiled.create(jax.random.key(0), {}, None)
-batch = next(Pipeline(open_source(stage.data), stage.data, 0, mesh).batches())
+batch = next(Pipeline(stage.open_source(), stage.data, 0, mesh).batches())
 jax.block_until_ready(compiled.step(state, jax.random.key(0), batch))
 print(time.time() - began)
 """

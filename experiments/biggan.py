@@ -2,7 +2,7 @@
 
     python -m experiments.biggan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.biggan --network deep
-    python -m experiments.biggan --head twin                # or auxiliary, discriminative, contrastive, data_to_data
+    python -m experiments.biggan --head twin                # or another head, such as multi_hinge or contrastive
     python -m experiments.biggan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.biggan --preset cifar10           # the published settings, for accelerators
     python -m experiments.biggan --preset imagenet128       # 128x128, the author's run
@@ -59,6 +59,7 @@ PRESETS = {
             sn_epsilon=1e-6,
             ema=0.9999,
             ema_start=20_000,
+            ema_statistics=True,
         ),
     ),
 }

@@ -49,6 +49,7 @@ PRESETS = {
             beta_2=0.999,
             ema=0.9999,
             ema_start=21_000,
+            ema_statistics=True,
         ),
         cutmix=CutMixConfig(cutmix_warmup=280_000),
     ),

@@ -41,6 +41,8 @@ class Condition(flax.struct.PyTreeNode):
     """[B, h, w, C + 1]: a smaller image, and a channel that says how much noise is on it."""
     augment: Array | None = None
     """float32 [B, A]: how the image was augmented."""
+    features: Array | None = None
+    """float32 [B, D] of norm 1: a frozen network's features of an instance (IC-GAN)."""
     noise_key: Array | None = None
     """uint32 [B, 2]: data of the key of noise that a network adds to its features."""
 

@@ -15,7 +15,7 @@ def main(out, fsdp, *distributed):
     import numpy as np
 
     from jgen.config import MeshConfig
-    from jgen.data import Pipeline, open_source
+    from jgen.data import Pipeline
     from jgen.recipes.evaluation.agreement import agreement
     from jgen.sharding import batch_sharding, make_mesh
     from jgen.train.draw import draw
@@ -26,8 +26,8 @@ def main(out, fsdp, *distributed):
     stage = tiny.stage(channels=32, data__flip=True, data__dequantize=True)
     mesh = make_mesh(MeshConfig(fsdp=int(fsdp)))
     compiled = compile_stage(stage, mesh)
-    state, key = compiled.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), None), jax.random.key(0)
-    batches, losses = Pipeline(open_source(stage.data), stage.data, 0, mesh).batches(), []
+    state, key = compiled.create(jax.random.key(0), first_batch(stage, stage.open_source()), None), jax.random.key(0)
+    batches, losses = Pipeline(stage.open_source(), stage.data, 0, mesh).batches(), []
     noise = jax.jit(lambda: jax.random.normal(key, (stage.data.batch_size, 8, 8, 1)))()
     for _ in range(4):
         batch = next(batches)

@@ -8,7 +8,7 @@ def main(out):
     import numpy as np
 
     from experiments import stylegan2
-    from jgen.data import Pipeline, open_source
+    from jgen.data import Pipeline
     from jgen.sharding import make_mesh
     from jgen.train.draw import draw
     from jgen.train.loop import compile_stage
@@ -17,8 +17,8 @@ def main(out):
 
     (stage,), mesh = stylegan2.build(tiny.parsed("stylegan2")).stages, make_mesh()
     compiled = compile_stage(stage, mesh)
-    state, key = compiled.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), None), jax.random.key(0)
-    batches, losses = Pipeline(open_source(stage.data), stage.data, 0, mesh).batches(), []
+    state, key = compiled.create(jax.random.key(0), first_batch(stage, stage.open_source()), None), jax.random.key(0)
+    batches, losses = Pipeline(stage.open_source(), stage.data, 0, mesh).batches(), []
     for _ in range(5):
         state, metrics = compiled.step(state, key, next(batches))
         losses.append([float(metrics[k]) for k in ("g/loss", "d/loss")])

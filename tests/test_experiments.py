@@ -13,7 +13,7 @@ from jgen.app.load import load
 from jgen.app.runs import _begin, train
 from jgen.config import changed, differences, from_dict, to_dict
 from jgen.config.migrate import GROUPS
-from jgen.data import Pipeline, open_source
+from jgen.data import Pipeline
 from jgen.data.known import resolve_or_known
 from jgen.sharding import make_mesh
 from jgen.train import Phase
@@ -48,9 +48,9 @@ def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path
     module, config = shrunk(name)
     for stage in module.build(config).stages:
         compiled, key = compile_stage(stage, MESH), jax.random.key(0)
-        batches = Pipeline(open_source(stage.data), stage.data, 0, MESH).batches()
+        batches = Pipeline(stage.open_source(), stage.data, 0, MESH).batches()
         state, first, second = (
-            compiled.create(jax.random.key(1), first_batch(stage, open_source(stage.data)), None),
+            compiled.create(jax.random.key(1), first_batch(stage, stage.open_source()), None),
             next(batches),
             next(batches),
         )
@@ -72,8 +72,8 @@ def test_what_an_experiment_evaluates_is_finite(name):
     for stage in module.build(config).stages:
         if stage.evaluate is None:
             continue
-        state = compile_stage(stage, MESH).create(jax.random.key(1), first_batch(stage, open_source(stage.data)), None)
-        batches = Pipeline(open_source(stage.data), stage.data, 0, MESH).batches()
+        state = compile_stage(stage, MESH).create(jax.random.key(1), first_batch(stage, stage.open_source()), None)
+        batches = Pipeline(stage.open_source(), stage.data, 0, MESH).batches()
         values = stage.evaluate(state.params, state.extra, jax.random.key(2), batches, 2)
         assert values
         assert all(np.all(np.isfinite(v)) for v in values.values()), values
@@ -197,7 +197,7 @@ def test_a_later_stage_can_begin_from_any_stage_of_a_finished_run(tmp_path):
     other = ["--prior", "dit", "--width", "16", "--depth", "1", "--train.begin-from"]
     again = configured(*other, str(tmp_path / "one" / "autoencoder"))
     (stage,), earlier = _begin(latent_diffusion.build(again), again, MESH)
-    state = compile_stage(stage, MESH, earlier).create(jax.random.key(9), first_batch(stage, open_source(stage.data)), earlier)
+    state = compile_stage(stage, MESH, earlier).create(jax.random.key(9), first_batch(stage, stage.open_source()), earlier)
     first = load(tmp_path / "one", MESH, stage="autoencoder")
     assert (stage.name, first.stage.name) == ("diffusion", "autoencoder")
     jax.tree.map(np.testing.assert_array_equal, state.params["net"], first.params["net"])
@@ -220,7 +220,7 @@ def test_a_stage_can_begin_from_an_earlier_run(tmp_path, monkeypatch):
     stages, earlier = _begin(ddpm.build(config), replace(config, train=replace(config.train, begin_from="one")), MESH)
     assert [s.name for s in stages] == ["ddpm"]
     state = compile_stage(stages[0], MESH, earlier).create(
-        jax.random.key(9), first_batch(stages[0], open_source(stages[0].data)), earlier
+        jax.random.key(9), first_batch(stages[0], stages[0].open_source()), earlier
     )
     jax.tree.map(np.testing.assert_array_equal, state.params, earlier[0])
     assert int(state.step) == 0

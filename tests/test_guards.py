@@ -8,7 +8,7 @@ import pytest
 
 from jgen.config import from_dict, to_dict
 from jgen.config.migrate import migrated
-from jgen.data import Pipeline, open_source
+from jgen.data import Pipeline
 from jgen.sharding import make_mesh
 from jgen.train.draw import draw
 from jgen.train.loop import compile_stage
@@ -26,7 +26,7 @@ def test_steps_and_samples_are_as_before(name):
     """Close rather than equal, since other processors round otherwise."""
     earlier = None
     for stage in tiny.module(name).build(tiny.parsed(name)).stages:
-        compiled, source = compile_stage(stage, MESH, earlier), open_source(stage.data)
+        compiled, source = compile_stage(stage, MESH, earlier), stage.open_source()
         state = compiled.create(jax.random.key(1), first_batch(stage, source), earlier)
         batches = Pipeline(source, stage.data, 0, MESH).batches()
         guard = GUARDS[name]["stages"][stage.name]

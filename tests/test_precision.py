@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jgen.config import MeshConfig
-from jgen.data import Pipeline, open_source
+from jgen.data import Pipeline
 from jgen.errors import UserError
 from jgen.sharding import make_mesh
 from jgen.train.loop import check, compile_stage
@@ -22,8 +22,8 @@ NEAR = (
 )  # fmt: skip
 """Those whose losses are compared; those of other adversarial games drift apart within the steps."""
 FLOAT32 = (
-    "adcgan", "biggan", "classifier", "csgan", "glow", "logan", "ncp_vae", "projected_gan", "sagan", "stylegan_xl", "tarflow",
-    "unetgan", "vdvae",
+    "adcgan", "biggan", "classifier", "csgan", "glow", "icgan", "logan", "ncp_vae", "projected_gan", "sagan", "stylegan_xl",
+    "tarflow", "unetgan", "vdvae",
 )  # fmt: skip
 """Those that refuse bfloat16 by name."""
 
@@ -43,7 +43,7 @@ def first_stage(name, **train):
 def losses(name, steps=STEPS, **train):
     """The losses {name: [steps]} of a tiny experiment's first stage."""
     stage = first_stage(name, **train)
-    compiled, source = compile_stage(stage, MESH), open_source(stage.data)
+    compiled, source = compile_stage(stage, MESH), stage.open_source()
     state = compiled.create(jax.random.key(0), first_batch(stage, source), None)
     batches, found = Pipeline(source, stage.data, 0, MESH).batches(0, 0), []
     for _ in range(steps):

@@ -15,7 +15,6 @@ import experiments
 from experiments import ddpm
 from jgen.app.parsing import parse_config
 from jgen.config import changed
-from jgen.data import open_source
 from jgen.samplers import image_keys
 from jgen.train.stage import first_batch, first_batch_shapes
 
@@ -84,6 +83,11 @@ FLAGS = {
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8", "--data.limit", "64",
         "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "4", "--train.save-every", "2",
         "--train.sample-every", "0", "--warmup", "2", "--classifier-steps", "4", "--classifier-channels", "8", "16",
+    ],
+    "icgan": [
+        "--width", "2", "--z-dim", "4", "--shared-dim", "4", "--data.batch-size", "8", "--data.limit", "64",
+        "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--neighbours", "5",
+        "--instances", "16", "--feature-dim", "4", "--ema-start", "1",
     ],
     "improved_ddpm": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
@@ -248,7 +252,7 @@ def shapes_of(stage):
 
 def fresh(stage, seed=0):
     """Fresh (params, extra) of a stage."""
-    batch = first_batch(stage, open_source(stage.data))
+    batch = first_batch(stage, stage.open_source())
     return jax.jit(stage.init)(jax.random.key(seed), batch)
 
 

@@ -33,7 +33,8 @@ def paper(module: str, preset: str, given: Evaluation) -> tuple[Evaluation, str]
         known = ", ".join(f"{name} {preset}" for name, preset in table)
         raise UserError(f"protocol=paper: {name} --preset {preset} has no target; there are {known}")
     metrics = METRICS[target["metric"]]
-    required = {"metrics": metrics, "num": target["samples"], "split": "train" if metrics else "test", "reference_num": 0}
+    split = "validation" if target["reference"].startswith("validation") else "train" if metrics else "test"
+    required = {"metrics": metrics, "num": target["samples"], "split": split, "reference_num": 0}
     for option, value in required.items():
         if (said := getattr(given, option)) and said != value:
             raise UserError(f"{option}={said}: --protocol paper takes {value or 'none'}")

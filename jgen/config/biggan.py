@@ -1,9 +1,9 @@
 """BigGAN's players, the rules of their training, and how they are sampled; R3GAN's too, and moves of latents."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from jgen.config.ranges import Count, Natural, NonNegative, Positive, Share, ShareBelowOne
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, Range, Share, ShareBelowOne
 from jgen.config.sampling import Label
 
 
@@ -24,6 +24,14 @@ class TruncatedSampling:
 
 
 @dataclass(frozen=True)
+class InstanceSampling(TruncatedSampling):
+    """How a generator of instances is sampled."""
+
+    instance: Annotated[int, Range(-1)] = -1
+    """The number of the instance of all images, among those that the run keeps; -1 draws one for each."""
+
+
+@dataclass(frozen=True)
 class BigGANConfig:
     """BigGAN's players and rules of training."""
 
@@ -41,8 +49,10 @@ class BigGANConfig:
     """Give every block a part of z, and the classes a shared embedding; else z goes to the first layer, as in SAGAN."""
     conditional: bool = True
     """Give both networks the class."""
-    head: Literal["projection", "auxiliary", "discriminative", "twin", "contrastive", "data_to_data"] = "projection"
-    """How D judges classes: projection, or by heads as in AC-GAN, ADC-GAN, TAC-GAN, ContraGAN and ReACGAN."""
+    head: Literal["projection", "auxiliary", "discriminative", "twin", "multi_hinge", "contrastive", "data_to_data"] = (
+        "projection"
+    )
+    """How D judges classes: projection, or by heads as in AC-GAN, ADC-GAN, TAC-GAN, MHingeGAN, ContraGAN and ReACGAN."""
     class_weight: NonNegative = 1.0
     """Weight of the heads' losses."""
     initializer: Literal["ortho", "N02", "xavier"] = "ortho"
@@ -67,13 +77,31 @@ class BigGANConfig:
     """Decay, a step of G, of G's moving average,"""
     ema_start: Natural = 100
     """which copies the weights in G's steps before this one."""
+    ema_statistics: bool = False
+    """Average the state of G's layers too, batch statistics and singular vectors, as BigGAN's author does; else samples take
+    those of the last step."""
 
 
 BIGGAN_CIFAR10 = BigGANConfig(
     width=64, z_dim=128, shared_dim=128, attention=(), initializer="N02", d_steps=4, g_rate=2e-4, d_rate=2e-4, beta_2=0.999,
-    ema=0.9999, ema_start=1000,
+    ema=0.9999, ema_start=1000, ema_statistics=True,
 )  # fmt: skip
 """The settings of BigGAN's author for CIFAR-10 (ajbrock/BigGAN-PyTorch), which ADC-GAN's take over."""
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """IC-GAN's instances."""
+
+    extractor: str = ""
+    """The frozen network whose features describe instances, by its name for metrics; none given: the classifier that ships for
+    the set, else EfficientNet-Lite0 (its 1,280 features stand in for those of the authors' SwAV)."""
+    neighbours: Count = 20
+    """k: D's real images are drawn from so many nearest neighbours of an instance."""
+    instances: Count = 500
+    """Instances that the run keeps, chosen by k-means, and is sampled with."""
+    feature_dim: Count = 32
+    """Size of the embedding of an instance's features."""
 
 
 @dataclass(frozen=True)

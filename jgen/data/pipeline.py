@@ -17,7 +17,7 @@ from absl import flags
 from jax.sharding import Mesh
 
 from jgen.config import DataConfig
-from jgen.data.source import ArraySource, Example, Source, check_labels, good_example
+from jgen.data.source import Example, Source, check_labels, good_example
 from jgen.errors import UserError
 from jgen.sharding import batch_sharding
 from jgen.types import Array, Batch, Key
@@ -71,9 +71,10 @@ class Pipeline:
     def _rows(self, start: int) -> Iterator[Example]:
         """This host's rows of the batches of steps start, start + 1, ..."""
         mine = local_rows(self.config.batch_size, self.mesh)
-        if isinstance(self.source, ArraySource):
+        if getattr(self.source, "in_memory", False):
+            in_memory: Any = self.source
             while True:
-                yield self.source[self._indices(start)[mine]]
+                yield in_memory[self._indices(start)[mine]]
                 start += 1
         for rows in read_ahead(Stream(self.source, self.seed, start, self.config.batch_size, mine), self.config):
             yield self._checked(rows)

@@ -46,6 +46,8 @@ class ArraySource:
     classes: tuple[str, ...] = ()
     name: str = "arrays"
     endless = False
+    in_memory = True
+    """Arrays of indices can be asked for."""
 
     def __post_init__(self) -> None:
         sizes = {key: len(value) for key, value in self.arrays.items()}

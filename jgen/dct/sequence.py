@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jgen.dct import jpeg
 from jgen.errors import UserError
@@ -89,7 +90,7 @@ def encode(planes: Array, layout: Layout, length: int = 0) -> Tuples:
     `jax.jit` neither can be seen: the end of a longer sequence is then cut off, and `count` tells how long it would be.
     """
     length = length or layout.size
-    if not isinstance(planes, jax.core.Tracer):
+    if not isinstance(planes, Tracer):
         _check_planes(np.asarray(planes), layout, length)
     flat = planes.reshape(*planes.shape[:-2], -1)
     slots = jnp.arange(layout.size, dtype=jnp.int32).reshape((1,) * (flat.ndim - 1) + (-1,))
@@ -106,7 +107,7 @@ def decode(tuples: Tuples, layout: Layout) -> Array:
 
     Raises UserError for tuples that no sequence has: out of range, or not in order (not under `jax.jit`).
     """
-    if not any(isinstance(each, jax.core.Tracer) for each in tuples):
+    if not any(isinstance(each, Tracer) for each in tuples):
         check(tuples, layout)
     lead, length = tuples.channel.shape[:-1], tuples.channel.shape[-1]
     slots = slot(tuples, layout).reshape(-1, length)

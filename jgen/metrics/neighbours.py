@@ -88,6 +88,32 @@ def radii(x: np.ndarray, k: int, tile: int = TILE) -> np.ndarray:
     return best[: len(x)]
 
 
+def nearest(x: np.ndarray, k: int, tile: int = TILE) -> np.ndarray:
+    """Places of the k nearest other rows of every row of x [N, D], nearest first: int32 [N, k].
+
+    Raises UserError unless there are more than k rows.
+    """
+    if not 1 <= k < len(x):
+        raise UserError(f"neighbours={k}: must be at least 1, and less than the {len(x)} images of the set")
+    tiles = _Tiles(np.asarray(x) - np.mean(x, 0, keepdims=True), tile)
+    # Squared distances and places of the best so far, which each tile's own few join.
+    best = np.full((tiles.size, k), np.inf, x.dtype), np.zeros((tiles.size, k), np.int32)
+    pairs = ((i, j) for i in range(tiles.count) for j in range(i, tiles.count))
+    for (i, j), (by_row, by_column) in _deal(partial(_nearest_within, k=min(k, tiles.tile)), tiles, tiles, pairs):
+        _join(best, tiles.at(i), by_row, j * tiles.tile)
+        if j > i:
+            _join(best, tiles.at(j), by_column, i * tiles.tile)
+    return best[1][: len(x)]
+
+
+def _join(best: tuple[np.ndarray, np.ndarray], rows: slice, found: tuple[np.ndarray, np.ndarray], first: int) -> None:
+    """Keeps the best of some rows and of what a tile found, whose places count from `first` on."""
+    distances = np.concatenate([best[0][rows], found[0]], 1)
+    places = np.concatenate([best[1][rows], found[1] + first], 1)
+    order = np.argsort(distances, 1, kind="stable")[:, : best[0].shape[1]]
+    best[0][rows], best[1][rows] = np.take_along_axis(distances, order, 1), np.take_along_axis(places, order, 1)
+
+
 def realism(real: np.ndarray, fake: np.ndarray, real_radii: np.ndarray, tile: int = TILE) -> tuple[np.ndarray, np.ndarray]:
     """(realism [M], index of the nearest real image [M]) of generated images, given the real ones' squared radii.
 
@@ -153,12 +179,29 @@ def _distances(a: Block, b: Block) -> Array:
     return jnp.maximum(a[1][:, None] + b[1][None] - 2 * dots, 0)
 
 
+def _to_others(a: Block, b: Block, same: Array) -> Array:
+    """Squared distances, infinite from a row to itself where both blocks are the same."""
+    d = _distances(a, b)
+    itself = (jnp.arange(len(d))[:, None] == jnp.arange(d.shape[1])[None]) & same
+    return lax.optimization_barrier(jnp.where(itself, jnp.inf, d))
+
+
+@partial(jax.jit, static_argnames="k")
+def _nearest_within(a: Block, b: Block, same: Array, k: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """(distances, places) [T, k] of the k nearest of b to every row of a, and of a to every row of b."""
+
+    def smallest(d: Array) -> tuple[Array, Array]:
+        values, places = lax.top_k(-d, k)
+        return -values, places
+
+    d = _to_others(a, b, same)
+    return smallest(d), smallest(d.T)
+
+
 @partial(jax.jit, static_argnames="k")
 def _within(a: Block, b: Block, same: Array, k: int) -> tuple[Array, Array]:
     """A few distances of every row, and of every column [few, T], with the k smallest among them; none to itself."""
-    d = _distances(a, b)
-    itself = (jnp.arange(len(d))[:, None] == jnp.arange(d.shape[1])[None]) & same
-    d = lax.optimization_barrier(jnp.where(itself, jnp.inf, d))
+    d = _to_others(a, b, same)
     return _few(_few(d, k, 1), k, 1).T, _few(_few(d, k, 0), k, 0)
 
 

@@ -77,6 +77,8 @@ class GAN(NamedTuple):
     """(params, extra, ws, latents, whose noise it takes) -> images, if style-based; `generate` is `map` and then this."""
     classes: int = 0
     """Classes that both players take; 0 for an unconditional GAN."""
+    instances: bool = False
+    """Both players take batch["features"], those of an instance (IC-GAN)."""
     state_moves_in: frozenset[str] = frozenset({"g"})
     """In whose updates ("g", "d") the state that `generate` changes is kept."""
     class_loss: ClassLoss = auxiliary
@@ -90,8 +92,10 @@ class GAN(NamedTuple):
 
 
 def condition_of(gan: GAN, batch: Batch, rows: int | None = None) -> Condition:
-    """The first `rows` labels of a batch, which generated images are given too; nothing for an unconditional GAN."""
-    return Condition(label=batch["label"][:rows]) if gan.classes else Condition()
+    """The first `rows` labels and instances of a batch, as far as the GAN takes them; generated images are given them too."""
+    return Condition(
+        label=batch["label"][:rows] if gan.classes else None, features=batch["features"][:rows] if gan.instances else None
+    )
 
 
 def discriminate_augmented(

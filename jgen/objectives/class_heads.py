@@ -6,7 +6,10 @@ The terms, and their papers, are in `gan_conditional`. Labels are int [B]; gener
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from jgen.errors import UserError
+from jgen.objectives import gan_conditional
 from jgen.objectives.gan_conditional import adc_d, adc_g, contrastive_2c, cross_entropy, d2d_ce, tac_g
 from jgen.types import Array, DiscriminatorOutput
 
@@ -55,6 +58,21 @@ twin = ClassLoss(
     g=lambda fake, label: tac_g(_logits(fake), _twin(fake), label),
 )
 """TAC-GAN: one classifier for reals and a twin for fakes, [B, K] each."""
+
+
+def _fake_column(output: DiscriminatorOutput, label: Array) -> Array:
+    return jnp.full_like(label, _logits(output).shape[-1] - 1)
+
+
+multi_hinge = ClassLoss(
+    d=lambda real, fake, label: (
+        gan_conditional.multi_hinge(_logits(real), label)
+        + gan_conditional.multi_hinge(_logits(fake), _fake_column(fake, label))
+    ),
+    g=lambda fake, label: gan_conditional.multi_hinge(_logits(fake), label),
+)
+"""MHingeGAN (Kavalerov et al. 2019, arXiv:1912.04216): Crammer and Singer's hinge. class_logits are [B, K + 1], the last column
+for fakes of any class."""
 
 
 def _by_embedding(term: Callable[..., Array], temperature: float) -> ClassLoss:

@@ -184,7 +184,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if main and lock:
             stack.enter_context(locked(folder))
-        pipeline = pipeline or Pipeline(open_source(stage.data, config.seed), stage.data, config.seed, mesh)
+        pipeline = pipeline or Pipeline(stage.open_source(), stage.data, config.seed, mesh)
         compiled = compile_stage(stage, mesh, earlier)
         held_out = _held_out(stage, mesh)
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep_last, config.keep_best))

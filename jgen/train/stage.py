@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jgen.config import DataConfig, TrainConfig
+from jgen.data import open_source
 from jgen.data.source import Source
 from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
@@ -58,6 +59,10 @@ class Stage:
     """(options, mesh) -> weights of other runs that sampling needs, such as a classifier's; they join `extra`."""
     example_inputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """One of each array that its losses read of an example besides image and label, such as a caption."""
+    source: Callable[[Source], Source] | None = None
+    """(the set as it is opened) -> the examples of the training, where they are not the set's own."""
+    init_inputs: Mapping[str, jax.ShapeDtypeStruct] = dataclasses.field(default_factory=dict)
+    """Arrays that `init` reads besides the first images: the `init_inputs` of the source."""
     begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
 
@@ -67,6 +72,11 @@ class Stage:
     def extra_for(self, extra: Extra, options: Any, mesh: Mesh | None = None) -> Extra:
         """The extra that `sample`, pictures and the evaluation are given."""
         return {**extra, **self.external_params(options, mesh)} if self.external_params else extra
+
+    def open_source(self) -> Source:
+        """The examples of the training."""
+        source = open_source(self.data, self.train.seed)
+        return self.source(source) if self.source else source
 
     def create(self, key: Key, batch: Batch, earlier: tuple[Params, Extra] | None = None) -> TrainState:
         """The state at step 0. Raises UserError for an earlier stage's weights of other sizes."""
@@ -103,11 +113,12 @@ FIRST = 32
 
 
 def first_batch(stage: Stage, source: Source) -> Batch:
-    """The first images of a set, in [-1, 1], with their labels and whatever else the stage reads."""
+    """The first images of a source, in [-1, 1], with their labels and whatever else the stage's initialisation reads."""
     examples = [source[i] for i in range(min(len(source), FIRST))]
     batch = {name: np.stack([each[name] for each in examples]) for name in first_batch_shapes(stage) if name in examples[0]}
     images = batch["image"]
     batch["image"] = images / np.float32(127.5) - 1 if images.dtype == np.uint8 else images
+    batch |= {name: getattr(source, "init_inputs")[name] for name in stage.init_inputs}  # noqa: B009 - of some sources only
     return {name: jnp.asarray(values) for name, values in batch.items()}
 
 
@@ -122,7 +133,7 @@ def input_shapes(stage: Stage, count: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 def first_batch_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes that an initialisation sees."""
-    return input_shapes(stage, FIRST)
+    return input_shapes(stage, FIRST) | dict(stage.init_inputs)
 
 
 def state_shapes(stage: Stage, earlier: tuple[Params, Extra] | None = None) -> TrainState:

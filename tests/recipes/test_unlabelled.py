@@ -20,12 +20,13 @@ TURNED_OFF = {
 """Those of classes by default, and what makes them do without."""
 TURNED_ON = {
     "gan": ["--conditioning", "projection"], "ddpm": ["--conditional"], "edm": ["--conditional"],
-    "flow_matching": ["--conditional"], "improved_ddpm": ["--conditional"], "latent_diffusion": ["--condition", "class"],
-    "pixelcnn": ["--conditional"], "progan": ["--conditional"], "stylegan": ["--conditional"], "stylegan2": ["--conditional"],
-    "vqvae": ["--conditional"],
+    "flow_matching": ["--conditional"], "icgan": ["--conditional"], "improved_ddpm": ["--conditional"],
+    "latent_diffusion": ["--condition", "class"], "pixelcnn": ["--conditional"], "progan": ["--conditional"],
+    "stylegan": ["--conditional"], "stylegan2": ["--conditional"], "vqvae": ["--conditional"],
 }  # fmt: skip
 SIZES = {
     "cascade": ["--sizes", "4", "16"], **{name: ["--z-dim", "30"] for name in ("biggan", "csgan", "logan", "sagan", "unetgan")},
+    "icgan": ["--z-dim", "30", "--instances", "16"],
     "vdvae": ["--encoder-layers", "16x1,16d2,8x1,8d8,1x1", "--decoder-layers", "1x1,8m1,8x1,16m8,16x1"],
 }  # fmt: skip
 """What 16x16 images need."""

@@ -217,7 +217,7 @@ class Generator(nn.Module):
         return self.synthesize(z, self.embed(label, features), train=train)
 
 
-Head = Literal["projection", "auxiliary", "discriminative", "twin", "contrastive", "data_to_data"]
+Head = Literal["projection", "auxiliary", "discriminative", "twin", "multi_hinge", "contrastive", "data_to_data"]
 """How D judges classes; but for the first, by what `jgen.objectives.class_heads` makes of further outputs."""
 
 
@@ -254,7 +254,7 @@ class ClassHead(nn.Module):
         if self.kind in ("contrastive", "data_to_data"):
             proxy = Embed(h.shape[-1], self.norm, self.kernel_init, name="proxy")(label)
             return DiscriminatorOutput(logits, embedding=self._dense(h.shape[-1], "embedding")(h), proxy=proxy)
-        columns = self.classes * (2 if self.kind == "discriminative" else 1)
+        columns = {"discriminative": 2 * self.classes, "multi_hinge": self.classes + 1}.get(self.kind, self.classes)
         classes = self._dense(columns, "class_logits")(h)
         twin = self._dense(columns, "twin_logits")(h) if self.kind == "twin" else None
         return DiscriminatorOutput(logits, classes, twin)

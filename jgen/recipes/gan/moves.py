@@ -79,12 +79,12 @@ def logan_stage(
     config: BigGANConfig, move: LatentMoveConfig, data: DataConfig, train: TrainConfig, options: MovedSampling
 ) -> Stage:
     """LOGAN's training, of BigGAN's players."""
-    return biggan_stage(config, data, train, options, latents=logan(move, config.z_dim))
+    return biggan_stage(config, data, train, options, change=logan(move, config.z_dim))
 
 
 def csgan_stage(
     config: BigGANConfig, move: LatentMoveConfig, data: DataConfig, train: TrainConfig, options: MovedSampling
 ) -> Stage:
     """CS-GAN's training, with the non-saturating loss, of BigGAN's players."""
-    latents = cs_gan(move, non_saturating, data.batch_size)
-    return biggan_stage(config, data, train, options, adversarial=non_saturating, latents=latents)
+    change = cs_gan(move, non_saturating, data.batch_size)
+    return biggan_stage(config, data, train, options, adversarial=non_saturating, change=change)

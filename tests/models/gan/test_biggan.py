@@ -11,7 +11,7 @@ from jgen.errors import UserError
 from jgen.objectives.adversarial import Sides
 from jgen.objectives.gan import non_saturating
 from jgen.objectives.latent_moves import natural_gradient
-from jgen.recipes.gan.biggan import biggan_form, players
+from jgen.recipes.gan.biggan_players import biggan_form, players
 from jgen.recipes.gan.mixed import cutmix_loss
 from jgen.recipes.gan.moves import cs_gan, logan
 from jgen.recipes.gan.r3gan import r3gan_form, scheduled_ada
