@@ -30,7 +30,7 @@ Choose = Callable[[int, Array], Array]
 
 
 class Logits(NamedTuple):
-    """What is predicted of tuples; -inf for what can't follow."""
+    """Logits of the parts of tuples; -inf for what can't follow."""
 
     channel: Array
     """[B, S, channels + 1]: the stop comes last."""
@@ -46,7 +46,7 @@ class Context(NamedTuple):
     memory: Array
     """[B, patches, width]."""
     keys: list[list[KeysValues]]
-    """Of each layer of each decoder."""
+    """Keys and values of each layer of each decoder."""
 
 
 class Slots(NamedTuple):

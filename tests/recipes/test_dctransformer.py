@@ -1,8 +1,44 @@
-"""DCTransformer's stage refuses options that don't fit the images or each other."""
+"""DCTransformer's stage: windows drawn at random have the mean of the whole likelihood, pictures keep what they are given."""
 
+import jax
+import numpy as np
 import pytest
 
+from jgen.data import open_source
+from jgen.recipes.autoregressive.dctransformer import frequencies_shown
+from jgen.train.stage import first_batch
 from tests import tiny
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_window_of_each_image_has_the_likelihood_of_the_whole_in_the_mean():
+    stage = tiny.stages(tiny.module("dctransformer"), "dctransformer")[0]
+    batch = first_batch(stage, open_source(stage.data))
+    params, extra = tiny.fresh(stage)
+    each = jax.jit(jax.vmap(lambda key, params: stage.phases[0].loss(params, extra, key, batch)[0], (0, None)))
+    found = np.asarray(each(jax.random.split(jax.random.key(0), 64), params))
+    whole, (_, metrics) = jax.jit(lambda p: stage.validate(p, extra, jax.random.key(0), batch))(params)
+    assert abs(found.mean() - whole) < 4 * found.std() / 8
+    assert metrics["cut"] == 0
+    assert metrics["bits_per_dim"] == pytest.approx(float(whole) / np.log(2))
+
+
+def test_pictures_keep_what_they_are_given():
+    stage = tiny.stages(tiny.module("dctransformer"), "dctransformer", "--sampling.frequencies", "2")[0]
+    batch, (params, extra) = first_batch(stage, open_source(stage.data)), tiny.fresh(stage)
+    shown = {
+        name: np.asarray(jax.jit(picture)(params, extra, jax.random.key(0), batch)).reshape(8, 8, 8, 8, 1)
+        for name, picture in stage.pictures.items()
+    }
+    x = np.asarray(batch["image"][:8])
+    error = np.square(shown["coefficients"][:, :7] - x[:, None]).mean((0, 2, 3, 4))
+    assert (np.diff(error) < 0).all()
+    np.testing.assert_array_equal(shown["coefficients"][:, 7], x)
+    assert np.abs(shown["inpainted"][:, 2:, :, :4] - shown["coefficients"][:, 6:7, :, :4]).max() < 1e-6
+    assert shown["inpainted"][:, 2:, :, 4:].std(1).mean() > 0.01
+    assert shown["upsampled"][:, 2:].std(1).mean() > 0.01
+    assert frequencies_shown(16)[-1] == 16
 
 
 @pytest.mark.parametrize(
