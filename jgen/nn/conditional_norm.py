@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.nn.norm import batch_moments
+from jgen.nn.precision import at_least_float32
 from jgen.nn.spectral import Dense, Embed, SpectralNorm
 from jgen.types import Array
 
@@ -26,7 +27,8 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, y: Array, train: bool) -> Array:
-        mean, variance = batch_moments(self, x, train, self.momentum, self.unbiased)
+        wide = at_least_float32(x)  # statistics of bfloat16 would be rounded
+        mean, variance = batch_moments(self, wide, train, self.momentum, self.unbiased)
 
         def linear(name: str) -> Array:
             if self.shared:
@@ -34,4 +36,4 @@ class ConditionalBatchNorm(nn.Module):
             return Embed(x.shape[-1], embedding_init=self.kernel_init, name=name)(y)
 
         gain = (1 + linear("gain")) / jnp.sqrt(variance + self.epsilon)[None]
-        return (x - mean[None, None, None]) * gain[:, None, None] + linear("bias")[:, None, None]
+        return ((wide - mean[None, None, None]) * gain[:, None, None] + linear("bias")[:, None, None]).astype(x.dtype)

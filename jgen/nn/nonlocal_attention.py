@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.errors import UserError
+from jgen.nn.precision import at_least_float32
 from jgen.nn.spectral import Conv, SpectralNorm
 from jgen.types import Array
 
@@ -36,6 +37,6 @@ class NonLocal(nn.Module):
 
         query = one_by_one("theta", channels // 8)(x).reshape(batch, height * width, -1)
         key, value = pooled(one_by_one("phi", channels // 8)(x)), pooled(one_by_one("g", channels // 2)(x))
-        shares = jax.nn.softmax(jnp.einsum("bqc,bkc->bqk", query, key), -1)
+        shares = jax.nn.softmax(at_least_float32(jnp.einsum("bqc,bkc->bqk", query, key)), -1).astype(x.dtype)
         seen = jnp.einsum("bqk,bkc->bqc", shares, value).reshape(batch, height, width, -1)
         return self.param("gamma", nn.initializers.zeros, ()) * one_by_one("o", channels)(seen) + x

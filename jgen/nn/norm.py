@@ -104,10 +104,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        x = at_least_float32(x)  # statistics of bfloat16 would be rounded
+        own, x = x.dtype, at_least_float32(x)  # statistics of bfloat16 would be rounded
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean, variance = batch_moments(self, x, train, self.momentum, self.unbiased)
         wide = (None,) * (x.ndim - 1)
-        return (x - mean[wide]) * (scale / jnp.sqrt(variance + self.epsilon))[wide] + bias[wide]
+        return ((x - mean[wide]) * (scale / jnp.sqrt(variance + self.epsilon))[wide] + bias[wide]).astype(own)

@@ -15,6 +15,7 @@ from jax import lax
 
 from jgen.nn.conv import conv, upsampled_conv3x3
 from jgen.nn.dense import product
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -57,11 +58,13 @@ def power_iteration(matrix: Array, u: Array, epsilon: float = 1e-12) -> tuple[Ar
 def normalized(module: nn.Module, weight: Array, norm: SpectralNorm | None, *, rows_first: bool = False) -> Array:
     """A weight of a module's compact method, divided by its singular value; None leaves it as it is.
 
-    The matrix has a row an output: the last axis of a kernel, or the first one of an embedding (rows_first).
+    The matrix has a row an output: the last axis of a kernel, or the first one of an embedding (rows_first). The value is
+    found in float32 at least, and the weight keeps its type.
     """
     if norm is None:
         return weight
-    matrix = weight.reshape(len(weight), -1) if rows_first else weight.reshape(-1, weight.shape[-1]).T
+    wide = at_least_float32(weight)
+    matrix = wide.reshape(len(weight), -1) if rows_first else wide.reshape(-1, weight.shape[-1]).T
     shape = (norm.values, len(matrix))
     u = module.variable("spectral", "u", lambda: jax.random.normal(module.make_rng("params"), shape))
     sv = module.variable("spectral", "sv", jnp.ones, shape[:1])
@@ -71,7 +74,7 @@ def normalized(module: nn.Module, weight: Array, norm: SpectralNorm | None, *, r
         for _ in range(norm.iterations - 1):
             found, after = power_iteration(matrix, after, norm.epsilon)
         u.value, sv.value = after, lax.stop_gradient(found)
-    return weight / found[0]
+    return (wide / found[0]).astype(weight.dtype)
 
 
 class Conv(nn.Module):

@@ -130,7 +130,7 @@ def biggan_stage(
     mixing: steps so far -> U-Net GAN's mixed images, which gives D its decoder. change: of the form, such as to latents that
     move. conditions: classes -> those of samples.
     """
-    made = players(config, data, mixing is not None, instances)
+    made = players(config, data, mixing is not None, instances, train.dtype)
     form, augment = change(biggan_form(config, made)), augmentation.named(config.augment)
 
     def d_loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
@@ -156,4 +156,5 @@ def biggan_stage(
         sample=sample,
         options=options,
         evaluate=modes(data, sample, options),
+        supports=frozenset(("dtype",)),
     )

@@ -13,6 +13,7 @@ from jgen.config import DataConfig
 from jgen.config.biggan import BigGANConfig
 from jgen.errors import UserError
 from jgen.models.gan import biggan, biggan_deep, unetgan
+from jgen.nn.precision import in_dtype
 from jgen.nn.spectral import SpectralNorm
 from jgen.objectives import class_heads
 from jgen.objectives.adversarial import GAN
@@ -66,8 +67,10 @@ class Instances(NamedTuple):
 NO_INSTANCES = Instances()
 
 
-def players(config: BigGANConfig, data: DataConfig, unet: bool, instances: Instances = NO_INSTANCES) -> Players:
-    """Both networks of a config.
+def players(
+    config: BigGANConfig, data: DataConfig, unet: bool, instances: Instances = NO_INSTANCES, dtype: str = "float32"
+) -> Players:
+    """Both networks of a config, which compute in a type.
 
     Raises UserError for z that its chunks don't divide, and settings that don't go together.
     """
@@ -83,7 +86,7 @@ def players(config: BigGANConfig, data: DataConfig, unet: bool, instances: Insta
             raise UserError("network=deep: needs classes and hierarchical latents, and its own discriminator")
         g = biggan_deep.Generator(side, channels, config.width, config.z_dim, shared_dim=config.shared_dim, **common)
         d = biggan_deep.Discriminator(side, config.width, head=config.head, **common)
-        return Players(g, d, side, channels, classes)
+        return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes)
     if not classes and not config.hierarchical and not instance:
         raise UserError("conditional=False: without classes the norms take parts of z, so hierarchical must be True")
     how: Any = dict(hierarchical=config.hierarchical, shared=config.hierarchical or instance, shared_dim=config.shared_dim)
@@ -91,7 +94,7 @@ def players(config: BigGANConfig, data: DataConfig, unet: bool, instances: Insta
     _ = g.chunk  # which says so where z can't be divided
     d = unetgan.Discriminator(side, config.width, **common) if unet else None
     d = biggan.Discriminator(side, config.width, instance=instance, head=config.head, **common) if d is None else d
-    return Players(g, d, side, channels, classes, instances.features)
+    return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes, instances.features)
 
 
 def biggan_form(config: BigGANConfig, made: Players) -> GAN:
