@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jgen.config import check
+from jgen.config.ranges import Count, NonNegative, Positive
 from jgen.errors import UserError
 from jgen.types import Array, PyTree
 
@@ -28,17 +30,17 @@ ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 class ProjectorOptions:
     """The authors' settings, by their names."""
 
-    num_steps: int = 1000
-    initial_learning_rate: float = 0.1
-    initial_noise_factor: float = 0.05
+    num_steps: Count = 1000
+    initial_learning_rate: Positive = 0.1
+    initial_noise_factor: NonNegative = 0.05
     """Noise on the style at first, in standard deviations of W."""
-    lr_rampdown_length: float = 0.25
+    lr_rampdown_length: NonNegative = 0.25
     """Share of the steps in which the rate falls to 0, at the end."""
-    lr_rampup_length: float = 0.05
+    lr_rampup_length: NonNegative = 0.05
     """Share of the steps in which the rate rises from 0."""
-    noise_ramp_length: float = 0.75
+    noise_ramp_length: Positive = 0.75
     """Share of the steps in which the noise on the style falls to 0."""
-    regularize_noise_weight: float = 1e5
+    regularize_noise_weight: NonNegative = 1e5
 
 
 class Projection(NamedTuple):
@@ -136,12 +138,11 @@ def project(
 
     start: the mean style [1, D], or [num_ws, D] to seek one for each layer. noise: maps {layer: [B, side, side, 1]} to begin
     from; keys: one an image, so that image i depends on itself alone. One compiled scan. Raises UserError for a start of other
-    rows.
+    rows, and for options that can't be.
     """
     if start.shape[0] not in (1, num_ws):
         raise UserError(f"start: has {start.shape[0]} rows; must be 1, or {num_ws} for a style of each layer")
-    if options.num_steps < 1:
-        raise UserError(f"num_steps={options.num_steps}: must be at least 1")
+    check(options)
 
     def one(target: Array, maps: NoiseMaps, key: Array) -> tuple[Array, NoiseMaps, Array]:
         wanted = features(target[None])
