@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import jax
 import optax
 
-from jgen.config import OptimizerConfig, check
+from jgen.config import DataConfig, OptimizerConfig, check
 from jgen.data import resolve
+from jgen.errors import UserError
 from jgen.train.rates import decaying
 from jgen.train.stage import Evaluate, Experiment
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params
@@ -16,7 +17,8 @@ from jgen.types import Array, Batch, Extra, Key, LossFn, Params
 T = TypeVar("T")
 
 __all__ = [
-    "Experiment", "adam", "adam_rate", "both", "clipped", "mean_loss", "mean_metrics", "mean_over", "resolved",
+    "Experiment", "adam", "adam_rate", "both", "clipped", "mean_loss", "mean_metrics", "mean_over", "refuse_dequantized",
+    "resolved",
 ]  # fmt: skip
 
 
@@ -28,6 +30,12 @@ def resolved(config: T) -> T:
     check(config)
     data: Any = getattr(config, "data")  # noqa: B009
     return dataclasses.replace(config, data=resolve(data))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def refuse_dequantized(data: DataConfig, why: str) -> None:
+    """Raises UserError for images with noise in their grey levels, which a model of the levels themselves can't take."""
+    if data.dequantize:
+        raise UserError(f"data.dequantize=True: {why}")
 
 
 def adam_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -1,6 +1,6 @@
 """NCP-VAE: a noise contrastive prior of the latents of an NVAE or a plain VAE (Aneja et al. 2020, arXiv:2010.02917).
 
-Latents are told apart in units of their prior, e = (z - mean) / deviation, where the base prior is a standard normal for every
+Latents are classified in units of their prior, e = (z - mean) / deviation, where the base prior is a standard normal for every
 group; the ratio of two densities is one and the same in all coordinates.
 """
 

@@ -18,7 +18,7 @@ from jgen.objectives.nvae import Training, balance_factors, from_posteriors, fro
 from jgen.objectives.nvae_decoders import mixture_decoder, normal_decoder
 from jgen.objectives.vae import binarize
 from jgen.recipes.autoencoders.vae import bound_in_bits
-from jgen.recipes.common import mean_metrics
+from jgen.recipes.common import mean_metrics, refuse_dequantized
 from jgen.train import Phase
 from jgen.train.rates import warmup_cosine
 from jgen.train.stage import Evaluate, Picture, Stage
@@ -42,8 +42,8 @@ class Model:
         height, width, channels = data.shape
         if height != width:
             raise UserError(f"image of {height}x{width}: NVAE takes squares")
-        if data.dequantize and config.likelihood != "gaussian":
-            raise UserError(f"data.dequantize=True: {config.likelihood} is a likelihood of the 8-bit values themselves")
+        if config.likelihood != "gaussian":
+            refuse_dequantized(data, f"{config.likelihood} is a likelihood of the 8-bit values themselves")
         self.config, self.law, self.dequantize = config, law_of(config, channels), data.dequantize
         self.net = NVAE(
             self.law.outputs, height, config.channels, config.latents, config.groups, config.image_blocks,

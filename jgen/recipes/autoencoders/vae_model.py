@@ -6,12 +6,12 @@ import jax
 
 from jgen.config import DataConfig
 from jgen.config.autoencoder import VAEConfig
-from jgen.errors import UserError
 from jgen.models.vae import VAE
 from jgen.nn.precision import in_dtype
 from jgen.objectives import likelihood as likelihoods
 from jgen.objectives.likelihood import Likelihood
 from jgen.objectives.vae import binarize
+from jgen.recipes.common import refuse_dequantized
 from jgen.types import Array, Key, Params, PyTree
 
 
@@ -29,8 +29,8 @@ class Model:
     """
 
     def __init__(self, config: VAEConfig, data: DataConfig, dtype: str = "float32"):
-        if data.dequantize and config.likelihood != "gaussian":
-            raise UserError(f"data.dequantize=True: {config.likelihood} is a likelihood of the 8-bit values themselves")
+        if config.likelihood != "gaussian":
+            refuse_dequantized(data, f"{config.likelihood} is a likelihood of the 8-bit values themselves")
         self.config, self.shape = config, data.shape
         height, width, channels = data.shape
         self.likelihood = likelihood(config, channels)

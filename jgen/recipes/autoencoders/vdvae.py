@@ -15,7 +15,7 @@ from jgen.models.vdvae import VDVAE, Latent, check_layers
 from jgen.objectives.autoregressive import bits_on
 from jgen.objectives.hierarchical import hierarchical_elbo
 from jgen.objectives.likelihood import logistic_mixture
-from jgen.recipes.common import adam_rate, both, clipped, mean_metrics
+from jgen.recipes.common import adam_rate, both, clipped, mean_metrics, refuse_dequantized
 from jgen.train import Phase
 from jgen.train.rates import ramped
 from jgen.train.stage import Picture, Stage
@@ -109,8 +109,7 @@ def stage(
     sampling: VDVAESampling,
 ) -> Stage:  # fmt: skip
     """The training of the very deep VAE. Raises UserError for dequantised data: the likelihood is of the 8-bit values."""
-    if data.dequantize:
-        raise UserError("data.dequantize=True: the likelihood is of the 8-bit values themselves")
+    refuse_dequantized(data, "the likelihood is of the 8-bit values themselves")
     model = Model(config, data)
     adamw = optax.adamw(adam_rate(optimizer, train.steps), b1=0.9, b2=0.9, weight_decay=skipping.weight_decay)
     return Stage(

@@ -17,7 +17,7 @@ from jgen.errors import UserError
 from jgen.models.dctransformer import Choose, Context, DCTransformer, Logits, Slots
 from jgen.nn.precision import in_dtype
 from jgen.objectives.sparse import sparse_nll
-from jgen.recipes.common import adam, mean_metrics
+from jgen.recipes.common import adam, mean_metrics, refuse_dequantized
 from jgen.samplers.sparse import Known, SparseDecoder, sparse_autoregressive
 from jgen.train import Phase
 from jgen.train.rates import ramped
@@ -128,7 +128,7 @@ def frequencies_shown(count: int) -> list[int]:
 
 
 def pictures(model: Model, options: DCTSampling) -> Mapping[str, Picture]:
-    """Held-out images by their number of coefficients, upsampled from low frequencies, and with their right half drawn anew."""
+    """Held-out images by their number of coefficients, upsampled from low frequencies, and with another right half."""
 
     def coefficients(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
         """In each row a held-out image from 1 frequency a block up to all of them, and the image itself."""
@@ -193,8 +193,7 @@ def stage(
     config: DCTransformerConfig, optimizer: OptimizerConfig, data: DataConfig, train: TrainConfig, sampling: DCTSampling
 ) -> Stage:
     """The training of DCTransformer. Raises UserError for dequantised data: the likelihood is of quantised coefficients."""
-    if data.dequantize:
-        raise UserError("data.dequantize=True: the likelihood is of the quantised coefficients of 8-bit images")
+    refuse_dequantized(data, "the likelihood is of the quantised coefficients of 8-bit images")
     model = Model(config, data, train.dtype)
     return Stage(
         name="dctransformer",

@@ -13,7 +13,7 @@ from jgen.nn.precision import in_dtype
 from jgen.objectives import likelihood as likelihoods
 from jgen.objectives.autoregressive import bits_on, nll
 from jgen.objectives.likelihood import Likelihood, to_level
-from jgen.recipes.common import adam
+from jgen.recipes.common import adam, refuse_dequantized
 from jgen.train import Phase
 from jgen.train.rates import ramped
 from jgen.train.stage import Stage
@@ -60,8 +60,7 @@ def stage(
     config: PixelCNNConfig, optimizer: OptimizerConfig, data: DataConfig, train: TrainConfig, sampling: PixelSampling
 ) -> Stage:
     """The training of a PixelCNN. Raises UserError for dequantised data: the likelihood is of 8-bit values."""
-    if data.dequantize:
-        raise UserError("data.dequantize=True: the likelihood is of the 8-bit values themselves")
+    refuse_dequantized(data, "the likelihood is of the 8-bit values themselves")
     net, law = network(config, data), likelihood(config, data.shape[-1])
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:

@@ -11,12 +11,11 @@ from jgen.config import DataConfig, OptimizerConfig, TrainConfig
 from jgen.config.flow import GlowConfig, GlowSampling
 from jgen.data import classes_of
 from jgen.edit.latents import lerp
-from jgen.errors import UserError
 from jgen.models.dequantizer import Dequantizer
 from jgen.models.glow import Glow
 from jgen.objectives.autoregressive import bits_on
 from jgen.objectives.flow import Dequantize, flow_nll, images_of, levels_of, uniform
-from jgen.recipes.common import adam
+from jgen.recipes.common import adam, refuse_dequantized
 from jgen.train import Phase
 from jgen.train.rates import ramped
 from jgen.train.stage import Picture, Stage
@@ -127,8 +126,7 @@ def stage(
     config: GlowConfig, optimizer: OptimizerConfig, data: DataConfig, train: TrainConfig, sampling: GlowSampling
 ) -> Stage:
     """The training of Glow. Raises UserError for dequantised data: the loss adds the noise itself."""
-    if data.dequantize:
-        raise UserError("data.dequantize=True: Glow's loss adds the noise itself; choose it with dequantization")
+    refuse_dequantized(data, "Glow's loss adds the noise itself; choose it with dequantization")
     model = Model(config, data)
     evaluate = bits_on(model.loss, config.dequantization, bound=False, scale=256)
     return Stage(

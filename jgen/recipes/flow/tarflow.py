@@ -13,7 +13,7 @@ from jgen.errors import UserError
 from jgen.models.tarflow import PatchGuidance, TarFlow
 from jgen.objectives.autoregressive import bits_on
 from jgen.objectives.flow import denoised, flow_energy, in_cells, noisy_flow, tarflow_nll
-from jgen.recipes.common import adam
+from jgen.recipes.common import adam, refuse_dequantized
 from jgen.train import Phase
 from jgen.train.rates import ramped
 from jgen.train.stage import Stage
@@ -75,8 +75,7 @@ def stage(
     config: TarFlowConfig, optimizer: OptimizerConfig, data: DataConfig, train: TrainConfig, sampling: TarFlowSampling
 ) -> Stage:
     """The training of TarFlow. Raises UserError for dequantised data: the loss adds the noise itself."""
-    if data.dequantize:
-        raise UserError("data.dequantize=True: TarFlow's loss adds the noise itself")
+    refuse_dequantized(data, "TarFlow's loss adds the noise itself")
     model = Model(config, data)
     return Stage(
         name="tarflow",
