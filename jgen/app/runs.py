@@ -223,10 +223,8 @@ def _differing(run: Run, options: Any) -> str:
 
 def edit_pictures(command: str, folder: Path, given: Any) -> None:
     """Inverts, edits or mixes pictures of the user's by a run with styles; given: what the command line parsed."""
-    if command == "invert":
-        return edit.invert(folder, given.given, given.out, given.mesh)
-    run = edit.edit if command == "edit" else edit.mix
-    return run(folder, given.given, given.how, given.out, given.mesh)
+    run = {"invert": edit.invert, "edit": edit.edit, "mix": edit.mix}[command]
+    run(folder, given.given, *([given.how] if hasattr(given, "how") else []), given.out, given.mesh)
 
 
 def _check_out(path: Path) -> None:

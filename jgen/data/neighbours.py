@@ -12,7 +12,7 @@ from jgen.data.source import ArraySource, Example, Wrapped
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Neighbours(Wrapped):
-    """Endless examples: instances in epochs, each with a neighbour that is drawn anew; example n depends on (seed, n) alone.
+    """Endless examples: instances in epochs, each with a random neighbour; example n depends on (seed, n) alone.
 
     "image" and "label" are the neighbour's, "features" float32 [D] the instance's: as in the authors' code an image is judged
     by the features of the centre of its neighbourhood.
@@ -32,7 +32,7 @@ class Neighbours(Wrapped):
 
     @property
     def in_memory(self) -> bool:
-        """Whether arrays of indices can be asked for."""
+        """Whether it takes arrays of indices."""
         return isinstance(self.source, ArraySource)
 
     def __len__(self) -> int:

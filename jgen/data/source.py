@@ -47,7 +47,7 @@ class ArraySource:
     name: str = "arrays"
     endless = False
     in_memory = True
-    """Arrays of indices can be asked for."""
+    """It takes arrays of indices."""
 
     def __post_init__(self) -> None:
         sizes = {key: len(value) for key, value in self.arrays.items()}

@@ -2,7 +2,7 @@
 
 An encoder sees the DCT image so far. Three decoders stand on one another, and each attends to its own past and to the encoder's
 outputs: the first predicts a tuple's channel from the tuples before it, the second its position, given the channel, and the
-third its value, given both; it is told the position by the encoder's output at that place too. Only what can follow the tuple
+third its value, given both; it sees the position by the encoder's output at that place too. Only what can follow the tuple
 before has a probability above 0 (`jgen.dct.sequence`). Coefficients enter the encoder as sign(v) log(1 + |v|).
 
 The paper's decoders are PAR-Transformers (Mandava et al. 2020, arXiv:2009.04534), with fewer attention layers than MLPs; here

@@ -1,4 +1,4 @@
-"""IC-GAN (Casanova et al. 2021, arXiv:2109.05070): BigGAN's players, told the features of an instance.
+"""IC-GAN (Casanova et al. 2021, arXiv:2109.05070): BigGAN's players, conditioned on the features of an instance.
 
 D's real images are drawn from the nearest neighbours of an instance. Both players get the instance's features, and those of a
 class-conditional model the neighbour's class. A run is sampled with instances that it keeps in extra["instances"]: "features"
@@ -38,7 +38,7 @@ def with_instances(form: GAN) -> GAN:
 def kept_instances(classes: int) -> Conditions:
     """An instance for each key, and, for a model of classes, the class of one of its neighbours.
 
-    A class that is asked for draws the instances in proportion to their neighbours of that class, as the authors' sampling by
+    A chosen class draws the instances in proportion to their neighbours of that class, as the authors' sampling by
     class does; all alike where none has any. Raises UserError for an instance or a class that there is none of.
     """
 
@@ -63,7 +63,7 @@ def kept_instances(classes: int) -> Conditions:
 
 
 def _weights(labels: Array | None, label: int, count: int) -> Array:
-    """How often each instance is drawn [count], unnormalised; by its neighbours of a class that is asked for."""
+    """How often each instance is drawn [count], unnormalised; by its neighbours of a chosen class."""
     if labels is None or label < 0:
         return jnp.ones(count)
     shares = jnp.mean(labels == label, -1)

@@ -129,7 +129,7 @@ def _cached(config: InstanceConfig, extractor: Extractor, flip: bool, source: So
         try:
             return read_npz(path, kinds="fi")
         except DAMAGED:
-            pass  # it is worked out anew
+            pass  # it is worked out again
     features = np.stack([features_of(extractor, source, mirrored) for mirrored in ([False, True] if flip else [False])])
     found = {
         "features": features,

@@ -43,9 +43,9 @@ def test_a_class_is_that_of_a_neighbour_and_draws_instances_that_have_it():
     found = draw(extra(labels), keys, InstanceSampling())
     instances = np.asarray(found.features).argmax(1)
     assert all(label in labels[i] for i, label in zip(instances, np.asarray(found.label)))
-    asked = draw(extra(labels), keys, InstanceSampling(label=1))
-    assert set(np.asarray(asked.features).argmax(1)) == {1, 2}
-    assert (np.asarray(asked.label) == 1).all()
+    chosen = draw(extra(labels), keys, InstanceSampling(label=1))
+    assert set(np.asarray(chosen.features).argmax(1)) == {1, 2}
+    assert (np.asarray(chosen.label) == 1).all()
     nowhere = draw(extra(labels), keys, InstanceSampling(label=2))  # no neighbour has it
     assert set(np.asarray(nowhere.features).argmax(1)) == {0, 1, 2, 3}
 
