@@ -23,6 +23,7 @@ from jgen.convert import (
     score_sde,
     stylegan1,
     stylegan2,
+    stylegan2_pytorch,
     stylegan3,
     stylegan_xl,
     tarflow,
@@ -34,6 +35,6 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights",
-    "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1", "stylegan2", "stylegan3",
-    "stylegan_xl", "tarflow", "vdvae", "vqvae",
+    "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1", "stylegan2",
+    "stylegan2_pytorch", "stylegan3", "stylegan_xl", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip
