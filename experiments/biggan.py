@@ -4,6 +4,7 @@
     python -m experiments.biggan --network deep
     python -m experiments.biggan --head twin                # or another head, such as multi_hinge or contrastive
     python -m experiments.biggan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.biggan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.biggan --preset cifar10           # the published settings, for accelerators
     python -m experiments.biggan --preset imagenet128       # 128x128, the author's run
     python -m experiments.biggan sample --truncation 0.5 --statistics standing
@@ -38,6 +39,11 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
         gan=BigGANConfig(width=4, z_dim=64, shared_dim=32, attention=(16,)),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
+        gan=BigGANConfig(width=4, z_dim=64, shared_dim=32, attention=(16,), augment="diffaug"),
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=50, flip=True),

@@ -4,6 +4,7 @@
     python -m experiments.diffusion_gan --distribution uniform --augment ada
     python -m experiments.diffusion_gan --base projected           # noise on the feature maps of Projected GAN
     python -m experiments.diffusion_gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.diffusion_gan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.diffusion_gan --preset cifar10           # Diffusion-StyleGAN2, for accelerators
     python -m experiments.diffusion_gan --preset cifar10_projected # Diffusion-ProjectedGAN, for accelerators
 
@@ -44,6 +45,12 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
+        train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
+        gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
+        style=StyleConfig(r1_every=16),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
         train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
         gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
         style=StyleConfig(r1_every=16),

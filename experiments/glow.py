@@ -3,6 +3,7 @@
     python -m experiments.glow                            # digits, 8x8: at most 4 minutes on 2 CPU cores
     python -m experiments.glow --dequantization variational
     python -m experiments.glow --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.glow --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.glow --preset cifar10           # the paper's run, for accelerators
     python -m experiments.glow sample --sampling.temperature 0.5
 
@@ -38,6 +39,12 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=32),
         train=TrainConfig(steps=4000, log_every=10, save_every=500, sample_every=2000),
         network=GlowConfig(levels=2, steps=8, width=64),
+        optimizer=OptimizerConfig(1e-3, warmup=100, final_learning_rate=0.02, clip=50.0, ema=0.998),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
+        train=TrainConfig(steps=4000, log_every=10, save_every=500, sample_every=2000),
+        network=GlowConfig(levels=3, steps=8, width=64),
         optimizer=OptimizerConfig(1e-3, warmup=100, final_learning_rate=0.02, clip=50.0, ema=0.998),
     ),
     "fashion_mnist_accelerator": Config(

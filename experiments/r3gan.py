@@ -3,6 +3,7 @@
     python -m experiments.r3gan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.r3gan --conditional
     python -m experiments.r3gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.r3gan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.r3gan --preset cifar10           # the authors' settings, for accelerators
 
 Target of the cifar10 preset: FID 1.96, class-conditional (the paper's table of CIFAR-10).
@@ -32,6 +33,11 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
+        gan=R3GANConfig(width=16, conditional=True, ema_kimg=(0.0, 10.0)),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
         train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
         gan=R3GANConfig(width=16, conditional=True, ema_kimg=(0.0, 10.0)),
     ),

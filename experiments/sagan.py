@@ -3,6 +3,7 @@
     python -m experiments.sagan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.sagan --attention                 # without attention
     python -m experiments.sagan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.sagan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.sagan --preset imagenet128           # the published settings, for accelerators
 
 Target of the imagenet128 preset: FID 18.65, Inception Score 52.52 (the paper's abstract).
@@ -34,6 +35,11 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
         gan=BigGANConfig(width=4, z_dim=64, attention=(16,), hierarchical=False, initializer="xavier"),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
+        gan=BigGANConfig(width=4, z_dim=64, attention=(16,), hierarchical=False, initializer="xavier", augment="diffaug"),
     ),
     "imagenet128": Config(
         data=DataConfig("imagenet2012", batch_size=256, resolution=128, flip=True),

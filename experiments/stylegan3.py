@@ -3,6 +3,7 @@
     python -m experiments.stylegan3                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.stylegan3 --config r                 # the same, equivariant to rotation too
     python -m experiments.stylegan3 --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.stylegan3 --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.stylegan3 --preset ffhq256 --data.name folder:FFHQ-U    # 256x256, for accelerators
     python -m experiments.stylegan3 sample --picture translation                  # or rotation, strip, mixing_coarse, ...
     python -m experiments.stylegan3 evaluate                                      # EQ-T, EQ-T_frac and EQ-R in dB
@@ -45,6 +46,14 @@ PRESETS = {
         train=TrainConfig(steps=1600, save_every=800, sample_every=800, log_every=10),
         gan=GANConfig(channel_base=512, channel_max=32, ema_kimg=5.0),
         own=AliasFreeConfig(layers=7, margin=6),
+        style=StyleConfig(mapping_layers=2, mixing=0.0, r1_every=16),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
+        train=TrainConfig(steps=1600, save_every=800, sample_every=800, log_every=10),
+        gan=GANConfig(channel_base=512, channel_max=32, ema_kimg=5.0),
+        own=AliasFreeConfig(layers=7, margin=6),
+        augmentation=AugmentConfig("ada"),
         style=StyleConfig(mapping_layers=2, mixing=0.0, r1_every=16),
     ),
     "ffhq256": Config(

@@ -2,6 +2,7 @@
 
     python -m experiments.vdvae                            # digits, 8x8: at most 4 minutes on 2 CPU cores
     python -m experiments.vdvae --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.vdvae --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.vdvae --preset cifar10           # the paper's run, for accelerators
     python -m experiments.vdvae sample --sampling.temperatures 1.0 0.9 0.8
     python -m experiments.vdvae sample --picture depths
@@ -39,6 +40,12 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=32),
         train=TrainConfig(steps=3500, log_every=10, save_every=500, sample_every=1000, max_bad_steps=100),
         network=VDVAEConfig("28x1,28d2,14x1,14d2,7x1,7d7,1x1", "1x1,7m1,7x2,14m7,14x2,28m14,28x1", 32, "7:64,1:64"),
+        optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, clip=200.0, ema=0.998),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
+        train=TrainConfig(steps=3500, log_every=10, save_every=500, sample_every=1000, max_bad_steps=100),
+        network=VDVAEConfig("32x1,32d2,16x1,16d2,8x1,8d2,4x1", "4x2,8m4,8x2,16m8,16x2,32m16,32x1", 32, "8:64,4:64"),
         optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, clip=200.0, ema=0.998),
     ),
     "cifar10": Config(
