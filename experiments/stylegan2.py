@@ -4,6 +4,7 @@
     python -m experiments.stylegan2 --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.stylegan2 --preset cifar10           # StyleGAN2-ADA's run, for accelerators
     python -m experiments.stylegan2 --preset ffhq256 --data.name folder:FFHQ      # 256x256, the same
+    python -m experiments.stylegan2 --preset auto --data.name folder:PHOTOS       # settings chosen for a set of yours
     python -m experiments.stylegan2 sample --picture mixing_coarse                # or truncation, noise, interpolation, ...
 
 Target of the cifar10 preset: FID 2.92, unconditional (StyleGAN2-ADA, table 2, with tuning; 100 million images; 50,000 samples
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import AugmentConfig, DataConfig, Flat, GANConfig, MeshConfig, StyleConfig, StyleSampling, TrainConfig
+from jgen.config.auto import SetFacts, Why, stylegan2_choice
 from jgen.config.gan import ArchitectureConfig
 
 if TYPE_CHECKING:
@@ -67,6 +69,12 @@ PRESETS = {
 }
 
 
+def auto(facts: SetFacts, given: DataConfig, accelerator: bool) -> tuple[Config, Why]:
+    c = stylegan2_choice(facts, given, accelerator)
+    config = Config(c.data, c.train, gan=c.gan, augmentation=c.augmentation, style=c.style, architecture=c.architecture)
+    return config, c.why
+
+
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.gan import StyleRecipe, style_stage, style_updates, stylegan2_networks
@@ -79,4 +87,4 @@ def build(config: Config) -> "Experiment":
 
 
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, auto=auto)

@@ -5,6 +5,7 @@
     python -m experiments.stylegan3 --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.stylegan3 --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.stylegan3 --preset ffhq256 --data.name folder:FFHQ-U    # 256x256, for accelerators
+    python -m experiments.stylegan3 --preset auto --data.name folder:PHOTOS       # settings chosen for a set of yours
     python -m experiments.stylegan3 sample --picture translation                  # or rotation, strip, mixing_coarse, ...
     python -m experiments.stylegan3 evaluate                                      # EQ-T, EQ-T_frac and EQ-R in dB
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import jgen
 from jgen.config import AugmentConfig, DataConfig, Flat, GANConfig, MeshConfig, StyleConfig, StyleSampling, TrainConfig
 from jgen.config.alias_free import AliasFreeConfig
+from jgen.config.auto import SetFacts, Why, stylegan3_choice
 from jgen.config.gan import ArchitectureConfig
 
 if TYPE_CHECKING:
@@ -68,6 +70,14 @@ PRESETS = {
 }
 
 
+def auto(facts: SetFacts, given: DataConfig, accelerator: bool) -> tuple[Config, Why]:
+    c, own = stylegan3_choice(facts, given, accelerator)
+    config = Config(
+        c.data, c.train, gan=c.gan, own=own, augmentation=c.augmentation, style=c.style, architecture=c.architecture
+    )
+    return config, c.why
+
+
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
     from jgen.recipes.gan.alias_free_stage import AliasFreeRecipe, alias_free_stage
@@ -78,4 +88,4 @@ def build(config: Config) -> "Experiment":
 
 
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, auto=auto)

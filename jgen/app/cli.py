@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import tyro
 
 from jgen import memory
+from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
 from jgen.config.inversion import Edit, Inversion, Mix
@@ -27,15 +28,18 @@ from jgen.run_folder import read_config
 COMMANDS = ("train", "sample", "evaluate", "invert", "edit", "mix")
 OF_PICTURES = ("invert", "edit", "mix")
 """Commands for pictures of one's own, of runs that have styles."""
+HELP = {"-h", "--help"}
 Presets = Mapping[str, Any]
 Build = Callable[[Any], Any]
 
 
-def main(config: type, build: Build, presets: Presets | None = None, args: Args | None = None) -> None:
+def main(
+    config: type, build: Build, presets: Presets | None = None, args: Args | None = None, auto: Auto | None = None
+) -> None:
     """Runs an experiment from the shell; exits with 2 and one line for bad input.
 
     config: the frozen dataclass of the experiment, with fields data, train, mesh and sampling. presets: named configs;
-    the first is the default. build: config -> Experiment.
+    the first is the default. build: config -> Experiment. auto: the settings for a set of one's own, as --preset auto.
     """
     words = list(sys.argv[1:] if args is None else args)
     command = words.pop(0) if words and not words[0].startswith("-") else "train"
@@ -47,8 +51,11 @@ def main(config: type, build: Build, presets: Presets | None = None, args: Args 
         memory.keep()
         if command in OF_PICTURES:
             return _edit(command, module, presets or {"default": config()}, words)
-        run = {"train": _train, "sample": _sample, "evaluate": _evaluate}[command]
-        run(module, build, presets or {"default": config()}, words)
+        presets = presets or {"default": config()}
+        if command == "train":
+            return _train(module, build, presets, words, auto)
+        run = {"sample": _sample, "evaluate": _evaluate}[command]
+        run(module, build, presets, words)
 
 
 @contextlib.contextmanager
@@ -89,19 +96,40 @@ def _option(kind: Any, about: str) -> Any:
     return Annotated[kind, tyro.conf.arg(help=about)]
 
 
-def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
+def _train(module: str, build: Build, presets: Presets, args: Args, auto: Auto | None) -> None:
     run, preset = peek(args, "run"), peek(args, "preset")
     stored = _stored(run, module) if run else None
     if run and stored is None:
         raise UserError(f"run={run}: no run there to go on with (it has no config.json); a new run is named by --name")
     name = preset or (stored["preset"] if stored else next(iter(presets)))
+    choice = _chosen(module, build, presets, args, auto) if auto and preset == "auto" and not HELP & set(args) else None
+    if auto:
+        presets = {**presets, "auto": choice.config if choice else next(iter(presets.values()))}
     if name not in presets:
         raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
-    config_class = type(presets[name])
-    default = config_default(_config(config_class, stored) if stored and not preset else presets[name], args)
+    before = _config(type(presets[name]), stored) if stored and not preset else presets[name]
+    options = _train_options(module, build, presets, args, name, before)
+    config = options.config
+    check(config)
+    if choice:
+        print(*reasons(choice, config), sep="\n")
+    named = _new_folder(module, options.run, options.name)  # before the processes join, since one of them will write there
+    runs = _runs()
+    runs.start(config.mesh, config.data.batch_size)
+    folder = Path(options.run) if options.run else named or Path("runs", _short(module), f"{name}-{runs.began()}")
+    if stored:
+        config = _resumed(config, stored, folder, options.accept_changes)
+    if options.dry_run or options.dry_run_memory:
+        return runs.show_costs(build, config, options.dry_run_memory, options.dry_run_on)
+    runs.train(module, name, build, config, folder)
+
+
+def _train_options(module: str, build: Build, presets: Presets, args: Args, name: str, before: Any) -> Any:
+    """The options of `train`, parsed; before: the config that they begin from."""
+    default = config_default(before, args)
     fields = [
         ("preset", _option(Literal[tuple(presets)], "Named settings to begin from."), name),
-        ("run", _option(str, "Folder of a run to resume."), run or ""),
+        ("run", _option(str, "Folder of a run to resume."), ""),
         ("name", _option(str, "Name of a new run, below runs/EXPERIMENT; a path puts it elsewhere."), ""),
         ("dry_run", _option(bool, "Show parameters and FLOPs of a step, then stop."), False),
         ("dry_run_memory", _option(bool, "As --dry-run, and compile the step to show the memory it takes."), False),
@@ -112,20 +140,18 @@ def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
         ),
         ("accept_changes", _option(bool, "Resume with settings that differ from the run's."), False),
         *sampler_field(getattr(default, "sampling", None), "sampling."),
-        ("config", Annotated[config_class, tyro.conf.arg(name="")], dataclasses.field(default=default)),
+        ("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)),
     ]
-    options: Any = parse(dataclasses.make_dataclass("Train", fields), module, args, _about(build, module))
-    config = options.config
-    check(config)
-    named = _new_folder(module, options.run, options.name)  # before the processes join, since one of them will write there
-    runs = _runs()
-    runs.start(config.mesh, config.data.batch_size)
-    folder = Path(options.run) if options.run else named or Path("runs", _short(module), f"{name}-{runs.began()}")
-    if stored:
-        config = _resumed(config, stored, folder, options.accept_changes)
-    if options.dry_run or options.dry_run_memory:
-        return runs.show_costs(build, config, options.dry_run_memory, options.dry_run_on)
-    runs.train(module, name, build, config, folder)
+    return parse(dataclasses.make_dataclass("Train", fields), module, args, _about(build, module))
+
+
+def _chosen(module: str, build: Build, presets: Presets, args: Args, auto: Auto) -> Choice:
+    """The settings for the set that the arguments name. Raises UserError where they name none."""
+    first = dataclasses.replace(next(iter(presets.values())), data=NOTHING_GIVEN)
+    given = _train_options(module, build, {**presets, "auto": first}, args, "auto", first).config.data
+    if not given.name:
+        raise UserError("preset=auto: chooses settings for a set; name it, --data.name folder:PHOTOS")
+    return choose(auto, _runs().facts_of(given), given)
 
 
 def _short(module: str) -> str:
@@ -230,7 +256,7 @@ def _run(module: str, presets: Presets, args: Args) -> tuple[Path | str, Any]:
     """The run that the arguments name, or the newest, and its config; for --help alone, the first preset's."""
     name = peek(args, "run")
     first = next(iter(presets.values()))
-    if not name and {"-h", "--help"} & set(args):
+    if not name and HELP & set(args):
         return "", first
     folder = Path(name) if name else newest_run(Path("runs") / module.split(".")[-1])
     stored = _stored(folder, module)

@@ -24,7 +24,7 @@ from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
 from jgen.config import check as check_config
 from jgen.config.migrate import FORMAT
 from jgen.config.train import Accelerator
-from jgen.data import Pipeline, Source, open_source
+from jgen.data import Pipeline, Source, open_source, survey
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
 from jgen.files import replacing, versions
@@ -47,6 +47,8 @@ Build = Callable[[Any], Experiment]
 
 start = distributed.start
 """Called before any device is touched."""
+facts_of = survey.survey
+"""The facts that --preset auto chooses settings by."""
 
 
 def show_costs(build: Build, config: Any, memory: bool, device: Accelerator) -> None:
