@@ -7,10 +7,14 @@
     python -m experiments.inversion invert --image PHOTO.png --method pti                 # or w, w_plus, encoder, encoder_plus
     python -m experiments.inversion edit --image PHOTO.png --direction pca:0 --by 2
     python -m experiments.inversion mix --image A.png --image B.png --rows coarse
+    python -m experiments.inversion --text --gan RUN --data.name glyphs ...               # and a text encoder (TediGAN)
+    python -m experiments.inversion edit --image PHOTO.png --text "a red A on blue" --scorer RUN
+    python -m experiments.inversion generate --text "a red A on blue" --num 8             # or --label 3
 
-invert, edit and mix work on runs of the StyleGANs themselves too, by optimisation. Without --gan a StyleGAN2 is trained first.
+The commands work on runs of the StyleGANs themselves too, by optimisation. Without --gan a StyleGAN2 is trained first.
 Target of digits: held-out images within 20 dB PSNR (not of a paper, whose sets are faces). Pivotal tuning (Roich et al. 2021,
-arXiv:2106.05744) of one picture: 30 dB.
+arXiv:2106.05744) of one picture: 30 dB. Text: TediGAN (Xia et al. 2021, arXiv:2012.03308); --scorer is a run of
+experiments.image_text or a file of CLIP's weights.
 """
 
 from dataclasses import dataclass

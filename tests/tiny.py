@@ -89,6 +89,10 @@ FLAGS = {
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--neighbours", "5",
         "--instances", "16", "--feature-dim", "4", "--ema-start", "1",
     ],
+    "image_text": [
+        "--features", "8", "--channels", "8", "--text-width", "8", "--data.resolution", "16", "--data.batch-size", "8",
+        "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2", "--warmup", "2",
+    ],
     "improved_ddpm": [
         "--channels", "8", "--head-channels", "0", "--channel-mult", "1", "--data.batch-size", "8",
         "--data.limit", "64", "--diffusion-steps", "40", "--sampling.steps", "4", "--train.steps", "6",

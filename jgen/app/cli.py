@@ -1,4 +1,4 @@
-"""The command line of every experiment module: train (the default), sample, evaluate; and invert, edit, mix.
+"""The command line of every experiment module: train (the default), sample, evaluate; and invert, edit, mix, generate.
 
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
@@ -19,15 +19,15 @@ from jgen import memory
 from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
-from jgen.config.inversion import Edit, Inversion, Mix
+from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.config.ranges import Seed, fault
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
 from jgen.run_folder import read_config
 
-COMMANDS = ("train", "sample", "evaluate", "invert", "edit", "mix")
-OF_PICTURES = ("invert", "edit", "mix")
-"""Commands for pictures of one's own, of runs that have styles."""
+OF_PICTURES = ("invert", "edit", "mix", "generate")
+"""Commands for pictures of one's own or of a text, of runs that have styles."""
+COMMANDS = ("train", "sample", "evaluate", *OF_PICTURES)
 HELP = {"-h", "--help"}
 Presets = Mapping[str, Any]
 Build = Callable[[Any], Any]
@@ -81,7 +81,7 @@ def _stop(text: str) -> NoReturn:
 def _about(build: Build, module: str) -> str:
     """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
-    commands = "train (the default), sample, evaluate; invert, edit, mix for StyleGANs"
+    commands = "train (the default), sample, evaluate; invert, edit, mix, generate for StyleGANs"
     return f"{title}\n\nCommands: {commands}; python -m {module} COMMAND --help shows their options."
 
 
@@ -236,17 +236,22 @@ def _evaluate(module: str, build: Build, presets: Presets, args: Args) -> None:
 
 def _edit(command: str, module: str, presets: Presets, args: Args) -> None:
     folder, _ = _run(module, presets, args)
-    more = {"invert": None, "edit": Edit, "mix": Mix}[command]
+    groups = {
+        "invert": (Inversion,),
+        "edit": (Inversion, Edit, ByText),
+        "mix": (Inversion, Mix),
+        "generate": (Generate, ByText),
+    }
+    kinds = {{Inversion: "given", Generate: "given", ByText: "by_text"}.get(kind, "how"): kind for kind in groups[command]}
     fields = [
         ("run", _option(str, "Folder of the run; the newest unless given."), str(folder)),
-        ("given", Annotated[Inversion, tyro.conf.arg(name="")], Inversion()),
-        *([("how", Annotated[more, tyro.conf.arg(name="")], more())] if more else []),
+        *((name, Annotated[kind, tyro.conf.arg(name="")], kind()) for name, kind in kinds.items()),
         ("out", _option(str, "The .png to write; beside the run unless given."), ""),
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args)
-    for each, prefix in ((options.given, ""), (options.mesh, "mesh."), *([(options.how, "")] if more else [])):
-        check(each, prefix)
+    for name, prefix in (*((name, "") for name in kinds), ("mesh", "mesh.")):
+        check(getattr(options, name), prefix)
     runs = _runs()
     runs.start(options.mesh, 1)
     runs.edit_pictures(command, Path(options.run), options)

@@ -1,6 +1,7 @@
-"""The commands invert, edit and mix: pictures of yours in the space of styles of a run."""
+"""The commands invert, edit, mix and generate: pictures of yours, or of a text, in the space of styles of a run."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -9,8 +10,9 @@ import numpy as np
 
 from jgen import pictures
 from jgen.app.load import Run, load
+from jgen.app.text_edit import generated, text_editor
 from jgen.config import MeshConfig
-from jgen.config.inversion import Edit, Inversion, Mix
+from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.data import open_source
 from jgen.data.images import read_image
 from jgen.edit.directions import move, project_out
@@ -20,6 +22,8 @@ from jgen.metrics.image_quality import psnr
 from jgen.recipes.inversion.invert import Editor, Inverted
 from jgen.sharding import make_mesh
 
+NO_TEXT = ByText()
+
 
 def opened(folder: Path, given: Inversion, mesh: MeshConfig) -> tuple[Run, Editor, np.ndarray]:
     """The run, its editor, and the pictures [B, H, W, C] in [-1, 1], fitted to its size.
@@ -28,12 +32,17 @@ def opened(folder: Path, given: Inversion, mesh: MeshConfig) -> tuple[Run, Edito
     """
     if not given.image:
         raise UserError("image: name at least one picture, --image PHOTO.png")
+    run, editor = with_styles(folder, mesh)
+    return run, editor, np.stack([fitted(Path(name), run.stage.data.shape) for name in given.image])
+
+
+def with_styles(folder: Path, mesh: MeshConfig) -> tuple[Run, Editor]:
+    """A run and its editor. Raises UserError for a run without styles."""
     run = load(folder, make_mesh(mesh))
     if run.stage.space is None:
         raise UserError(f"run={folder}: {run.stage.name} has no styles; must be of a StyleGAN or experiments.inversion")
     extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
-    editor = Editor(run.params, extra, run.stage.space, open_extractor("", run.stage.data.name))
-    return run, editor, np.stack([fitted(Path(name), run.stage.data.shape) for name in given.image])
+    return run, Editor(run.params, extra, run.stage.space, open_extractor("", run.stage.data.name))
 
 
 def fitted(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,7 +67,7 @@ def inverted(editor: Editor, images: np.ndarray, given: Inversion) -> tuple[Inve
     return found, made
 
 
-def write(rows: list[np.ndarray | jax.Array], out: str, folder: Path, name: str) -> None:
+def write(rows: Sequence[np.ndarray | jax.Array], out: str, folder: Path, name: str) -> None:
     """A sheet with a row for each picture, of these columns [B, H, W, C]."""
     path = Path(out) if out else folder / f"{name}.png"
     if path.suffix != ".png":
@@ -78,9 +87,16 @@ def invert(folder: Path, given: Inversion, out: str, mesh: MeshConfig) -> None:
     print(f"styles: {path}")
 
 
-def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig) -> None:
-    """Source, inversion, and an edit for every distance."""
+def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, by_text: ByText = NO_TEXT) -> None:
+    """Source, inversion, and an edit for every distance; or by a text: with its rows, then optimised by a scorer."""
     run, editor, images = opened(folder, given, mesh)
+    if by_text.text:
+        text = text_editor(run, editor, by_text, "after_coarse")
+        found, made = inverted(editor, images, given)
+        edits = text.columns(found, jnp.asarray(images))
+        text.say({"source": jnp.asarray(images), "inversion": made, "edit": edits[-1]})
+        write([images, made, *edits], out, run.folder, "edited")
+        return
     layers, way = editor.rows(how.layers, "layers"), _direction(run, editor, how.direction)
     if how.keep:
         kept = np.stack([_direction(run, editor, name) for name in how.keep])
@@ -89,6 +105,12 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig) 
     ws = np.asarray(found.ws)
     edits = [editor.pictures(found, jnp.asarray(move(ws, way, by, layers), jnp.float32)) for by in how.by]
     write([images, made, *edits], out, run.folder, "edited")
+
+
+def generate(folder: Path, given: Generate, out: str, mesh: MeshConfig, by_text: ByText = NO_TEXT) -> None:
+    """Pictures made by a text or a class; with a scorer before and after the optimisation."""
+    run, editor = with_styles(folder, mesh)
+    write(generated(run, editor, by_text, given), out, run.folder, "generated")
 
 
 def mix(folder: Path, given: Inversion, how: Mix, out: str, mesh: MeshConfig) -> None:

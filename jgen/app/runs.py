@@ -224,9 +224,10 @@ def _differing(run: Run, options: Any) -> str:
 
 
 def edit_pictures(command: str, folder: Path, given: Any) -> None:
-    """Inverts, edits or mixes pictures of the user's by a run with styles; given: what the command line parsed."""
-    run = {"invert": edit.invert, "edit": edit.edit, "mix": edit.mix}[command]
-    run(folder, given.given, *([given.how] if hasattr(given, "how") else []), given.out, given.mesh)
+    """Inverts, edits, mixes or makes pictures by a run with styles; given: what the command line parsed."""
+    run = {"invert": edit.invert, "edit": edit.edit, "mix": edit.mix, "generate": edit.generate}[command]
+    groups = [getattr(given, name) for name in ("given", "how") if hasattr(given, name)]
+    run(folder, *groups, given.out, given.mesh, *([given.by_text] if hasattr(given, "by_text") else []))
 
 
 def _check_out(path: Path) -> None:

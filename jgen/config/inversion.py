@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jgen.config.ranges import Count, Items, Natural, NonNegative, Positive
+from jgen.config.ranges import Count, Items, Natural, NonNegative, Positive, Range, Seed, Share
 
 Levels = Annotated[tuple[Count, ...], Items((4,))]
 """One for each level of an encoder's trunk."""
@@ -48,6 +48,15 @@ class EncoderConfig:
     """Steps between R1 penalties."""
     pool: Count = 50
     """Earlier codes that e4e's discriminator sees again."""
+    text: bool = False
+    """Train a text encoder into the same space, of a set with captions (TediGAN)."""
+    text_width: Count = 64
+    """Width of the text encoder."""
+    text_learning_rate: Positive = 1e-3
+    text_weight: NonNegative = 1.0
+    """Weight of its ranking loss, beside the distance of a caption's style from its picture's."""
+    text_margin: NonNegative = 0.2
+    """By how much a pair must be more alike than wrong ones."""
 
 
 Files = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -91,3 +100,39 @@ class Mix:
 
     rows: str = "coarse"
     """coarse, middle, fine, or numbers such as 0-3,5."""
+
+
+@dataclass(frozen=True)
+class ByText:
+    """A text that pictures are made or edited by (TediGAN)."""
+
+    text: str = ""
+    """As the captions of the run's set are written, such as "a red A on blue". Needs a run of experiments.inversion that has a
+    text encoder, or a scorer, or both."""
+    text_rows: str = ""
+    """Rows that follow the text: coarse, middle, fine, all, or numbers; those of a picture that is edited are all but coarse
+    unless given, of one that is made all."""
+    scorer: str = ""
+    """A run of experiments.image_text, or a file of CLIP's weights: rows are moved until the picture fits the text."""
+    vocabulary: str = ""
+    """CLIP's table of merges, bpe_simple_vocab_16e6.txt.gz; goes with a file of its weights."""
+    text_steps: Count = 200
+    """Steps of that optimisation,"""
+    text_rate: Positive = 0.01
+    """its learning rate, and"""
+    text_score_weight: NonNegative = 2.0
+    """the weight of the text beside the picture's pixels."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Pictures that are made by a text or a class."""
+
+    num: Count = 8
+    """Pictures."""
+    seed: Seed = 0
+    """Picture i depends on (seed, i) alone."""
+    variety: Share = 0.3
+    """How much of a random style's distance from the mean is added: 0 makes all pictures the same."""
+    label: Annotated[int, Range(-1)] = -1
+    """Begin from the mean style of this class's images, by the run's encoder."""

@@ -8,6 +8,7 @@ from jgen.convert import (
     adm,
     biggan,
     biggan_hub,
+    clip,
     diffusers,
     dit,
     edm,
@@ -34,7 +35,7 @@ from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "biggan", "biggan_hub", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion", "load_weights",
-    "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1", "stylegan2",
-    "stylegan2_pytorch", "stylegan3", "stylegan_xl", "tarflow", "vdvae", "vqvae",
+    "adm", "biggan", "biggan_hub", "clip", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion",
+    "load_weights", "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1",
+    "stylegan2", "stylegan2_pytorch", "stylegan3", "stylegan_xl", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip

@@ -14,12 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
+from jgen.config import DataConfig
+from jgen.data import emoji, glyphs
 from jgen.data.glyphs import decode_caption
 from jgen.data.source import Example, Source, Wrapped
 from jgen.errors import UserError
 
 Describe = Callable[[str], np.ndarray]
 """Text -> float32 [tokens, width], zeros behind its last token."""
+
+BYTES = {"glyphs": glyphs.CAPTION_BYTES, "emoji": emoji.CAPTION_BYTES, "emoji:noto": emoji.CAPTION_BYTES}
+"""{set: the most bytes of its captions}, of the sets that have some."""
 
 
 @functools.cache
@@ -51,3 +56,18 @@ def described(source: Source) -> Source:
     if "caption" not in source[0]:
         raise UserError("data.captions=minilm: the set has no captions")
     return Described(source, minilm())
+
+
+def encoded(text: str, config: DataConfig, option: str) -> np.ndarray:
+    """A text as the captions of a set are encoded: uint8 [L], or MiniLM's features [tokens, width].
+
+    Raises UserError that names the option it came by, for a set without captions and for a text that is too long.
+    """
+    if config.name not in BYTES:
+        raise UserError(f"{option}: {config.name} has no captions; {' and '.join(list(BYTES)[:2])} have")
+    if config.captions == "minilm":
+        return minilm()(text)
+    data, length = text.encode("ascii", "replace"), BYTES[config.name]
+    if len(data) > length:
+        raise UserError(f"{option}: {len(data)} bytes long; captions of {config.name} have at most {length}")
+    return np.frombuffer(data.ljust(length, b"\0"), np.uint8)

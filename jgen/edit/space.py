@@ -21,3 +21,5 @@ class StyleSpace(NamedTuple):
     """The entries of extra that these functions read."""
     encode: Callable[[Params, Extra, Array], Array] | None = None
     """(params, extra, images [B, H, W, C]) -> ws [B, num_ws, D]."""
+    describe: Callable[[Params, Extra, Array], Array] | None = None
+    """(params, extra, captions [B, L] or features of them) -> ws [B, num_ws, D], where a text encoder was trained too."""

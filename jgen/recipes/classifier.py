@@ -96,7 +96,7 @@ def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
     return evaluate
 
 
-def _moved(key: Key, x: Array, reach: int) -> Array:
+def moved(key: Key, x: Array, reach: int) -> Array:
     """Images [B, H, W, C], each moved by up to `reach` pixels; border pixels are repeated."""
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
     corners = jax.random.randint(key, (len(x), 2), 0, 2 * reach + 1)
@@ -112,7 +112,7 @@ def objective(
         move_key, time_key, noise_key, dropout_key = jax.random.split(key, 4)
         x, t = batch["image"], None
         if train and config.shift:
-            x = _moved(move_key, x, config.shift)
+            x = moved(move_key, x, config.shift)
         if chain is not None:
             t = jax.random.randint(time_key, (len(x),), 0, len(chain))
             x = diffusion.q_sample(chain, x, t, jax.random.normal(noise_key, x.shape))

@@ -11,8 +11,8 @@ from tests.shapes import by_shape
 
 pytestmark = pytest.mark.slow
 
-ASKS = {"guided": "conditional=True", "classifier": "data.name=", "adcgan": "conditional=True"}
-"""Those that need labels whatever their options, and what the line says."""
+ASKS = {"guided": "conditional=True", "classifier": "data.name=", "adcgan": "conditional=True", "image_text": "data.name="}
+"""Those that need labels, or captions, whatever their options, and what the line says."""
 TURNED_OFF = {
     "biggan": ["--no-conditional"], "logan": ["--no-conditional"], "unetgan": ["--no-conditional"],
     "sagan": ["--no-conditional", "--hierarchical"], "stylegan_xl": ["--no-conditional"],
@@ -53,7 +53,7 @@ def test_a_set_without_labels_trains_or_is_refused_by_default(name, folder):
     if name not in asks:
         assert by_shape(tiny.module(name), config(name, folder), samples=False)
         return
-    with pytest.raises(UserError, match=f"^{asks[name]}.*has no labels") as refused:
+    with pytest.raises(UserError, match=f"^{asks[name]}.*has no (labels|captions)") as refused:
         by_shape(tiny.module(name), config(name, folder))
     assert "\n" not in str(refused.value)
 

@@ -10,6 +10,7 @@ import optax
 
 from jgen.config import DataConfig, TrainConfig
 from jgen.config.inversion import EncoderConfig
+from jgen.data.captions import encoded
 from jgen.edit import latent_losses
 from jgen.edit.pool import LatentPool, empty_pool, exchange
 from jgen.edit.space import StyleSpace
@@ -20,6 +21,7 @@ from jgen.models.style_encoder import GradualStyleEncoder, LatentDiscriminator, 
 from jgen.objectives.gan import non_saturating
 from jgen.objectives.gan_penalties import r1
 from jgen.recipes.common import mean_metrics
+from jgen.recipes.inversion.text import TextModel
 from jgen.run_folder import read_config
 from jgen.train import Phase
 from jgen.train.stage import Picture, Stage
@@ -167,7 +169,8 @@ def encoder_stage(
 ) -> Stage:
     """The stage after a GAN's, or one for a run whose (params, extra) are given.
 
-    Raises UserError for a GAN without styles, and for images of another shape than its own.
+    Raises UserError for a GAN without styles, for images of another shape than its own, and with config.text for a set without
+    captions.
     """
     named = f"gan={config.gan}: " if config.gan else ""
     if gan.space is None:
@@ -177,6 +180,8 @@ def encoder_stage(
         raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
     space = gan.space
     model = EncoderModel(config, space, data)
+    text = TextModel(config, space, model.encode)
+    caption = encoded("", data, "text=True") if config.text else None
 
     def generator(params: Params, extra: Extra) -> tuple[Params, Extra]:
         return {"g": params["g"]}, {name: extra[name] for name in space.state}
@@ -184,6 +189,8 @@ def encoder_stage(
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
         params, extra = generator(*(trained or gan.init(key, batch)))
         own, state = model.init(jax.random.fold_in(key, 1))
+        if caption is not None:
+            own = {**own, **text.init(jax.random.fold_in(key, 2), jnp.asarray(caption))}
         return {**params, **own}, {**extra, **state}
 
     def begin(params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
@@ -196,6 +203,9 @@ def encoder_stage(
         if config.w_r1_gamma:
             phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
         optimizers["w_d"] = optax.adam(config.w_d_learning_rate)
+    if config.text:
+        phases.append(Phase("text", text.loss))
+        optimizers["text"] = optax.adam(config.text_learning_rate)
     return Stage(
         name="encoder",
         data=data,
@@ -207,9 +217,10 @@ def encoder_stage(
         options=gan.options,
         pictures=model.pictures(),
         validate=model.held_out,
-        evaluate=mean_metrics(model.held_out),
+        evaluate=mean_metrics(model.held_out, *([text.loss] if config.text else [])),
         begin=None if trained else begin,
-        space=space._replace(encode=model.encode),
+        example_inputs={} if caption is None else {"caption": caption},
+        space=space._replace(encode=model.encode, describe=text.describe if config.text else None),
     )
 
 

@@ -1,0 +1,139 @@
+"""Pictures edited and made by a text: TediGAN's two commands, edit --text and generate."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jgen.app.load import Run
+from jgen.app.scorer import open_scorer
+from jgen.app.words import check_words
+from jgen.config.inversion import ByText, Generate
+from jgen.data import open_source
+from jgen.data.captions import encoded
+from jgen.edit.in_domain import InDomainOptions
+from jgen.edit.styles import ranges
+from jgen.edit.text_guided import Score, controlled, text_guided
+from jgen.errors import UserError
+from jgen.recipes.inversion.invert import Editor, Inverted
+from jgen.samplers import image_keys
+from jgen.types import Array
+
+SHOWN = 64
+"""Images of a class whose mean style is taken."""
+
+
+@dataclass(frozen=True)
+class TextEditor:
+    """An editor of a run, and how a text moves styles: by the run's text encoder, by a scorer, or by both."""
+
+    editor: Editor
+    how: ByText
+    rows: Array
+    """bool [num_ws]: those that follow the text."""
+    described: Array | None
+    """ws [1, num_ws, D] of the text, where the run has a text encoder."""
+    score: Score | None
+
+    def mixed(self, ws: Array) -> Array:
+        """Codes with the text's rows; as they are where there is no text encoder."""
+        return ws if self.described is None else controlled(ws, self.described, self.rows)
+
+    def optimised(self, ws: Array, targets: Array | None) -> Array:
+        """Codes that are moved to a better score; with targets, whose pixels are kept, or only within the encoder's domain."""
+        assert self.score is not None
+        space, how = self.editor.space, self.how
+        options = InDomainOptions(
+            how.text_steps, how.text_rate, pixel_weight=0.0 if targets is None else 1.0,
+            feature_weight=0.0 if targets is None else 0.5, encoder_weight=2.0 if space.encode else 0.0,
+            text_weight=how.text_score_weight,
+        )  # fmt: skip
+        kept = self.editor.show(ws) if targets is None else targets
+        return text_guided(
+            self.editor.synthesize, self.editor.encode if space.encode else None, self.editor.features, kept, ws, self.rows,
+            self.score, options,
+        )[0]  # fmt: skip
+
+    def columns(self, found: Inverted, images: Array | None) -> list[Array]:
+        """Pictures [B, H, W, C] of each step that there is: with the text's rows, and after the optimisation."""
+        ws, made = self.mixed(found.ws), []
+        if self.described is not None:
+            made.append(self.editor.pictures(found, ws))
+        if self.score is not None:
+            made.append(self.editor.pictures(found, self.optimised(ws, images)))
+        return made
+
+    def say(self, named: dict[str, Array]) -> None:
+        """Prints how well pictures fit the text, where there is a scorer."""
+        if self.score is not None:
+            scores = {name: float(jnp.mean(self.score(images))) for name, images in named.items()}
+            print("fit of the text: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+
+
+def text_editor(run: Run, editor: Editor, how: ByText, default_rows: str) -> TextEditor:
+    """The editor of a text.
+
+    Raises UserError for rows that do not exist, a text without a known word, and where nothing can follow a text.
+    """
+    space, data = editor.space, run.stage.data
+    chosen = editor.rows(_default(how.text_rows, default_rows, space.num_ws), "text_rows")
+    if space.describe is None and not how.scorer:
+        raise UserError(
+            f"text={how.text}: this run has no text encoder (experiments.inversion --text trains one); name a --scorer RUN of "
+            "experiments.image_text"
+        )
+    described = None
+    if space.describe is not None:
+        check_words(how.text, data, run.stage.train.seed)
+        described = space.describe(editor.params, editor.extra, jnp.asarray(encoded(how.text, data, "text"))[None])
+    score = open_scorer(how.scorer, how.text, how.vocabulary) if how.scorer else None
+    return TextEditor(editor, how, jnp.isin(jnp.arange(space.num_ws), jnp.asarray(chosen)), described, score)
+
+
+def _default(rows: str, default: str, num_ws: int) -> str:
+    """The rows as they are named; else all, or those after the coarse ones."""
+    if rows or default == "all":
+        return rows or "all"
+    return f"{ranges(num_ws)['middle'][0]}-{num_ws - 1}"
+
+
+def generated(run: Run, editor: Editor, how: ByText, given: Generate) -> list[Array]:
+    """Columns of pictures that are made by a text, a class, or both: as they begin, and after the optimisation by a scorer.
+
+    Raises UserError for neither, and for what the run can't follow.
+    """
+    if not how.text and given.label < 0:
+        raise UserError('text: say what to make, such as --text "a red A on blue", or --label 3')
+    mean = editor.space.mean(editor.extra)[None, None]
+    random = editor.space.styles(editor.params, editor.extra, image_keys(given.seed, given.num))
+    base = _of_class(run, editor, given.label) if given.label >= 0 else mean
+    ws, offset = jnp.broadcast_to(base, random.shape), given.variety * (random - mean)
+    if not how.text:
+        return [editor.show(ws + offset)]
+    text = text_editor(run, editor, how, "all")
+    ws = text.mixed(ws) + offset
+    columns = [editor.show(ws)]
+    if text.score is not None:
+        columns.append(editor.show(text.optimised(ws, None)))
+        text.say({"before": columns[0], "optimised": columns[1]})
+    return columns
+
+
+def _of_class(run: Run, editor: Editor, label: int) -> Array:
+    """The mean style [1, num_ws, D] of a class's images. Raises UserError for a class that there is none of."""
+    data = run.stage.data
+    if not 0 <= label < data.num_classes:
+        raise UserError(f"label={label}: must be from 0 to {data.num_classes - 1}, a class of {data.name}")
+    source, images = open_source(data, run.stage.train.seed), []
+    for i in range(min(len(source), SHOWN * data.num_classes)):
+        example = source[i]
+        if int(example["label"]) == label:
+            images.append(np.asarray(example["image"]))
+        if len(images) == SHOWN:
+            break
+    if not images:
+        raise UserError(f"label={label}: no image of this class among the first of {data.name}")
+    stack = np.stack(images)
+    levels = stack / np.float32(127.5) - 1 if stack.dtype == np.uint8 else stack
+    return jnp.mean(jax.jit(editor.encode)(jnp.asarray(levels)), 0, keepdims=True)
