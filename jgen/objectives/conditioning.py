@@ -58,5 +58,5 @@ def _full(values: Array | None, fill: int) -> Array | None:
 def dropped(key: Key, condition: Condition, null: Condition, share: float) -> Condition:
     """The condition with `null` in place of a share of the images' own, drawn image by image."""
     count = len(jax.tree.leaves(condition)[0])
-    gone = jax.random.bernoulli(key, share, (count,))
+    gone = jax.random.bernoulli(key, float(share), (count,))
     return jax.tree.map(lambda none, own: jnp.where(expand_dims_like(gone, own), none, own), null, condition)

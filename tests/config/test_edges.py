@@ -51,8 +51,9 @@ def fault(module, config, leaf):
     try:
         by_shape(module, config, losses=not sampling and not apart, samples=sampling)
     except UserError as error:
-        name = leaf.name.rpartition(".")[2]
-        named = name in str(error).replace("-", "_")
+        group, _, name = leaf.name.rpartition(".")
+        said = str(error).replace("-", "_")
+        named = name in said or (bool(group) and said.startswith(f"{group}:"))  # of a group that there is none of
         return "" if named and "\n" not in str(error) else f"does not name the option: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:300]}"

@@ -36,7 +36,7 @@ def augmented(key: Key, low: Array, most_augment: float, blur: float) -> Array:
     """
     keys = jax.random.split(key, 4)
     level = jax.random.uniform(keys[0], low.shape[:1], maxval=most_augment)
-    chosen = jax.random.bernoulli(keys[1], blur, low.shape[:1])[:, None, None, None]
+    chosen = jax.random.bernoulli(keys[1], float(blur), low.shape[:1])[:, None, None, None]
     sigma = jax.random.uniform(keys[3], low.shape[:1], minval=0.4, maxval=0.6)
     low = jnp.where(chosen, blurred(low, sigma), low)
     return with_level(low + level[:, None, None, None] * jax.random.normal(keys[2], low.shape), level)
