@@ -45,11 +45,11 @@ def with_styles(folder: Path, mesh: MeshConfig) -> tuple[Run, Editor]:
     return run, Editor(run.params, extra, run.stage.space, open_extractor("", run.stage.data.name))
 
 
-def fitted(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def fitted(path: Path, shape: tuple[int, ...], option: str = "image") -> np.ndarray:
     """A picture file [H, W, C] in [-1, 1]; says so where its size is another, and it was resized and cropped to its middle."""
     height, width, channels = shape
     if not path.is_file():
-        raise UserError(f"image={path}: no such file")
+        raise UserError(f"{option}={path}: no such file")
     own = read_image(path).shape
     if own[:2] != (height, width):
         print(f"{path}: {own[0]}x{own[1]}, resized to {height}x{width}{'' if own[0] == own[1] else ', its middle'}")
@@ -108,9 +108,10 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, 
 
 
 def generate(folder: Path, given: Generate, out: str, mesh: MeshConfig, by_text: ByText = NO_TEXT) -> None:
-    """Pictures made by a text or a class; with a scorer before and after the optimisation."""
+    """Pictures made by a text, a sketch or a class; with a scorer before and after the optimisation."""
     run, editor = with_styles(folder, mesh)
-    write(generated(run, editor, by_text, given), out, run.folder, "generated")
+    drawn = fitted(Path(given.sketch), run.stage.data.shape, "sketch") if given.sketch else None
+    write(generated(run, editor, by_text, given, drawn), out, run.folder, "generated")
 
 
 def mix(folder: Path, given: Inversion, how: Mix, out: str, mesh: MeshConfig) -> None:

@@ -98,26 +98,39 @@ def _default(rows: str, default: str, num_ws: int) -> str:
     return f"{ranges(num_ws)['middle'][0]}-{num_ws - 1}"
 
 
-def generated(run: Run, editor: Editor, how: ByText, given: Generate) -> list[Array]:
-    """Columns of pictures that are made by a text, a class, or both: as they begin, and after the optimisation by a scorer.
+def generated(run: Run, editor: Editor, how: ByText, given: Generate, drawn: np.ndarray | None) -> list[Array]:
+    """Columns of pictures made by a text, and by a sketch or a class: at first, and after the optimisation by a scorer.
 
-    Raises UserError for neither, and for what the run can't follow.
+    drawn: the sketch [H, W, C] in [-1, 1]. Raises UserError for nothing to make, and for what the run can't follow.
     """
-    if not how.text and given.label < 0:
-        raise UserError('text: say what to make, such as --text "a red A on blue", or --label 3')
+    if not how.text and given.label < 0 and drawn is None:
+        raise UserError('text: say what to make, such as --text "a red A on blue", --sketch FILE.png or --label 3')
     mean = editor.space.mean(editor.extra)[None, None]
     random = editor.space.styles(editor.params, editor.extra, image_keys(given.seed, given.num))
-    base = _of_class(run, editor, given.label) if given.label >= 0 else mean
+    base = _base(run, editor, given, drawn, mean)
     ws, offset = jnp.broadcast_to(base, random.shape), given.variety * (random - mean)
     if not how.text:
         return [editor.show(ws + offset)]
-    text = text_editor(run, editor, how, "all")
+    text = text_editor(run, editor, how, "all" if drawn is None else "after_coarse")
     ws = text.mixed(ws) + offset
     columns = [editor.show(ws)]
     if text.score is not None:
         columns.append(editor.show(text.optimised(ws, None)))
         text.say({"before": columns[0], "optimised": columns[1]})
     return columns
+
+
+def _base(run: Run, editor: Editor, given: Generate, drawn: np.ndarray | None, mean: Array) -> Array:
+    """The style [1, num_ws, D] to begin from: a sketch's, a class's, or the mean."""
+    if drawn is not None:
+        if given.label >= 0:
+            raise UserError("sketch, label: both say where to begin; name one of them")
+        if editor.space.from_sketch is None:
+            raise UserError(
+                f"sketch={given.sketch}: this run has no encoder of sketches; experiments.inversion --sees sketches"
+            )
+        return editor.space.from_sketch(editor.params, editor.extra, jnp.asarray(drawn)[None])
+    return _of_class(run, editor, given.label) if given.label >= 0 else mean
 
 
 def _of_class(run: Run, editor: Editor, label: int) -> Array:

@@ -21,6 +21,8 @@ class EncoderConfig:
     """Steps of the GAN that is trained first."""
     encoder: Literal["psp", "e4e"] = "psp"
     """pSp gives every layer a style of its own; e4e gives one style and small deltas, which edit better."""
+    sees: Literal["images", "sketches"] = "images"
+    """Show the encoder images, or sketches of them (their edges), from which it makes the whole picture."""
     channels: Levels = (16, 32, 64, 64)
     """Widths of the trunk's levels, each at half the side of the one before; the authors' are 64, 128, 256, 512."""
     units: Levels = (1, 1, 1, 1)
@@ -126,7 +128,7 @@ class ByText:
 
 @dataclass(frozen=True)
 class Generate:
-    """Pictures that are made by a text or a class."""
+    """Pictures that are made by a text, a sketch or a class."""
 
     num: Count = 8
     """Pictures."""
@@ -134,5 +136,7 @@ class Generate:
     """Picture i depends on (seed, i) alone."""
     variety: Share = 0.3
     """How much of a random style's distance from the mean is added: 0 makes all pictures the same."""
+    sketch: str = ""
+    """Begin from the style of a sketch, a picture file with dark lines on white, by an encoder of sketches (--sees)."""
     label: Annotated[int, Range(-1)] = -1
     """Begin from the mean style of this class's images, by the run's encoder."""

@@ -21,5 +21,7 @@ class StyleSpace(NamedTuple):
     """The entries of extra that these functions read."""
     encode: Callable[[Params, Extra, Array], Array] | None = None
     """(params, extra, images [B, H, W, C]) -> ws [B, num_ws, D]."""
+    from_sketch: Callable[[Params, Extra, Array], Array] | None = None
+    """(params, extra, sketches [B, H, W, C]) -> ws [B, num_ws, D], where the encoder was shown sketches."""
     describe: Callable[[Params, Extra, Array], Array] | None = None
     """(params, extra, captions [B, L] or features of them) -> ws [B, num_ws, D], where a text encoder was trained too."""

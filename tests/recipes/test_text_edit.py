@@ -49,7 +49,9 @@ def runs(tmp_path_factory):
     """A run with both encoders, one of a GAN alone, and a scorer."""
     folder = tmp_path_factory.mktemp("runs")
     return {
-        "both": stored("inversion", folder / "both", *GLYPHS, "--text", "--text-width", "8", "--encoder", "psp"),
+        "both": stored(
+            "inversion", folder / "both", *GLYPHS, "--text", "--text-width", "8", "--encoder", "psp", "--sees", "sketches"
+        ),
         "gan": stored("stylegan2", folder / "gan", *GLYPHS),
         "scorer": stored("image_text", folder / "scorer"),
     }
@@ -109,6 +111,7 @@ def test_pictures_are_edited_and_made_by_a_text(runs, photo, tmp_path, capsys):
     assert "fit of the text: source" in said
     assert "zebra is in no caption of glyphs" in said
     edit.generate(runs["both"], Generate(3, label=3), str(out), MESH, ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2))
+    edit.generate(runs["both"], Generate(3, sketch=photo), str(tmp_path / "drawn.png"), MESH, ByText(TEXT))
     width, height = Image.open(out).size
     assert height / width == pytest.approx(3 / 2, rel=0.2)
 
@@ -144,7 +147,15 @@ def test_bad_input_is_one_line(runs, photo):
             edit.edit(runs[run], given, Edit(), "", MESH, by_text)
         assert "\n" not in str(refused.value)
     for run, how, by_text, match in (
-        ("both", Generate(), ByText(), 'text: say what to make, such as --text "a red A on blue", or --label 3'),
+        (
+            "both",
+            Generate(),
+            ByText(),
+            'text: say what to make, such as --text "a red A on blue", --sketch FILE.png or --label 3',
+        ),
+        ("both", Generate(sketch=photo, label=3), ByText(), "sketch, label: both say where to begin"),
+        ("gan", Generate(sketch=photo), ByText(), "this run has no encoder of sketches"),
+        ("both", Generate(sketch="none.png"), ByText(), "sketch=none.png: no such file"),
         ("both", Generate(label=62), ByText(), "label=62: must be from 0 to 61, a class of glyphs"),
         ("gan", Generate(label=3), ByText(), "method: this run has no encoder"),
         ("scorer", Generate(), by, "has no styles; must be of a StyleGAN"),

@@ -13,6 +13,7 @@ from jgen.config.inversion import EncoderConfig
 from jgen.data.captions import encoded
 from jgen.edit import latent_losses
 from jgen.edit.pool import LatentPool, empty_pool, exchange
+from jgen.edit.sketch import sketch
 from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
 from jgen.metrics.extract import open_extractor
@@ -78,6 +79,10 @@ class EncoderModel:
 
     def codes(self, params: Params, extra: Extra, images: Array, train: bool) -> tuple[Array, Any]:
         """(ws [B, num_ws, D], new batch statistics)."""
+        return self.codes_of_seen(params, extra, sketch(images) if self.config.sees == "sketches" else images, train)
+
+    def codes_of_seen(self, params: Params, extra: Extra, images: Array, train: bool) -> tuple[Array, Any]:
+        """`codes` for what the encoder itself is shown."""
         variables = {"params": params["encoder"], "batch_stats": extra["encoder"]["batch_stats"]}
         rows, moved = self.net.apply(variables, images, train, mutable=["batch_stats"])
         rows = with_deltas(rows, self.stage(extra)) if self.config.encoder == "e4e" else rows
@@ -86,6 +91,10 @@ class EncoderModel:
     def encode(self, params: Params, extra: Extra, images: Array) -> Array:
         """ws [B, num_ws, D] of images."""
         return self.codes(params, extra, images, False)[0]
+
+    def from_sketch(self, params: Params, extra: Extra, sketches: Array) -> Array:
+        """ws [B, num_ws, D] of sketches."""
+        return self.codes_of_seen(params, extra, sketches, False)[0]
 
     def adversarial(self, params: Params, extra: Extra, codes: Array) -> Array:
         """e4e's loss against its discriminator: the mean over rows that are encoded yet."""
@@ -220,7 +229,11 @@ def encoder_stage(
         evaluate=mean_metrics(model.held_out, *([text.loss] if config.text else [])),
         begin=None if trained else begin,
         example_inputs={} if caption is None else {"caption": caption},
-        space=space._replace(encode=model.encode, describe=text.describe if config.text else None),
+        space=space._replace(
+            encode=model.encode,
+            from_sketch=model.from_sketch if config.sees == "sketches" else None,
+            describe=text.describe if config.text else None,
+        ),
     )
 
 
