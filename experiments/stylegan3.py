@@ -6,7 +6,7 @@
     python -m experiments.stylegan3 --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.stylegan3 --preset ffhq256 --data.name folder:FFHQ-U    # 256x256, for accelerators
     python -m experiments.stylegan3 --preset auto --data.name folder:PHOTOS       # settings chosen for a set of yours
-    python -m experiments.stylegan3 sample --picture translation                  # or rotation, strip, mixing_coarse, ...
+    python -m experiments.stylegan3 sample --picture rotate     # or translate, walk (moving), sticking, mixing_coarse, ...
     python -m experiments.stylegan3 evaluate                                      # EQ-T, EQ-T_frac and EQ-R in dB
 
 Target of the ffhq256 preset: the paper's table 1 on FFHQ-U at 256x256: config T, FID 4.62 and EQ-T 63.01 dB; config R, FID

@@ -21,6 +21,7 @@ from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, 
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.config.ranges import Seed, fault
+from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
 from jgen.run_folder import read_config
@@ -200,8 +201,9 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("num", _option(int, "Images; the other pictures have as many as they show."), 64),
         ("seed", _option(Seed, "Image i depends on (seed, i) alone."), 0),
         ("batch", _option(int, "Images at a time."), 64),
-        ("out", _option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs."), ""),
+        ("out", _option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs; or a .gif, .webp or .apng."), ""),
         ("picture", _option(str, "One of the run's other pictures, in place of samples."), ""),
+        ("animation", Annotated[Animation, tyro.conf.arg(name="")], Animation()),
         *_sampling(config, args),
         ("mesh", MeshConfig, MeshConfig()),
     ]
@@ -209,11 +211,13 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
     if problem := fault(Seed, options.seed):
         raise UserError(f"seed={options.seed}: {problem}")
     check(options.options)
+    check(options.animation)
     check(options.mesh, "mesh.")
     runs = _runs()
     runs.start(options.mesh, options.batch)
     if options.picture:
-        return runs.picture(Path(options.run), options.picture, options.options, options.seed, options.out, options.mesh)
+        how = options.options, options.seed, options.out, options.mesh, options.animation
+        return runs.picture(Path(options.run), options.picture, *how)
     runs.sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
 

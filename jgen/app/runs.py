@@ -17,22 +17,26 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen import pictures
+from jgen.animation import KINDS, save_animation
 from jgen.app import edit
 from jgen.app.load import Run, load
 from jgen.app.protocol import paper
 from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
 from jgen.config import check as check_config
 from jgen.config.migrate import FORMAT
+from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.data import Pipeline, Source, open_source, survey
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
 from jgen.files import replacing, versions
-from jgen.metrics import extract, record, scores
+from jgen.metrics import equivariance, extract, record, scores
 from jgen.metrics.record import Record
 from jgen.recipes.common import resolved
+from jgen.recipes.evaluation.equivariance import equivariance_of
+from jgen.recipes.gan.animations import Frame, animations
 from jgen.run_folder import read_config
-from jgen.sharding import make_mesh, rounded_down, rounded_up
+from jgen.sharding import make_mesh, replicated, rounded_down, rounded_up
 from jgen.train import distributed, lost
 from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.draw import draw, drawn
@@ -200,18 +204,36 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
 
 
-def picture(folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None = None) -> None:
-    """Writes one of the run's other pictures, such as reconstructions or a mixing grid, as a grid, arrays or PNGs."""
-    _check_out(Path(out))
-    path = Path(out) if out else folder / f"{name}{_differing(load(folder, make_mesh(mesh)), options)}-seed{seed}.png"
+def picture(
+    folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None = None, moving: Animation | None = None
+) -> None:
+    """Writes one of the run's other pictures: a grid, arrays or PNGs; walk, translate and rotate as a moving one."""
     run = load(folder, make_mesh(mesh), options)
+    frames = animations(run.stage, run.stage.options)
     known = {**run.stage.pictures, **run.stage.on_request}
-    if name not in known:
-        there = ", ".join(known) or "none"
+    if name not in {**known, **frames}:
+        there = ", ".join([*known, *frames]) or "none"
         raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
-    images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
-    write_images(images, path)
+    tag = "" if out else _differing(load(folder, run.mesh), options)
+    path = Path(out) if out else folder / f"{name}{tag}-seed{seed}.{'gif' if name in frames else 'png'}"
+    if name in frames:
+        if path.suffix not in KINDS:
+            raise UserError(f"out={path}: {name} moves, so must end in one of {', '.join(KINDS)}")
+        moving = moving or Animation()
+        save_animation(path, _frames(run, frames[name], seed, moving.frames), moving.fps)
+    else:
+        _check_out(path)
+        write_images(stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed), path)
     print(f"{name} from step {run.step}: {path}")
+
+
+def _frames(run: Run, frame: Frame, seed: int, count: int) -> np.ndarray:
+    """The frames of one round, uint8 [T, H, W, C]: a sheet of the images of each."""
+    make = jax.jit(frame, static_argnums=2, out_shardings=replicated(run.mesh))
+    extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
+    sheets = [pictures.grid(make(run.params, extra, seed, np.float32(i / count)), least=256) for i in range(count)]
+    arrays = np.stack([np.asarray(sheet) for sheet in sheets])
+    return arrays[..., None] if arrays.ndim == 3 else arrays
 
 
 def _differing(run: Run, options: Any) -> str:
@@ -256,7 +278,7 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
         stored = read_config(folder)
         given, target = paper(stored["module"], stored["preset"], given)
         print(target)
-    metrics = scores.parse(given.metrics) if given.metrics else ()
+    metrics = scores.parse(given.metrics, {**scores.METRICS, **equivariance.NAMES}) if given.metrics else ()
     if not metrics and (given.against or given.extractor or given.reference_num):
         raise UserError(f"metrics: name at least one of {', '.join(scores.METRICS)}")
     run = load(folder, make_mesh(mesh), options)
@@ -266,7 +288,11 @@ def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | N
         data = dataclasses.replace(data, split="train")
     source = open_source(data, run.stage.train.seed)
     if metrics:
-        records, name = _scores(run, given, data, source, metrics, options), f"scores-{'-'.join(metrics)}"
+        moved = [m for m in metrics if m in equivariance.NAMES]
+        records = _equivariance(run, given, moved, options) if moved else []
+        if against_set := [m for m in metrics if m not in moved]:
+            records += _scores(run, given, data, source, against_set, options)
+        name = f"scores-{'-'.join(metrics)}"
     else:
         records, name = _own(run, given, data, source, options), "evaluate"
     if jax.process_index():
@@ -302,6 +328,17 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
     how = {"num": count * size, "seed": given.seed, **held_out.facts()}
     subject = _subject(run, options)
     return [Record(name, float(value), how, subject) for name, value in values.items()]
+
+
+def _equivariance(run: Run, given: Evaluation, names: Sequence[str], options: Any) -> list[Record]:
+    """Images whose input is moved against the images moved."""
+    if given.against:
+        raise UserError(f"metrics={names[0]}: moves the run's generator, so goes without --against")
+    num, chosen = given.num or 1000, options or run.stage.options
+    size = rounded_up(min(given.batch, num), run.mesh)
+    values = equivariance_of(run.stage, run.params, run.extra, run.mesh, names, num, given.seed, chosen, size)
+    how = {"num": -(-num // size) * size, "batch": size, "seed": given.seed, "shift_max": 0.125, "turn_max": 1.0}
+    return [Record(f"{name}_db", value, how, _subject(run, options, seed=given.seed)) for name, value in values.items()]
 
 
 def _scores(

@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from jgen.config.ranges import Inline, NonNegative, Positive, Range, Share
+from jgen.config.ranges import Count, Inline, NonNegative, Positive, Range, Share
 from jgen.config.samplers import DDIM, Coordinates, Solver
 
 Label = Annotated[int, Range(-1)]
+
+
+@dataclass(frozen=True)
+class Animation:
+    """A moving picture: translate, rotate or walk of a style-based generator."""
+
+    frames: Count = 60
+    """Frames of one round."""
+    fps: Annotated[float, Range(0, 100, open_low=True)] = 20.0
+    """Frames a second."""
 
 
 @dataclass(frozen=True)

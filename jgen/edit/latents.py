@@ -60,3 +60,17 @@ def gaussian_map(size: int, dims: int = 2) -> Array:
     y, x = jnp.meshgrid(ends[::-1], ends, indexing="ij")
     flat = jnp.stack([x.reshape(-1), y.reshape(-1)], -1)
     return jnp.pad(flat, ((0, 0), (0, dims - 2)))
+
+
+def closed_walk(points: Array, t: Array) -> Array:
+    """points [K, ...] joined to a smooth ring at times t [T] in 0..1, one round: Catmull-Rom splines -> [T, ...].
+
+    Point k is met at k / K, with a speed of half the way between its neighbours; at 1 the ring is back at the first point.
+    """
+    count = len(points)
+    place = jnp.mod(t, 1.0) * count
+    first = jnp.floor(place)
+    u = (place - first).reshape(-1, *[1] * (points.ndim - 1))
+    a, b, c, d = (points[(first.astype(jnp.int32) + i) % count] for i in (-1, 0, 1, 2))
+    bend = 2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)
+    return b + u / 2 * (c - a + u * bend)

@@ -18,6 +18,11 @@ from jgen.errors import UserError
 from jgen.nn.warp import along
 from jgen.types import Array, Key
 
+NAMES = {
+    "eqt": "EQ-T: shifts by whole pixels, in dB",
+    "eqt_frac": "EQ-T_frac: shifts by any length, in dB",
+    "eqr": "EQ-R: turns, in dB",
+}
 REACH = 3
 """Lobes of the Lanczos windows."""
 

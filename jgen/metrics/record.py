@@ -34,6 +34,8 @@ def basis(record: Record) -> str:
     another; a score of files, which no run made, is against images of a split.
     """
     how, trained = record.protocol, record.subject.get("trained_on")
+    if "reference" not in how:
+        return f"on {how.get('num', 0):,} latents"
     split = how.get("reference_split")
     kind = "images" if trained is None else "training images" if split == trained else "HELD-OUT images"
     images = f"{kind} of {how.get('reference')} (split {split})"

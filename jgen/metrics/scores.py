@@ -57,14 +57,14 @@ class Collected:
         return int(self.moments.count)
 
 
-def parse(metrics: str) -> tuple[str, ...]:
-    """ "fd,kid" -> ("fd", "kid"). Raises UserError for a name that is no metric."""
+def parse(metrics: str, known: Mapping[str, str] = METRICS) -> tuple[str, ...]:
+    """ "fd,kid" -> ("fd", "kid"). Raises UserError for a name that is none of the known metrics."""
     names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     for name in names:
-        if name not in METRICS:
-            raise UserError(f"metrics={name}: must be among {', '.join(METRICS)}{nearest(name, list(METRICS))}")
+        if name not in known:
+            raise UserError(f"metrics={name}: must be among {', '.join(known)}{nearest(name, list(known))}")
     if not names:
-        raise UserError(f"metrics={metrics!r}: name at least one of {', '.join(METRICS)}")
+        raise UserError(f"metrics={metrics!r}: name at least one of {', '.join(known)}")
     return names
 
 

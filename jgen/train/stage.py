@@ -66,6 +66,9 @@ class Stage:
     begin: Callable[[Params, Extra, Params, Extra], tuple[Params, Extra]] | None = None
     """(params, extra of the stage before; fresh params, extra) -> what to begin from; None starts fresh."""
 
+    moved: Callable[[Params, Extra, Key, Any, Array], Array] | None = None
+    """(params, extra, one key an image, options, transform [3, 3] of the generator's input) -> images as the network makes
+    them, not clipped; None for a generator whose input has no place."""
     space: StyleSpace | None = None
     """The styles of a generator that has them, for inversion and editing."""
 

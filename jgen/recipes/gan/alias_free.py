@@ -130,6 +130,10 @@ class AliasFreeModel:
         made = self.synthesize(params, extra, ws, transform)
         return jnp.clip(cropped(made, self.data.shape[0]), -1, 1)
 
+    def moved(self, params: Params, extra: Extra, keys: Key, options: StyleSampling, transform: Array) -> Array:
+        """Images whose input is moved, as the network makes them."""
+        return self.synthesize(params, extra, self.styles(params, extra, keys, options), transform)
+
     def space(self) -> StyleSpace:
         """The styles, for inversion and editing."""
         return StyleSpace(

@@ -1,4 +1,4 @@
-"""Pictures of alias-free generators: mixing, truncation, ways between styles, images moved and turned, and strips of pixels."""
+"""Pictures of alias-free generators: mixing, truncation, ways between styles, images moved and turned."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ STEPS = 8
 
 
 def alias_free_pictures(model: AliasFreeModel, options: StyleSampling) -> dict[str, Picture]:
-    """Pictures by name: mixing_*, truncation, interpolation, translation, rotation, strip."""
+    """Pictures by name: mixing_*, truncation, interpolation, translation, rotation."""
 
     def some(params: Params, extra: Extra, key: Key, num: int, **changes: Any) -> Array:
         return model.styles(params, extra, jax.random.split(key, num), replace(options, **changes))
@@ -54,14 +54,6 @@ def alias_free_pictures(model: AliasFreeModel, options: StyleSampling) -> dict[s
 
         return picture
 
-    def strip(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
-        """A short column of each image's middle along a way in W, side by side: hair-like streaks are texture that sticks."""
-        side, rows = model.data.shape[0], 4
-        ws = lines(params, extra, key, rows, side)
-        made = model.images(params, extra, ws.reshape(-1, *ws.shape[2:]))
-        columns = made[:, :, side // 2].reshape(rows, side, side, -1)
-        return jnp.swapaxes(columns, 1, 2)
-
     groups = styles.ranges(model.g.num_ws)
     return {
         **{f"mixing_{name}": mixing(rows) for name, rows in groups.items()},
@@ -69,5 +61,4 @@ def alias_free_pictures(model: AliasFreeModel, options: StyleSampling) -> dict[s
         "interpolation": interpolation,
         "translation": swept(lambda by: jnp.eye(3).at[0, 2].set(-by / 4)),
         "rotation": swept(lambda by: rotation_matrix(-by * jnp.pi / 2)),
-        "strip": strip,
     }

@@ -15,6 +15,7 @@ from jgen.recipes.evaluation.equivariance import equivariance
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.alias_free import AliasFreeModel, alias_free_generator, still, stylegan2_discriminator
 from jgen.recipes.gan.alias_free_pictures import alias_free_pictures
+from jgen.recipes.gan.animations import sticking
 from jgen.recipes.gan.updates import Updates, style_updates
 from jgen.train.lazy import ema_decay
 from jgen.train.stage import Evaluate, Stage
@@ -63,7 +64,9 @@ def alias_free_stage(recipe: AliasFreeRecipe, train: TrainConfig) -> Stage:
         sample=model.sample,
         options=recipe.sampling,
         pictures=alias_free_pictures(model, recipe.sampling),
+        on_request={"sticking": sticking(model.space(), recipe.sampling)},
         evaluate=_evaluate(model, recipe.sampling),
+        moved=model.moved,
         space=model.space(),
     )
 
@@ -72,7 +75,6 @@ def _evaluate(model: AliasFreeModel, sampling: StyleSampling) -> Evaluate:
     """Lost modes, and equivariance at psi 1."""
 
     def transformed(params: Params, extra: Extra, keys: Key, transform: Array) -> Array:
-        ws = model.styles(params, extra, keys, StyleSampling(sampling.label))
-        return model.synthesize(params, extra, ws, transform)
+        return model.moved(params, extra, keys, StyleSampling(sampling.label), transform)
 
     return both(modes(model.data, model.sample, sampling), equivariance(transformed))

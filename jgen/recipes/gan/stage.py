@@ -8,6 +8,7 @@ from jgen.objectives.augmentation import Augmentation
 from jgen.recipes.common import both
 from jgen.recipes.evaluation.entanglement import entanglement
 from jgen.recipes.evaluation.modes import modes
+from jgen.recipes.gan.animations import sticking
 from jgen.recipes.gan.networks import Networks
 from jgen.recipes.gan.style import Growth, StyleModel
 from jgen.recipes.gan.style_pictures import style_pictures
@@ -55,7 +56,9 @@ def style_stage(recipe: StyleRecipe, name: str, train: TrainConfig, growth: Grow
         sample=model.sample,
         options=sampling,
         pictures=style_pictures(model, sampling) if recipe.styles and isinstance(sampling, StyleSampling) else {},
+        on_request={"sticking": sticking(model.space(), sampling)} if isinstance(sampling, StyleSampling) else {},
         evaluate=_evaluate(model, sampling, recipe.styles),
+        moved=model.moved if isinstance(sampling, StyleSampling) else None,
         space=model.space() if isinstance(sampling, StyleSampling) else None,
     )
 

@@ -11,6 +11,7 @@ from jgen.config import DataConfig, LabelSampling, StyleSampling
 from jgen.edit import noise as noise_kinds
 from jgen.edit.space import StyleSpace
 from jgen.models.gan import progan
+from jgen.models.gan.moved_constant import with_moved_constant
 from jgen.models.gan.stylegan2 import repeat, truncate
 from jgen.objectives import stylegan
 from jgen.objectives.adversarial import GAN
@@ -143,6 +144,13 @@ class StyleModel:
         if isinstance(options, StyleSampling) and options.noise != "none":
             planes = noise_kinds.planes(keys, self.networks.noise_sides, getattr(noise_kinds, options.noise))
         return self.synthesized(params, extra, self.styles(params, extra, keys, options), planes)
+
+    def moved(self, params: Params, extra: Extra, keys: Key, options: StyleSampling, transform: Array) -> Array:
+        """Images whose constant is moved; noise inputs stay in place. See `jgen.models.gan.moved_constant`."""
+        ws = self.styles(params, extra, keys, options)
+        planes = {} if options.noise == "none" else noise_kinds.planes(keys, self.networks.noise_sides)
+        images = self.networks.synthesize(with_moved_constant(params["g"], transform), ws, planes, **self.grown(extra))
+        return images if self.growth is None else progan.enlarge(images, self.networks.side)
 
     def space(self) -> StyleSpace:
         """The styles, for inversion and editing. Noise inputs get none."""

@@ -32,6 +32,7 @@ from jgen.objectives.gan_conditional import cross_entropy
 from jgen.objectives.stylegan import Draws
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.alias_free import still
+from jgen.recipes.gan.animations import sticking
 from jgen.recipes.gan.class_table import WIDTH, class_table
 from jgen.recipes.gan.feature_heads import FeatureHeads
 from jgen.recipes.gan.images import cropped, pad, shape_of
@@ -83,9 +84,10 @@ class XLModel:
         """w [B, w_dim] of G's weights."""
         return self.g.apply({"params": params, "buffers": extra["g"]}, z, label, method="map")  # pyright: ignore
 
-    def synthesize(self, params: Params, extra: Extra, ws: Array) -> Array:
+    def synthesize(self, params: Params, extra: Extra, ws: Array, transform: Array | None = None) -> Array:
         """G's images of ws."""
-        return self.g.apply({"params": params["g"], "buffers": extra["g"]}, ws, method="synthesize")  # pyright: ignore
+        variables = {"params": params["g"], "buffers": extra["g"]}
+        return self.g.apply(variables, ws, transform, method="synthesize")  # pyright: ignore[reportReturnType]
 
     def label(self, condition: Condition) -> Array | None:
         """Classes [B] of a conditional network."""
@@ -144,13 +146,21 @@ class XLModel:
             prepare=self.prepared,
         )
 
-    def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
-        """The stage's sampler: styles pulled to their class's centre by psi."""
+    def styles(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
+        """ws [B, num_ws, D] of one key an image, pulled to their class's centre by psi."""
         label = samplers.class_labels(keys, options.label, self.g.c_dim)
         w = self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), label)
-        ws = stylegan_xl.pull(repeat(w, self.g.num_ws), extra["w_avg"], label, options.psi)
+        return stylegan_xl.pull(repeat(w, self.g.num_ws), extra["w_avg"], label, options.psi)
+
+    def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
+        """The stage's sampler."""
+        ws = self.styles(params, extra, keys, options)
         images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
         return jnp.clip(cropped(images, self.data.shape[0]), -1, 1)
+
+    def moved(self, params: Params, extra: Extra, keys: Key, options: StyleSampling, transform: Array) -> Array:
+        """Images of the stage's side whose input is moved."""
+        return self.synthesize(params, extra, self.styles(params, extra, keys, options), transform)
 
     def space(self) -> StyleSpace:
         """The styles, for inversion and editing; their mean is that of all classes."""
@@ -249,6 +259,8 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
         sample=model.sample,
         options=recipe.sampling,
         evaluate=modes(data, model.sample, recipe.sampling),
+        on_request={"sticking": sticking(model.space(), recipe.sampling)},
+        moved=model.moved,
         space=model.space(),
         begin=model.begin if kept else None,
     )
