@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("types", "errors", "arrays", "bits", "files", "figures", "memory", "pictures", "progress", "steps", "untrusted"),
     ("config",),
-    ("dct", "run_folder", "schedules", "sde", "sharding", "sigmas"),
+    ("animation", "dct", "run_folder", "schedules", "sde", "sharding", "sigmas"),
     ("reverse", "nn"),
     ("models",),
     ("objectives",),
