@@ -1,4 +1,4 @@
-"""The command line of every experiment module: train (the default), sample, evaluate; and invert, edit, mix.
+"""The command line of every experiment module: train (the default), sample, evaluate, export; and invert, edit, mix.
 
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
@@ -18,13 +18,14 @@ import tyro
 from jgen import memory
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
+from jgen.config.export import Export
 from jgen.config.inversion import Edit, Inversion, Mix
 from jgen.config.ranges import Seed, fault
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
-from jgen.run_folder import read_config
+from jgen.run_folder import is_export, read_config
 
-COMMANDS = ("train", "sample", "evaluate", "invert", "edit", "mix")
+COMMANDS = ("train", "sample", "evaluate", "export", "invert", "edit", "mix")
 OF_PICTURES = ("invert", "edit", "mix")
 """Commands for pictures of one's own, of runs that have styles."""
 Presets = Mapping[str, Any]
@@ -47,7 +48,7 @@ def main(config: type, build: Build, presets: Presets | None = None, args: Args 
         memory.keep()
         if command in OF_PICTURES:
             return _edit(command, module, presets or {"default": config()}, words)
-        run = {"train": _train, "sample": _sample, "evaluate": _evaluate}[command]
+        run = {"train": _train, "sample": _sample, "evaluate": _evaluate, "export": _export}[command]
         run(module, build, presets or {"default": config()}, words)
 
 
@@ -74,7 +75,7 @@ def _stop(text: str) -> NoReturn:
 def _about(build: Build, module: str) -> str:
     """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
-    commands = "train (the default), sample, evaluate; invert, edit, mix for StyleGANs"
+    commands = "train (the default), sample, evaluate, export; invert, edit, mix for StyleGANs"
     return f"{title}\n\nCommands: {commands}; python -m {module} COMMAND --help shows their options."
 
 
@@ -94,6 +95,8 @@ def _train(module: str, build: Build, presets: Presets, args: Args) -> None:
     stored = _stored(run, module) if run else None
     if run and stored is None:
         raise UserError(f"run={run}: no run there to go on with (it has no config.json); a new run is named by --name")
+    if run and is_export(Path(run)):
+        raise UserError(f"run={run}: is exported, without an optimizer; begin another run with --train.begin-from {run}")
     name = preset or (stored["preset"] if stored else next(iter(presets)))
     if name not in presets:
         raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
@@ -174,7 +177,13 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("num", _option(int, "Images; the other pictures have as many as they show."), 64),
         ("seed", _option(Seed, "Image i depends on (seed, i) alone."), 0),
         ("batch", _option(int, "Images at a time."), 64),
-        ("out", _option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs."), ""),
+        ("out", _option(str, "A .png for a grid, .npz for uint8 arrays, .gif, .webp or .apng for --animate, or a folder."), ""),
+        (
+            "animate",
+            _option(Literal["auto", "denoising", "walk"], "What an animation shows; auto: denoising, else a walk."),
+            "auto",
+        ),
+        ("frames", _option(int, "Frames of a walk through the latents."), 60),
         ("picture", _option(str, "One of the run's other pictures, in place of samples."), ""),
         *_sampling(config, args),
         ("mesh", MeshConfig, MeshConfig()),
@@ -188,6 +197,9 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
     runs.start(options.mesh, options.batch)
     if options.picture:
         return runs.picture(Path(options.run), options.picture, options.options, options.seed, options.out, options.mesh)
+    if Path(options.out).suffix in runs.MOVING or options.animate != "auto":
+        how = (options.num, options.seed, options.animate, options.frames)
+        return runs.animate(Path(options.run), options.options, *how, options.out, options.mesh)
     runs.sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
 
@@ -206,6 +218,23 @@ def _evaluate(module: str, build: Build, presets: Presets, args: Args) -> None:
     runs = _runs()
     runs.start(options.mesh, options.given.batch)
     runs.evaluate(Path(options.given.run), options.given, chosen, options.mesh)
+
+
+def _export(module: str, build: Build, presets: Presets, args: Args) -> None:
+    folder, config = _run(module, presets, args)
+    has_samples = getattr(config, "sampling", None) is not None
+    fields = [
+        ("run", _option(str, "Folder of the run; the newest unless given."), str(folder)),
+        ("given", Annotated[Export, tyro.conf.arg(name="")], Export()),
+        *(_sampling(config, args) if has_samples else []),
+    ]
+    options: Any = parse(dataclasses.make_dataclass("Export", fields), f"{module} export", args)
+    check(options.given)
+    if has_samples:
+        check(options.options)
+    runs = _runs()
+    runs.start(MeshConfig(), 1)
+    runs.export_run(Path(options.run), options.given, getattr(options, "options", None))
 
 
 def _edit(command: str, module: str, presets: Presets, args: Args) -> None:
