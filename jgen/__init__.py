@@ -14,6 +14,7 @@ __version__ = "0.2.0"
 _NAMES = {
     "main": "jgen.app.cli",
     "load": "jgen.app.load",
+    "load_sampler": "jgen.app.export",
     "Run": "jgen.app.load",
     "Experiment": "jgen.train.stage",
     "Stage": "jgen.train.stage",

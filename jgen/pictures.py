@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from jgen import figures
 from jgen.files import replacing
@@ -32,10 +33,13 @@ def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def save(picture: Image.Image, path: Path) -> None:
-    """Writes a PNG so that a reader never sees half of one."""
+def save(picture: Image.Image, path: Path, about: str = "") -> None:
+    """Writes a PNG so that a reader never sees half of one; about: what it shows, kept in the file as its description."""
+    text = PngInfo()
+    if about:
+        text.add_itxt("Description", about)
     with replacing(path) as temporary:
-        picture.save(temporary, "png")
+        picture.save(temporary, "png", pnginfo=text)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:

@@ -32,3 +32,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         return migrated(stored)
     except (TypeError, KeyError, AttributeError) as error:  # values of other types than any version wrote
         raise UserError(f"{path}: its settings are none of an earlier version ({type(error).__name__}: {error})") from error
+
+
+WEIGHTS = "weights.safetensors"
+"""The file of weights of a run that was exported."""
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an exported run: weights without checkpoints, which samples but does not go on training."""
+    return (folder / WEIGHTS).is_file()

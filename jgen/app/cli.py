@@ -1,4 +1,4 @@
-"""The command line of every experiment module: train (the default), sample, evaluate; and invert, edit, mix, generate.
+"""The command line of every experiment: train (the default), sample, evaluate, export; and invert, edit, mix, generate.
 
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
@@ -19,16 +19,17 @@ from jgen import memory
 from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
+from jgen.config.export import Export
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.config.ranges import Seed, fault
 from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
-from jgen.run_folder import read_config
+from jgen.run_folder import is_export, read_config
 
 OF_PICTURES = ("invert", "edit", "mix", "generate")
 """Commands for pictures of one's own or of a text, of runs that have styles."""
-COMMANDS = ("train", "sample", "evaluate", *OF_PICTURES)
+COMMANDS = ("train", "sample", "evaluate", "export", *OF_PICTURES)
 HELP = {"-h", "--help"}
 Presets = Mapping[str, Any]
 Build = Callable[[Any], Any]
@@ -55,7 +56,7 @@ def main(
         presets = presets or {"default": config()}
         if command == "train":
             return _train(module, build, presets, words, auto)
-        run = {"sample": _sample, "evaluate": _evaluate}[command]
+        run = {"sample": _sample, "evaluate": _evaluate, "export": _export}[command]
         run(module, build, presets, words)
 
 
@@ -82,7 +83,7 @@ def _stop(text: str) -> NoReturn:
 def _about(build: Build, module: str) -> str:
     """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
-    commands = "train (the default), sample, evaluate; invert, edit, mix, generate for StyleGANs"
+    commands = "train (the default), sample, evaluate, export; invert, edit, mix, generate for StyleGANs"
     return f"{title}\n\nCommands: {commands}; python -m {module} COMMAND --help shows their options."
 
 
@@ -102,6 +103,8 @@ def _train(module: str, build: Build, presets: Presets, args: Args, auto: Auto |
     stored = _stored(run, module) if run else None
     if run and stored is None:
         raise UserError(f"run={run}: no run there to go on with (it has no config.json); a new run is named by --name")
+    if run and is_export(Path(run)):
+        raise UserError(f"run={run}: is exported, without an optimizer; begin another run with --train.begin-from {run}")
     name = preset or (stored["preset"] if stored else next(iter(presets)))
     choice = _chosen(module, build, presets, args, auto) if auto and preset == "auto" and not HELP & set(args) else None
     if auto:
@@ -202,7 +205,7 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("seed", _option(Seed, "Image i depends on (seed, i) alone."), 0),
         ("batch", _option(int, "Images at a time."), 64),
         ("out", _option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs; or a .gif, .webp or .apng."), ""),
-        ("picture", _option(str, "One of the run's other pictures, in place of samples."), ""),
+        ("picture", _option(str, "One of the run's other pictures, or denoising or walk, which move."), ""),
         ("animation", Annotated[Animation, tyro.conf.arg(name="")], Animation()),
         *_sampling(config, args),
         ("mesh", MeshConfig, MeshConfig()),
@@ -215,8 +218,8 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
     check(options.mesh, "mesh.")
     runs = _runs()
     runs.start(options.mesh, options.batch)
-    if options.picture:
-        how = options.options, options.seed, options.out, options.mesh, options.animation
+    if options.picture or Path(options.out).suffix in runs.MOVING:
+        how = options.options, options.seed, options.out, options.mesh, options.animation, options.num
         return runs.picture(Path(options.run), options.picture, *how)
     runs.sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
@@ -236,6 +239,23 @@ def _evaluate(module: str, build: Build, presets: Presets, args: Args) -> None:
     runs = _runs()
     runs.start(options.mesh, options.given.batch)
     runs.evaluate(Path(options.given.run), options.given, chosen, options.mesh)
+
+
+def _export(module: str, build: Build, presets: Presets, args: Args) -> None:
+    folder, config = _run(module, presets, args)
+    has_samples = getattr(config, "sampling", None) is not None
+    fields = [
+        ("run", _option(str, "Folder of the run; the newest unless given."), str(folder)),
+        ("given", Annotated[Export, tyro.conf.arg(name="")], Export()),
+        *(_sampling(config, args) if has_samples else []),
+    ]
+    options: Any = parse(dataclasses.make_dataclass("Export", fields), f"{module} export", args)
+    check(options.given)
+    if has_samples:
+        check(options.options)
+    runs = _runs()
+    runs.start(MeshConfig(), 1)
+    runs.export_run(Path(options.run), options.given, getattr(options, "options", None))
 
 
 def _edit(command: str, module: str, presets: Presets, args: Args) -> None:

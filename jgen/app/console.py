@@ -1,22 +1,34 @@
-"""The command `jgen`: lists the experiments and runs one, or the commands of data and metrics.
+"""The command `jgen`: lists the experiments and runs one, or a command about runs, data and scores.
 
-jgen list
-jgen ddpm --preset fashion_mnist        # as python -m experiments.ddpm --preset fashion_mnist
-jgen data list
-jgen metrics compare A.json B.json
+    jgen list                                  the experiments, each with its paper and cost
+    jgen EXPERIMENT [COMMAND] [OPTIONS]        as python -m experiments.EXPERIMENT, such as: jgen ddpm --preset fashion_mnist
+    jgen sample|evaluate RUN [OPTIONS]         images and scores of a run, whatever experiment it is of
+    jgen export RUN --to weights|stablehlo     a run taken elsewhere
+    jgen serve RUN ...                         a page in the browser to play with runs
+    jgen doctor                                versions, devices, data sets, optional packages of this machine
+    jgen data list|show|prepare                sets of images
+    jgen metrics compare|score|pairs|...       scores of any images
+    jgen completion bash|zsh|tcsh              completion of these words, for a shell to read
+
+Every command shows its options with --help.
 """
 
+import importlib
 import runpy
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from jgen.app.cli import one_line_errors
+from jgen.app.cli import COMMANDS, one_line_errors
 from jgen.app.experiments import NAMES, about
 from jgen.errors import UserError, nearest
+from jgen.run_folder import read_config
 
 MODULES = {"data": "jgen.data", "metrics": "jgen.metrics"}
+TOOLS = {"completion": "jgen.app.completion", "doctor": "jgen.app.doctor", "serve": "jgen.app.serve_command"}
+OF_RUNS = tuple(name for name in COMMANDS if name != "train")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -28,12 +40,26 @@ def main(args: list[str] | None = None) -> None:
             return print((__doc__ or "").strip())
         if name == "list":
             return show_experiments()
-        known = ["list", *MODULES, *NAMES]
+        known = ["list", *MODULES, *TOOLS, *OF_RUNS, *NAMES]
         if name not in known:
             raise UserError(f"{name}: no such command{nearest(name, known)}; jgen list shows the experiments")
-    module = MODULES.get(name, f"experiments.{name}")
+        if name in TOOLS:
+            return importlib.import_module(TOOLS[name]).main(words)
+        module = MODULES.get(name, f"experiments.{name}")
+        if name in OF_RUNS:
+            module, words = _of_run(name, words)
     sys.argv = [f"python -m {module}", *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _of_run(command: str, words: list[str]) -> tuple[str, list[str]]:
+    """(experiment's module, its arguments) of a command about a run. Raises UserError where it names none of jgen's."""
+    if not words or words[0].startswith("-"):
+        raise UserError(f"{command}: name a run, jgen {command} RUN; or jgen EXPERIMENT {command} for its newest one")
+    module = read_config(Path(words[0]))["module"]
+    if module not in [f"experiments.{each}" for each in NAMES]:
+        raise UserError(f"{words[0]}: is a run of {module}, which is none of jgen's experiments; python -m {module} {command}")
+    return module, [command, "--run", *words]
 
 
 def show_experiments() -> None:

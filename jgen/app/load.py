@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from jgen.app.experiments import NAMES
 from jgen.config import changed, from_dict, newest_run
 from jgen.errors import UserError, nearest
-from jgen.run_folder import read_config
+from jgen.run_folder import WEIGHTS, is_export, read_config
 from jgen.sharding import make_mesh
+from jgen.train import weights
 from jgen.train.draw import check_sampling, draw
 from jgen.train.stage import Experiment, Stage, count, restore
 from jgen.train.step import TrainState
@@ -95,6 +96,8 @@ def load(
 ) -> Run:
     """The run in a folder, with the weights of its newest good checkpoint; "newest" for the one begun last below runs/.
 
+    The folder may be one that `export --to weights` wrote.
+
     sampling: options in place of those it was trained with, for its pictures and its own evaluation too. stage: the name of one
     of its stages rather than the last that was trained. module: of an experiment that is not one of jgen's. Raises UserError
     where the folder holds no run or no checkpoint, and for options of sampling that can't work.
@@ -123,7 +126,13 @@ def load(
 def _newest_stage(
     experiment: Experiment, folder: Path, mesh: Mesh, names: Sequence[str]
 ) -> tuple[Stage, int, TrainState] | None:
-    """The last of the stages of these names that has a checkpoint, its step and state."""
+    """The last of the stages of these names that has a checkpoint, its step and state; or the one that was exported."""
+    if is_export(folder):
+        name = weights.about(folder / WEIGHTS).get("stage", "")
+        for each in experiment.stages:
+            if each.name == name and name in names:
+                return each, *weights.read(folder / WEIGHTS, each, mesh)
+        raise UserError(f"{folder}: holds the stage {name!r:.40}, which is none of {', '.join(names)}")
     for each in reversed(experiment.stages):
         path = experiment.folder(folder, each) / "checkpoints"
         if each.name in names and path.is_dir() and (found := restore(each, path, mesh)):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen import pictures
-from jgen.animation import KINDS, save_animation
 from jgen.app import edit
+from jgen.app.export import export
 from jgen.app.load import Run, load
+from jgen.app.moving import moving_pictures, write_moving
 from jgen.app.protocol import paper
 from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
 from jgen.config import check as check_config
@@ -34,16 +36,15 @@ from jgen.metrics import equivariance, extract, record, scores
 from jgen.metrics.record import Record
 from jgen.recipes.common import resolved
 from jgen.recipes.evaluation.equivariance import equivariance_of
-from jgen.recipes.gan.animations import Frame, animations
 from jgen.run_folder import read_config
-from jgen.sharding import make_mesh, replicated, rounded_down, rounded_up
+from jgen.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train import distributed, lost
 from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.draw import draw, drawn
 from jgen.train.estimate import with_training
-from jgen.train.loop import Fitted, check, fit, locked, stage_picture
-from jgen.train.report import report, show_scores
-from jgen.train.stage import Experiment, Stage, state_shapes
+from jgen.train.loop import Fitted, check, fit, locked, shows, stage_picture
+from jgen.train.report import Part, report, show_scores
+from jgen.train.stage import Experiment, Stage, count, state_shapes
 from jgen.train.summary import dry_run as show_cost
 from jgen.train.summary import show_estimate
 
@@ -53,6 +54,8 @@ start = distributed.start
 """Called before any device is touched."""
 facts_of = survey.survey
 """The facts that --preset auto chooses settings by."""
+export_run = export
+"""Writes a run in a form that is read elsewhere."""
 
 
 def show_costs(build: Build, config: Any, memory: bool, device: Accelerator) -> None:
@@ -84,13 +87,15 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
         _check_folder(experiment, stages, folder)
         if main:
             write_config(folder, module, preset, config)
+        parts: list[Part] = []
         for stage in stages:
             place = experiment.folder(folder, stage)
             if main:
                 print(f"{module} {preset}: training {stage.name} in {place} on {mesh.size} {jax.default_backend()} device(s)")
             fitted = fit(stage, place, mesh, earlier, lock=False)
             if main:
-                _report(module, preset, config, stage, place, folder, fitted, again)
+                parts.append(_part(stage, place, fitted))
+                _report(module, preset, config, folder, parts, stage, again)
             if not fitted.finished:
                 if main:
                     print(f"stopped at step {fitted.step} of {stage.train.steps}, saved; go on with:\n  {again}")
@@ -106,7 +111,7 @@ def _show_results(module: str, folder: Path, experiment: Experiment) -> None:
     last = experiment.folder(folder, stage)
     if stage.sample:
         print(f"samples: {last / 'samples.png'}")
-    print(f"report:  {last / 'report.html'}\nnext:")
+    print(f"report:  {folder / 'report.html'}\nnext:")
     for command in _commands(module, folder, stage):
         print(f"  {command}")
 
@@ -179,15 +184,38 @@ def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
     ]
 
 
-def _report(module: str, preset: str, config: Any, stage: Stage, place: Path, folder: Path, fitted: Fitted, again: str) -> None:
+def _part(stage: Stage, place: Path, fitted: Fitted) -> Part:
+    """A stage of the report. Its times are kept beside it, since a run that is found finished measures none."""
+    devices = f"{jax.device_count()} {jax.default_backend()}, {jax.process_count()} process(es)"
     facts = {
-        "stage": stage.name,
-        "step": f"{fitted.step} of {stage.train.steps}",
-        "speed": f"{1e3 * fitted.seconds_a_step:.1f} ms a step of {stage.data.batch_size} images",
-        "devices": f"{jax.device_count()} {jax.default_backend()}, {jax.process_count()} process(es)",
-        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "step": f"{fitted.step:,} of {stage.train.steps:,}",
+        "data": f"{stage.data.name}, {'x'.join(map(str, stage.data.shape))}, {stage.data.batch_size} images a step",
+        "parameters": ", ".join(f"{name} {count(tree):,}" for name, tree in fitted.state.params.items()),
     }
-    report(place, f"{module} {preset}", to_dict(config), facts, [again, *_commands(module, folder, stage)])
+    kept = place / "facts.json"
+    if fitted.seconds_a_step:
+        took = f"{1e3 * fitted.seconds_a_step:.1f} ms a step, {fitted.seconds_a_step * fitted.step / 60:.1f} minutes in all"
+        known = ", ".join(f"{name} {number}" for name, number in versions("jax", "flax", "numpy").items())
+        measured = {"time": took, "devices": devices, "versions": known, "written": time.strftime("%Y-%m-%d %H:%M")}
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps(measured))
+    facts |= _texts(kept)
+    return Part(stage.name, place, facts, {name: shows(stage, name) for name in stage.pictures})
+
+
+def _texts(path: Path) -> dict[str, str]:
+    """The texts by name of a JSON file; none where it is no such file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(text) for name, text in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _report(module: str, preset: str, config: Any, folder: Path, parts: Sequence[Part], stage: Stage, again: str) -> None:
+    about = (getattr(sys.modules.get(module), "__doc__", "") or "").partition("\n")[0]
+    text = f"{about} The pictures are drawn with the averaged weights, where training keeps an average."
+    report(folder, f"{module} {preset}", text, to_dict(config), parts, [again, *_commands(module, folder, stage)])
 
 
 def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str, mesh: MeshConfig | None = None) -> None:
@@ -200,40 +228,37 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     began = time.monotonic()
     images = draw(run.stage, run.params, run.extra, run.mesh, num=num, seed=seed, options=options, batch=batch, bar=True)
     seconds = time.monotonic() - began
-    write_images(images, path)
+    write_images(images, path, f"{shows(run.stage, 'samples', options)}: {num} images, step {run.step:,}, seed {seed}")
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
 
 
+MOVING = (".gif", ".webp", ".apng")
+"""Suffixes of moving pictures."""
+
+
 def picture(
-    folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None = None, moving: Animation | None = None
+    folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None, how: Animation, num: int
 ) -> None:
-    """Writes one of the run's other pictures: a grid, arrays or PNGs; walk, translate and rotate as a moving one."""
+    """Writes one of the run's other pictures: a grid, arrays or PNGs, or a moving one, of `num` images.
+
+    Without a name it is the moving one that the model has: images as they are denoised, or a walk through its latents.
+    """
     run = load(folder, make_mesh(mesh), options)
-    frames = animations(run.stage, run.stage.options)
+    moving = moving_pictures(run, num)
+    name = name or next(iter(moving), "")
     known = {**run.stage.pictures, **run.stage.on_request}
-    if name not in {**known, **frames}:
-        there = ", ".join([*known, *frames]) or "none"
+    if name not in {**known, **moving}:
+        there = ", ".join([*known, *moving]) or "none"
         raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
     tag = "" if out else _differing(load(folder, run.mesh), options)
-    path = Path(out) if out else folder / f"{name}{tag}-seed{seed}.{'gif' if name in frames else 'png'}"
-    if name in frames:
-        if path.suffix not in KINDS:
-            raise UserError(f"out={path}: {name} moves, so must end in one of {', '.join(KINDS)}")
-        moving = moving or Animation()
-        save_animation(path, _frames(run, frames[name], seed, moving.frames), moving.fps)
+    path = Path(out) if out else folder / f"{name}{tag}-seed{seed}.{'gif' if name in moving else 'png'}"
+    if name in moving:
+        write_moving(moving[name], path, seed, num, how)
     else:
         _check_out(path)
-        write_images(stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed), path)
+        images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
+        write_images(images, path, f"{shows(run.stage, name)}: step {run.step:,}, seed {seed}")
     print(f"{name} from step {run.step}: {path}")
-
-
-def _frames(run: Run, frame: Frame, seed: int, count: int) -> np.ndarray:
-    """The frames of one round, uint8 [T, H, W, C]: a sheet of the images of each."""
-    make = jax.jit(frame, static_argnums=2, out_shardings=replicated(run.mesh))
-    extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
-    sheets = [pictures.grid(make(run.params, extra, seed, np.float32(i / count)), least=256) for i in range(count)]
-    arrays = np.stack([np.asarray(sheet) for sheet in sheets])
-    return arrays[..., None] if arrays.ndim == 3 else arrays
 
 
 def _differing(run: Run, options: Any) -> str:
@@ -257,11 +282,11 @@ def _check_out(path: Path) -> None:
         raise UserError(f"out={path}: must be a .png, a .npz, or a folder")
 
 
-def write_images(images: np.ndarray, path: Path) -> None:
-    """A .png grid, an .npz of uint8 under "images", or a folder with one PNG an image."""
+def write_images(images: np.ndarray, path: Path, about: str = "") -> None:
+    """A .png grid with a description, an .npz of uint8 under "images", or a folder with one PNG an image."""
     _check_out(path)
     if path.suffix == ".png":
-        return pictures.save(pictures.grid(images), path)
+        return pictures.save(pictures.grid(images), path, about)
     if path.suffix == ".npz":
         with replacing(path) as temporary, open(temporary, "wb") as file:
             return np.savez_compressed(file, images=pictures.to_bytes(images))

@@ -35,6 +35,8 @@ class TrainConfig:
     """Newest checkpoints to keep."""
     keep_best: Natural = 1
     """Best checkpoints to keep besides, by the held-out loss."""
+    wandb: str = ""
+    """Also record the run in this project of Weights & Biases, where its package is installed and logged in."""
     max_bad_steps: Count = 10
     """Stop after so many steps in a row with a loss or gradient that is not finite."""
     begin_from: str = ""

@@ -16,7 +16,7 @@ T = TypeVar("T")
 NOT_COMPARED = (
     "mesh.", "sampling.", "data.workers", "data.root",
     *(f"train.{name}" for name in
-      ("log_every", "save_every", "sample_every", "keep_last", "keep_best", "max_bad_steps", "scan")),
+      ("log_every", "save_every", "sample_every", "keep_last", "keep_best", "max_bad_steps", "scan", "wandb")),
 )  # fmt: skip
 """Where and how often something is written, and on what it runs, changes no number of a run."""
 

@@ -10,7 +10,7 @@ import optax
 from jgen.config import DataConfig, OptimizerConfig, check
 from jgen.data import resolve
 from jgen.errors import UserError
-from jgen.train.rates import decaying
+from jgen.train.rates import decaying, rated
 from jgen.train.stage import Evaluate, Experiment
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params
 
@@ -50,7 +50,8 @@ def clipped(transform: optax.GradientTransformation, clip: float) -> optax.Gradi
 
 def adam(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Adam with clipped gradients, its rate warmed up and then falling to the end of `steps`."""
-    return clipped(optax.adam(adam_rate(config, steps), config.beta_1, config.beta_2), config.clip)
+    rate = adam_rate(config, steps)
+    return rated(clipped(optax.adam(rate, config.beta_1, config.beta_2), config.clip), rate)
 
 
 def mean_loss(loss: LossFn) -> Evaluate:

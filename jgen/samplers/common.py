@@ -1,6 +1,7 @@
 """Helpers that every sampler shares: one key per image, the loop over times, and clipping as a transform of the predictor."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -32,7 +33,33 @@ def noise(keys: Key, shape: Sequence[int], step: Any = -1) -> Array:
     def one(key: Key) -> Array:
         return jax.random.normal(jax.random.fold_in(key, jnp.asarray(step, jnp.int32).astype(jnp.uint32)), tuple(shape))
 
-    return jax.vmap(one)(keys)
+    if (along := _Walk.along) is None or len(keys) != len(along):
+        return jax.vmap(one)(keys)
+    # cos^2 + sin^2 = 1: what lies between two draws is standard normal too.
+    start = jnp.floor(along).astype(jnp.uint32)
+    ends = [jax.vmap(lambda key, n: one(jax.random.fold_in(key, n)))(keys, n % _Walk.stops) for n in (start, start + 1)]
+    angle = expand_dims_like((along - start) * (jnp.pi / 2), ends[0])
+    return jnp.cos(angle) * ends[0] + jnp.sin(angle) * ends[1]
+
+
+class _Walk:
+    along: Array | None = None
+    stops = 1
+
+
+@contextlib.contextmanager
+def walking(along: Array, stops: int) -> Iterator[None]:
+    """A sampler that is traced within it draws noise along a closed walk: `stops` draws of each key, and arcs between them.
+
+    along: float32 [B], where each image stands, from 0 (the first draw) to `stops` (the first one again). Whatever else is
+    drawn of the keys stays, so images of one key and nearby places are nearly alike. Noise of another number of keys is as
+    ever.
+    """
+    _Walk.along, _Walk.stops = along, stops
+    try:
+        yield
+    finally:
+        _Walk.along = None
 
 
 def class_labels(keys: Key, label: int, classes: int) -> Array | None:
@@ -78,15 +105,25 @@ def dynamic_threshold(function: F, ratio: float = 0.995, least: float = 1.0) -> 
 
 
 def check_finite(x: Array, what: str, step: Array, level: Any = None) -> None:
-    """Where a sampler went wrong, for `explain`; elsewhere this costs nothing and does nothing."""
+    """Where a sampler went wrong, for `explain`; elsewhere nothing of it is in the program, which can then be exported."""
+    if not _Checks.on:
+        return
     at = "" if level is None else " (level {level})"
     values = {"step": step} if level is None else {"step": step, "level": level}
     checkify.debug_check(jnp.all(jnp.isfinite(x)), f"the {what} is not finite at step {{step}}{at}", **values)
 
 
+class _Checks:
+    on = False
+
+
 def explain(sample: Callable[..., Any], *args: Any) -> str:
     """Runs `sample(*args)` again to find the first step at which its checks fail: "" where none does."""
-    error, _ = jax.jit(checkify.checkify(sample))(*args)
+    _Checks.on = True
+    try:
+        error, _ = jax.jit(checkify.checkify(lambda *args: sample(*args)))(*args)  # traced again, not as it was before
+    finally:
+        _Checks.on = False
     return (error.get() or "").split(" (`check` failed)")[0]
 
 
@@ -128,7 +165,7 @@ def walk(
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         prediction = as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1])))
         check_finite(prediction.x0, "prediction", len(chain) - 1 - step.index)
-        report(len(chain) - 1 - step.index, len(chain))
+        report(len(chain) - 1 - step.index, len(chain), prediction.x0)
         new, x0 = update(x, prediction, step)
         x = new.astype(x.dtype)
         return x, None if trace is None else trace(x, x0)

@@ -88,7 +88,7 @@ def run(
         point = row["x"] * state + _combine(row["h"], history) + given
         clean = denoise(point, jnp.broadcast_to(row["sigma"], x.shape[:1])).astype(x.dtype)
         check_finite(clean, "prediction", row["number"], row["sigma"])
-        report(row["number"], len(rows))
+        report(row["number"], len(rows), clean)
         value = clean if parameterization == "data" else (point - clean) / row["sigma"]
         history = (value, *history[:-1])
         state = row["to_x"] * state + _combine(row["to_h"], history)

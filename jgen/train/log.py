@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rich.progress
+from PIL import Image
 from rich.console import Console
 from tensorboardX import SummaryWriter
 
 from jgen.files import replacing
 from jgen.progress import progress_bar
+from jgen.train.tracker import Wandb
 
 EVERY_SECONDS = 10.0
 """Between lines where there is no terminal to draw a bar on."""
@@ -43,7 +46,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 class Log:
     """Records of a run; only process 0 of several writes. Use as a context manager."""
 
-    def __init__(self, folder: Path, step: int, steps: int, batch_size: int, active: bool = True):
+    def __init__(self, folder: Path, step: int, steps: int, batch_size: int, active: bool = True, wandb: str = ""):
         self.active, self.step, self.steps, self.batch_size = active, step, steps, batch_size
         self.console = Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, quiet=not active)
         self.began: float | None = None
@@ -52,7 +55,8 @@ class Log:
             return
         rewind(folder / "metrics.jsonl", step)
         self.file = open(folder / "metrics.jsonl", "a", buffering=1)
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self.trackers: list[Any] = [events, *([Wandb(wandb, folder)] if wandb else [])]
         self.bar = progress_bar(self.console, True, rich.progress.TextColumn("{task.fields[note]}"))
 
     def __enter__(self) -> "Log":
@@ -65,20 +69,34 @@ class Log:
         if self.active:
             self.bar.stop()
             self.file.close()
-            self.events.close()
+            for each in self.trackers:
+                each.close()
 
     def say(self, text: str) -> None:
         """A line for the person watching."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl and the same values to TensorBoard; values that are not finite are left out."""
+    def record(self, step: int, metrics: Mapping[str, float], **rates: float) -> None:
+        """One line of metrics.jsonl and the same values to the trackers; values that are not finite are left out.
+
+        rates: further values for the trackers alone, such as the learning rate; that of images is added.
+        """
         if not self.active:
             return
         values = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         self.file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+        if self.seconds:
+            rates["images_per_second"] = self.batch_size / self.seconds
+        for tracker in self.trackers:
+            for name, value in {**values, **rates}.items():
+                tracker.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """A grid of images for the trackers."""
+        if self.active:
+            pixels = np.asarray(image.convert("RGB"))
+            for tracker in self.trackers:
+                tracker.add_image(name, pixels, step, dataformats="HWC")
 
     def progress(self, step: int, loss: float) -> None:
         """Moves the bar, or now and then prints a line where there is none."""

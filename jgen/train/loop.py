@@ -27,6 +27,7 @@ from jgen.sharding import batch_sharding, check_batch, jit_once, jit_step, repli
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
+from jgen.train.rates import learning_rates
 from jgen.train.remat import phases
 from jgen.train.stage import Picture, Stage, first_batch, state_shapes
 from jgen.train.step import TOO_LARGE, Phase, Step, TrainState, make_step, nonfinite_name, scan_steps
@@ -36,6 +37,8 @@ PREVIEW = 64
 """Images of a sample grid."""
 DISPATCHES = itertools.count(1)
 """Numbers the dispatches of a process over all its stages: several processes agree on one of them to stop after."""
+LABELS = ("steps", "eta", "label", "guidance", "psi", "temperature", "deviation", "top_k")
+"""Options of sampling that the caption of a picture names."""
 HELD_OUT = 4
 """Batches of held-out images that rank a checkpoint."""
 
@@ -194,7 +197,7 @@ def fit(
             0,
             compiled.create(jax.random.fold_in(key, 2**31), first_batch(stage, pipeline.source), earlier),
         )
-        log = stack.enter_context(Log(folder, step, config.steps, stage.data.batch_size, main))
+        log = stack.enter_context(Log(folder, step, config.steps, stage.data.batch_size, main, config.wandb))
         if found:
             log.say(f"{folder}: goes on from step {step} of {config.steps}")
         stop = stack.enter_context(Stop())
@@ -212,12 +215,12 @@ def fit(
                 watch.catch_up()
                 _save(checkpoints, folder, step, state, held_out, log)
             if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
-                _preview(stage, state, mesh, folder, step)
+                _preview(stage, state, mesh, folder, step, log)
                 if not drawn:
                     memory.fill()
                 drawn = True
         if found and begin == config.steps and not all((folder / f"{name}.png").exists() for name in _grids(stage)):
-            _preview(stage, state, mesh, folder, step)  # the run was killed after its last save
+            _preview(stage, state, mesh, folder, step, log)  # the run was killed after its last save
         watch.catch_up()
         _wait(checkpoints, folder)
         if pipeline.skipped:
@@ -232,6 +235,7 @@ class Watch:
 
     def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
         self.stage, self.log, self.pipeline = stage, log, pipeline
+        self.rates = learning_rates(stage.optimizers, stage.train.steps) if log.active else {}
         self.bad, self.too_large = 0, 0  # in a row; in all
         self.pending: tuple[int, Metrics] | None = None
 
@@ -259,7 +263,8 @@ class Watch:
             if bad:
                 self._complain(step, *next(iter(bad.items())))
             if step % self.stage.train.log_every == 0 or step == self.stage.train.steps:
-                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}})
+                rates = {name: float(values[step - 1]) for name, values in self.rates.items()}
+                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}}, **rates)
         self.log.progress(last, next((v[-1] for k, v in values.items() if k.endswith("loss")), float("nan")))
 
     def _complain(self, step: int, metric: str, code: int) -> None:
@@ -365,7 +370,7 @@ def _draw_curves(folder: Path) -> None:
         pictures.save(pictures.curves(records, names), folder / "loss.png")
 
 
-def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: int) -> None:
+def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: int, log: Log) -> None:
     """Writes the grids of a step: samples, and the stage's other pictures; of the last step, as NAME.png too."""
     grids: dict[str, np.ndarray] = {}
     if stage.sample is not None:
@@ -377,9 +382,26 @@ def _preview(stage: Stage, state: TrainState, mesh: Mesh, folder: Path, step: in
         return
     for name, images in grids.items():
         picture = pictures.grid(images)
+        log.picture(step, name, picture)
+        about = (
+            f"{shows(stage, name)}: {len(images)} images, step {step:,}, seed {stage.train.seed if name == 'samples' else 0}"
+        )
         pictures.save(picture, folder / "samples" / f"{step:08d}{'' if name == 'samples' else '-' + name}.png")
         if step == stage.train.steps:
-            pictures.save(picture, folder / f"{name}.png")
+            pictures.save(picture, folder / f"{name}.png", about)
+
+
+def shows(stage: Stage, name: str, options: Any = None) -> str:
+    """A sentence on what a picture shows: samples with the options that they were drawn with, others as they are described."""
+    if name == "samples":
+        chosen = stage.options if options is None else options
+        own = {leaf.name: ranges.shown(leaf.value) for leaf in ranges.leaves(chosen)} if chosen is not None else {}
+        solver = getattr(chosen, "solver", None)
+        first = [f"sampler={solver.sampler}"] if solver is not None else []
+        listed = [*first, *(f"{label}={own[label]}" for label in LABELS if label in own)]
+        return f"Samples ({', '.join(listed)})" if listed else "Samples"
+    text = ({**stage.pictures, **stage.on_request}[name].__doc__ or "").split(". ")[0].split("\n")[0].strip().rstrip(".")
+    return text or name.replace("_", " ")
 
 
 def stage_picture(stage: Stage, name: str, params: Params, extra: Extra, mesh: Mesh, seed: int = 0) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Rates over the steps of a run: of learning, and of the weights' moving average."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jgen.errors import UserError
@@ -53,3 +55,28 @@ def half_cosine(
     share = jnp.clip((images - start) / max(total - start, 1e-12), 0.0, 1.0)
     value = final + 0.5 * (base - final) * (1 + jnp.cos(jnp.pi * share))
     return jnp.where(images < warmup, low + (base - low) * images / warmup, value) if warmup else value
+
+
+class Rated(optax.GradientTransformation):
+    """An optimizer that says what its learning rate is, for the logs."""
+
+    rate: optax.Schedule
+
+
+def rated(transform: optax.GradientTransformation, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer itself, with its schedule beside it for `learning_rates`."""
+    found = Rated(*transform)
+    found.rate = rate
+    return found
+
+
+def learning_rates(optimizers: Mapping[str, optax.GradientTransformation], steps: int) -> dict[str, np.ndarray]:
+    """{"learning_rate/PLAYER": float32 [steps]} of the optimizers whose schedule is known."""
+    found = {name: each.rate for name, each in optimizers.items() if isinstance(each, Rated)}
+    count = jnp.arange(steps)
+    return {
+        f"learning_rate/{name}": np.broadcast_to(
+            np.asarray(jax.vmap(lambda n, rate=rate: jnp.asarray(rate(n)))(count)), (steps,)
+        )
+        for name, rate in found.items()
+    }

@@ -16,7 +16,7 @@ from jgen.recipes.autoencoders.vae_model import Model
 from jgen.recipes.autoencoders.vae_pictures import pictures
 from jgen.recipes.common import adam_rate
 from jgen.train import Phase
-from jgen.train.rates import ramped
+from jgen.train.rates import ramped, rated
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
@@ -138,7 +138,7 @@ def stage(
         init=init,
         phases=[Phase("net", objective(model, loss, train.accumulate, train=True))],
         # Without clipping nothing stands before Adam, as in the checkpoints that there are.
-        optimizers={"net": optax.chain(*clip, adam)},
+        optimizers={"net": rated(optax.chain(*clip, adam), adam_rate(optimizer, train.steps))},
         ema={"net": ramped(optimizer.ema)},
         supports=frozenset(("dtype",)),
         sample=sampler(model) if model.has_prior else None,

@@ -1,0 +1,82 @@
+"""Frames of moving pictures: images while they are denoised, and along a walk through the latents."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jgen.config import check
+from jgen.errors import UserError
+from jgen.samplers import image_keys
+from jgen.samplers.common import walking
+from jgen.steps import watched
+from jgen.train.stage import Stage
+from jgen.types import Array, Extra, Params
+
+STOPS = 4
+"""Draws that a walk passes before it comes back to the first."""
+
+
+def denoising(
+    stage: Stage, params: Params, extra: Extra, mesh: Mesh, *, num: int, seed: int = 0, options: Any = None
+) -> np.ndarray:
+    """The clean images [T, num, H, W, C] in [-1, 1] that a sampler predicts on its way, and the samples as the last of them.
+
+    Image i depends on (seed, i) alone. Raises UserError for a model without a way of steps, or whose steps are in latents.
+    """
+    sample, chosen = _sampler(stage, options)
+
+    @jax.jit
+    def run(params: Params, extra: Extra) -> Array:
+        return sample(params, extra, image_keys(seed, num), chosen)
+
+    with watched() as found:
+        last = np.asarray(run(params, stage.extra_for(extra, chosen, mesh)))
+    frames = [found[step] for step in sorted(found)]
+    if not frames or frames[0].shape != last.shape:
+        why = "its steps are in latents" if frames else "it does not report its steps"
+        raise UserError(f"picture=denoising: {stage.name} can't be watched, since {why}; take --picture walk")
+    return np.clip(np.stack([*frames, last]), -1, 1)
+
+
+def latent_walk(
+    stage: Stage,
+    params: Params,
+    extra: Extra,
+    mesh: Mesh,
+    *,
+    num: int,
+    seed: int = 0,
+    options: Any = None,
+    frames: int = 60,
+    stops: int = STOPS,
+) -> np.ndarray:
+    """Images [frames, num, H, W, C] in [-1, 1] along closed walks through the latents, which are normal at every place.
+
+    Raises UserError for a model whose images depend on no normal noise, such as an autoregressive one.
+    """
+    if frames < 2:
+        raise UserError(f"frames={frames}: must be at least 2")
+    sample, chosen = _sampler(stage, options)
+
+    @jax.jit
+    def run(params: Params, extra: Extra, place: Array) -> Array:
+        with walking(jnp.full((num,), place), stops):
+            return sample(params, extra, image_keys(seed, num), chosen)
+
+    whole, places = stage.extra_for(extra, chosen, mesh), np.arange(frames, dtype=np.float32) * stops / frames
+    images = np.stack([np.asarray(run(params, whole, place)) for place in places])
+    if (images == images[:1]).all():
+        raise UserError(f"picture=walk: {stage.name} has no normal latents to walk through")
+    return np.clip(images, -1, 1)
+
+
+def _sampler(stage: Stage, options: Any) -> tuple[Any, Any]:
+    if stage.sample is None:
+        raise UserError(f"{stage.name}: has no sampler")
+    chosen = stage.options if options is None else options
+    if chosen is not None:
+        check(chosen)
+    return stage.sample, chosen

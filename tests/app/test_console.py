@@ -1,0 +1,61 @@
+"""The command jgen: doctor, completion, and commands about runs."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from jgen.app import completion, console, doctor, examination
+from jgen.app.examination import Finding
+
+
+def test_doctor_shows_findings_and_ends_with_1_where_one_is_bad(monkeypatch, capsys):
+    found = [Finding("devices", "ok", "1 cpu [x]")]
+    monkeypatch.setattr(examination, "examine", lambda: found)
+    doctor.main([])
+    assert "1 cpu [x]" in capsys.readouterr().out
+    found.append(Finding("cache", "bad", "can't be written"))
+    with pytest.raises(SystemExit) as stopped:
+        doctor.main([])
+    assert stopped.value.code == 1
+
+
+def test_the_machine_is_examined():
+    names = {each.name: each for each in examination.examine()}
+    assert "jax" in names["versions"].text
+    assert "digits" in names["data sets"].text
+    assert names["devices"].state == "ok"
+
+
+@pytest.mark.parametrize("words, says", [
+    (["doctr"], "did you mean doctor"), (["completion", "bahs"], "did you mean bash"), (["export"], "name a run"),
+    (["sample", "nowhere"], "nowhere: no run there"), (["doctor", "--x"], "takes no options"),
+])  # fmt: skip
+def test_bad_words_are_one_line_with_the_nearest(words, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        console.main(words)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    console.main(["--help"])
+    text = capsys.readouterr().out
+    for name in ("list", "doctor", "serve", "export", "completion", "data", "metrics"):
+        assert f"jgen {name}" in text
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_words(capsys):
+    completion.main(["bash"])
+    script = capsys.readouterr().out
+    ask = "COMP_WORDS=(jgen {0}); COMP_CWORD={1}; _jgen; echo ${{COMPREPLY[@]}}\n"
+    given = script + ask.format("dd", 1) + ask.format("ddpm sam", 2)
+    found = subprocess.run(["bash"], input=given, capture_output=True, text=True, check=True).stdout.split()
+    assert found == ["ddpm", "sample"]
+
+
+@pytest.mark.slow
+def test_options_are_those_of_the_command():
+    assert {"--preset", "--train.steps"} <= set(completion.options(["ddpm"]))
+    assert completion.options(["nothing"]) == []
