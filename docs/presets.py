@@ -12,7 +12,7 @@ The settings of each paper, as its preset has them. **None of these runs has bee
 papers'. `python -m experiments.NAME evaluate --protocol paper` measures a run as its target was measured.
 
 The table is made from [presets.json](../experiments/presets.json) (`python -m docs.presets`), which also has every player's
-rates and averages over the training; a test compares it with the presets.
+rates and averages over the training, the settings of the objective, and the sampler's; tests compare it with the presets.
 """
 
 
@@ -66,10 +66,8 @@ def _optimizer(own: Mapping[str, Any]) -> str:
     return f"{own['optimizer']} ({', '.join([f'{b1:g}', f'{b2:.4g}', *more])})"
 
 
-def _range(rates: Sequence[float] | None) -> str:
+def _range(rates: Sequence[float]) -> str:
     """The rate at half of the training, and at its end where it is another."""
-    if not rates:
-        return "by the schedule"
     half, end = rates[2], rates[3]
     return f"{half:g}" if half == end else f"{half:g}, at the end {end:g}"
 

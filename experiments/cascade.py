@@ -14,8 +14,10 @@ noise level --edit-from, and the later stages follow from the result.
 
 Target of the imagenet256 preset: FID 4.88 (paper, table 1). Networks, objectives, chains and training are those of the paper's
 hyperparameters for the cascade 32 -> 64 -> 256, stage by stage; the noise on the 32-pixel image is 0.31, as much as step 751 of
-its chain has, one of the best the paper found. Two things differ: the last stage is conditioned on a step of its chain,
-the paper's on the noise itself; and that chain is a cosine, of which 100 steps are taken (the paper tunes it after training).
+its chain has, one of the best the paper found. Two things differ: the last stage is conditioned on a step of its chain, the
+paper's on the noise itself; and that chain is a cosine, of which 100 steps are taken (the paper tunes it after training). There
+is no official code: the dropout of 0.1 of the stage of 64 pixels, and the bound's weight in the hybrid loss, which is that of
+improved DDPM, are not verified.
 """
 
 from dataclasses import dataclass

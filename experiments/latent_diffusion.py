@@ -11,7 +11,7 @@
     python -m experiments.latent_diffusion --preset imagenet256       # DiT-XL/2, for accelerators
 
 Two stages, one command: the autoencoder, then the diffusion of its latents; --train.begin-from RUN/autoencoder takes that of
-an earlier run, for another prior. Target of the imagenet256 preset: FID 2.27 with guidance 1.5 (DiT, table 4), after 7 million
+an earlier run, for another prior. Target of the imagenet256 preset: FID 2.27 with guidance 1.5 (DiT, table 2), after 7 million
 steps of 256 images (50,000 samples against ADM's reference batch). DiT's autoencoder is Stability's; the preset trains
 one of its own by latent diffusion's settings, measures the scale of its latents, and is to be given LPIPS's files
 (--perceptual-trunk, --perceptual-heads). Of four latent channels DiT's authors guide three, and jgen all.

@@ -49,7 +49,7 @@ PRESETS = {
         optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, clip=200.0, ema=0.998),
     ),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=32, flip=True),
+        data=DataConfig("cifar10", batch_size=32),
         train=paper_steps(1_100_000),
         network=VDVAEConfig(
             "32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3", "1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21", 384, "", 16, 0.25,

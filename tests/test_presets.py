@@ -1,7 +1,9 @@
 """The presets for accelerators are the settings that experiments/presets.json states: networks, optimizers, rates, averages."""
 
 import functools
+import json
 import math
+import operator
 from dataclasses import replace
 
 import jax
@@ -37,22 +39,45 @@ def updates_of(stage, player):
     return stage.train.steps // every
 
 
+WEIGHT = {"synthesis": {"head": jnp.zeros(1)}}
+"""A network of one weight, of a part of a generator that is trained while its stem is not."""
+
+
 def at_count(state, number):
-    """An optimizer's state after so many updates, for its learning rate alone."""
+    """An optimizer's state after so many updates, for its schedules alone: states that are no more than a count."""
+
+    def scheduled(part):
+        return getattr(part, "_fields", ()) == ("count",)
 
     def moved(part):
-        return part._replace(count=jnp.asarray(number, jnp.int32)) if isinstance(part, optax.ScaleByScheduleState) else part
+        return part._replace(count=jnp.asarray(number, jnp.int32)) if scheduled(part) else part
 
-    return jax.tree.map(moved, state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+    return jax.tree.map(moved, state, is_leaf=scheduled)
+
+
+def first_steps(stage, player):
+    """(the update by a large gradient, the optimizer's state then) of a first step at TIMES."""
+    optimizer = stage.optimizers[player]
+    for time in TIMES:
+        state = at_count(optimizer.init(WEIGHT), int(time * updates_of(stage, player)))
+        update, state = optimizer.update(jax.tree.map(lambda w: w + 1e6, WEIGHT), state, WEIGHT)
+        yield float(update["synthesis"]["head"][0]), state
 
 
 def rates(stage, player):
-    """The learning rate at TIMES: the size of a first step of Adam, which does not depend on the gradient."""
-    optimizer, found = stage.optimizers[player], []
-    for time in TIMES:
-        state = at_count(optimizer.init(jnp.zeros(1)), int(time * updates_of(stage, player)))
-        found.append(float(-optimizer.update(jnp.full(1, 0.5), state, jnp.zeros(1))[0][0]))
-    return [float(f"{rate:.4g}") for rate in found]  # its bias correction rounds
+    """The learning rate at TIMES: the size of a first step of Adam and Adamax, which does not depend on the gradient."""
+    return [float(f"{-update:.4g}") for update, _ in first_steps(stage, player)]  # its bias correction rounds
+
+
+def second_decays(stage, player):
+    """The decay of Adam's second moments at TIMES, where it has a schedule."""
+    return [float(f"{float(state.hyperparams['b2']):.6g}") for _, state in first_steps(stage, player)]
+
+
+def chosen(settings, path):
+    """A setting by its path, such as "sampling.solver.steps"; tuples as JSON's lists."""
+    found = operator.attrgetter(path)(settings)
+    return json.loads(json.dumps(found))
 
 
 def emas(stage, player):
@@ -86,11 +111,13 @@ def test_a_preset_is_the_one_that_is_documented(row):
         assert stage.data.flip == row["augmentation"].startswith("flips")
         assert set(stage.optimizers) == set(own["players"])
         for player, settings in own["players"].items():
-            if settings["rates"]:  # else its schedules are its own, with tests of their own
-                np.testing.assert_allclose(rates(stage, player), settings["rates"], rtol=1e-3, atol=1e-12)
+            np.testing.assert_allclose(rates(stage, player), settings["rates"], rtol=1e-3, atol=1e-12)
+            if "second_decays" in settings:
+                np.testing.assert_allclose(second_decays(stage, player), settings["second_decays"], rtol=1e-5)
             assert (player in stage.ema) == ("ema" in settings)
             if "ema" in settings:
                 np.testing.assert_allclose(emas(stage, player), settings["ema"], rtol=1e-6)
+    assert stages[-1].options == tiny.module(row["experiment"]).PRESETS[row["preset"]].sampling
     check_optimizers(row)
 
 
@@ -99,7 +126,7 @@ def check_optimizers(row):
     gradients = [3.0, -0.2, 0.5, 0.01]
     for stage, own in zip(resolved_stages(row["experiment"], row["preset"]), row["stages"]):
         for player, settings in own["players"].items():
-            if not settings["rates"]:
+            if not settings["betas"]:  # Adamax, schedules of its own, or weights that stay as they are
                 continue
             time = settings["rates"][2]  # half-way, where no warm-up is
             b1, b2 = settings["betas"]
@@ -112,6 +139,16 @@ def check_optimizers(row):
             )
             expected = moves(optax.chain(clip, plain), gradients, time)
             np.testing.assert_allclose(moves(halfway, gradients, time), expected, rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['experiment']}-{row['preset']}")
+def test_the_settings_of_a_preset_are_those_of_its_source(row):
+    """Those of the objective, the augmentation and the network that counts of parameters don't show, and the sampler's."""
+    config = tiny.module(row["experiment"]).PRESETS[row["preset"]]
+    assert {path: chosen(config, path) for path in row["settings"]} == row["settings"]
+    options = config.sampling
+    solver = {"solver": type(options.solver).__name__} if hasattr(options, "solver") else {}
+    assert solver | {path: chosen(options, path) for path in row["sampling"] if path != "solver"} == row["sampling"]
 
 
 def test_every_preset_for_accelerators_is_documented():
