@@ -19,6 +19,7 @@ def show_list(command: List) -> None:
     for column in ("name", "what", "ready"):
         table.add_column(column)
     table.add_row("digits", "1,797 handwritten digits, 8x8 grey (default)", "yes, comes with scikit-learn")
+    table.add_row("stacked_digits", "three of them as colours: 1,000 modes to find, 8x8", "yes, made of digits")
     table.add_row("glyphs", "characters in any font, colour, place: endless, 8 to 256 pixels", "yes, made as needed")
     ready = fashion_mnist_folder()
     table.add_row("fashion_mnist", "70,000 clothes, 28x28 grey", "yes" if ready else "apt-get install dataset-fashion-mnist")

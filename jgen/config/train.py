@@ -101,8 +101,8 @@ class Evaluation:
     protocol: Literal["", "paper"] = ""
     """paper: the number of samples, features, resizing and reference that the target of the run's preset was measured with."""
     metrics: str = ""
-    """Any of fd,kid,is,pr,dc: samples against a reference set; and of eqt,eqt_frac,eqr, in dB: how a style-based generator's
-    images follow shifts and turns of its input. Without it, the experiment's own evaluation."""
+    """Any of fd,kid,is,modes,pr,dc: samples against a reference set; and of eqt,eqt_frac,eqr, in dB: how a style-based
+    generator's images follow shifts and turns of its input. Without it, the experiment's own evaluation."""
     num: Natural = 0
     """Samples; or held-out images, without metrics. 0: 1,000, or all of --against; without metrics 256."""
     seed: Seed = 0

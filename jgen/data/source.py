@@ -13,7 +13,7 @@ Example = Mapping[str, Any]
 IN_MEMORY = 256 * 2**20
 """Sets of at most so many bytes of pixels are decoded once and kept; larger ones are decoded as they are needed."""
 
-BUILT_IN = ("digits", "glyphs", "fashion_mnist", "emoji")
+BUILT_IN = ("digits", "stacked_digits", "glyphs", "fashion_mnist", "emoji")
 
 
 class Source(Protocol):

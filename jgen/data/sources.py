@@ -13,6 +13,7 @@ from jgen.data.emoji import emoji_source
 from jgen.data.folder import FolderSource
 from jgen.data.glyphs import Glyphs
 from jgen.data.source import IN_MEMORY, ArraySource, Limited, Source, load
+from jgen.data.stacked import stacked
 from jgen.errors import UserError
 
 
@@ -71,6 +72,8 @@ def _find(config: DataConfig, seed: int) -> Source:
         return idx.idx_source(Path(rest), config.split, config.name)
     if config.name == "digits":
         return digits(config.split)
+    if config.name == "stacked_digits":
+        return stacked(digits(config.split), config.split)
     if config.name == "glyphs":
         return Glyphs(config.resolution or 64, config.channels or 3, seed, config.split)
     if kind == "emoji":

@@ -28,7 +28,9 @@ from jgen.untrusted import read_npz
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 """The errors that numpy raises for an .npz that is cut short, empty or another file."""
 
-SHIPPED = ("digits_cnn", "fashion_mnist_cnn", "glyphs_cnn")
+SHIPPED = ("digits_cnn", "fashion_mnist_cnn", "glyphs_cnn", "stacked_digits_cnn")
+STACKED = {"stacked_digits_cnn": "digits_cnn"}
+"""An extractor that looks at each colour by itself -> the one it looks with."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,8 +102,27 @@ def open_extractor(name: str, data_name: str = "") -> Extractor:
     if name not in SHIPPED:
         raise UserError(f"extractor={name}: must be {', '.join(SHIPPED)}, {PACKAGED}, inception:, vgg16:, alexnet: or cnn:FILE"
                         f"{nearest(name, [*SHIPPED, *PUBLISHED])}")  # fmt: skip
+    if name in STACKED:
+        return by_channel(open_extractor(STACKED[name]), name)
     with resources.as_file(resources.files("jgen.metrics") / "weights" / f"{name}.npz") as path:
         return cnn_extractor(path)
+
+
+def by_channel(extractor: Extractor, name: str) -> Extractor:
+    """An extractor of grey images that looks at each of three channels: features side by side, classes in all combinations.
+
+    Class 100 r + 10 g + b of ten classes has the sum of the channels' log-probabilities as its logit.
+    """
+
+    def apply(variables: PyTree, levels: Array) -> tuple[Array, Array]:
+        if levels.shape[-1] != 3:
+            raise UserError(f"extractor={name}: takes images of 3 channels, these have {levels.shape[-1]}")
+        found = [extractor.apply(variables, levels[..., i : i + 1]) for i in range(3)]
+        red, green, blue = (jax.nn.log_softmax(logits) for _, logits in found)  # pyright: ignore[reportArgumentType]
+        joint = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]
+        return jnp.concatenate([features for features, _ in found], -1), joint.reshape(len(levels), -1)
+
+    return dataclasses.replace(extractor, name=name, apply=apply)
 
 
 def sha256(path: Path) -> str:

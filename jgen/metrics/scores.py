@@ -21,7 +21,7 @@ from jgen.data.source import IN_MEMORY, ArraySource, Source, good_example
 from jgen.errors import UserError, nearest
 from jgen.files import cache_folder, replacing
 from jgen.metrics import frechet
-from jgen.metrics.class_score import inception_score
+from jgen.metrics.class_score import inception_score, modes_found
 from jgen.metrics.extract import DAMAGED, Extractor
 from jgen.metrics.kernel import kid
 from jgen.metrics.neighbours import manifold
@@ -35,10 +35,13 @@ METRICS = {
     "fd": "Fréchet distance (FID, where the features are Inception's)",
     "kid": "kernel distance, 100 subsets of 1,000",
     "is": "Inception Score of the extractor's classes, 10 splits",
+    "modes": "classes that the extractor finds, and the divergence of their shares from equal ones",
     "pr": "improved precision and recall, k = 3",
     "dc": "density and coverage, k = 5",
 }
 NEIGHBOURS = {"pr": 3, "dc": 5}
+OF_CLASSES = {"is", "modes"}
+"""Metrics of the samples' classes alone."""
 SPLITS = 10
 ENDLESS = 10_000
 """Reference images of a set without end, where no number is given."""
@@ -70,7 +73,7 @@ def parse(metrics: str, known: Mapping[str, str] = METRICS) -> tuple[str, ...]:
 
 def check_num(metrics: Sequence[str], num: int, what: str) -> None:
     """Raises UserError where there are fewer images than a metric needs."""
-    need = {"fd": 2, "kid": 2, "is": SPLITS, "pr": NEIGHBOURS["pr"] + 1, "dc": NEIGHBOURS["dc"] + 1}
+    need = {"fd": 2, "kid": 2, "is": SPLITS, "modes": 1, "pr": NEIGHBOURS["pr"] + 1, "dc": NEIGHBOURS["dc"] + 1}
     for name in metrics:
         if num < need[name]:
             raise UserError(f"{what}: {num} images, {name} needs at least {need[name]}")
@@ -91,7 +94,8 @@ def collect(
     features are not finite.
     """
     keep = set(metrics) & {"kid", "pr", "dc"}
-    run, moments, rows = _runner(extractor, mesh, bool(keep), "is" in metrics), None, []
+    logits_too = bool(set(metrics) & OF_CLASSES)
+    run, moments, rows = _runner(extractor, mesh, bool(keep), logits_too), None, []
     pending: Array | None = None
     seen = width = 0
 
@@ -101,8 +105,8 @@ def collect(
         if moments is None:
             shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
             dim, classes = jax.eval_shape(extractor.apply, extractor.variables, shape)
-            if "is" in metrics and classes is None:
-                raise UserError(f"metrics=is: {extractor.name} has no classes")
+            if logits_too and classes is None:
+                raise UserError(f"metrics={next(m for m in metrics if m in OF_CLASSES)}: {extractor.name} has no classes")
             width = dim.shape[1] if keep else 0
             moments = jax.device_put(frechet.no_moments(dim.shape[1]), replicated(mesh))
         moments, kept = run(extractor.variables, moments, _spread(images, mesh), weights)
@@ -121,7 +125,7 @@ def collect(
         raise UserError(f"{title}: features of {extractor.name} hold NaN or infinity; are the images finite?")
     joined = np.concatenate(rows)[:num] if rows else None
     features = joined[:, :width] if joined is not None and keep else None
-    return Collected(moments, features, joined[:, width:] if joined is not None and "is" in metrics else None)
+    return Collected(moments, features, joined[:, width:] if joined is not None and logits_too else None)
 
 
 def _runner(extractor: Extractor, mesh: Mesh, features_too: bool, logits_too: bool) -> Callable[..., Any]:
@@ -169,6 +173,11 @@ def scores(
             mean, deviation = inception_score(fake.logits, SPLITS)
             found[extractor.short("is")] = mean, {"splits": SPLITS}
             found[extractor.short("is_deviation")] = deviation, {"splits": SPLITS}
+        elif name == "modes":
+            assert fake.logits is not None
+            count, divergence = modes_found(fake.logits)
+            found[extractor.short("modes")] = count, {}
+            found[extractor.short("modes_kl")] = divergence, {"against": "equal shares"}
         else:
             k = NEIGHBOURS[name]
             result = manifold(_features(real), _features(fake), k)
@@ -227,7 +236,7 @@ def collect_reference(reference: Reference, extractor: Extractor, mesh: Mesh, me
             return Collected(moments, np.load(paths[1], mmap_mode="r") if keep else None, None)
         except DAMAGED:
             pass  # a file cut short: made again below
-    wanted = [m for m in metrics if m != "is"]
+    wanted = [m for m in metrics if m not in OF_CLASSES]
     found = collect(reference.batches(batch), extractor, mesh, reference.num, wanted, f"{reference.name} {reference.split}")
     if paths and jax.process_index() == 0:
         arrays: Any = {k: np.asarray(v) for k, v in found.moments._asdict().items()}
@@ -336,7 +345,7 @@ def measure(
 ) -> list[Record]:
     """The records of `num` images, given in batches as `collect` takes them, against a reference."""
     check_num(metrics, num, title)
-    check_num([m for m in metrics if m != "is"], reference.num, f"reference {reference.name}")
+    check_num([m for m in metrics if m not in OF_CLASSES], reference.num, f"reference {reference.name}")
     # The reference first: it fails early where the extractor does not fit, and is cached for the next time.
     real = collect_reference(reference, extractor, mesh, metrics, batch)
     fake = collect(batches, extractor, mesh, num, metrics, title)
