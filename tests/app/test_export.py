@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def run(tmp_path_factory):
     """A run of a tiny DDPM."""
     folder = tmp_path_factory.mktemp("run") / "a"
-    jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["--name", str(folder), *tiny.FLAGS["ddpm"]])
+    tiny.run("-m", "experiments.ddpm", "--name", str(folder), *tiny.FLAGS["ddpm"], cwd=folder.parent)
     return folder
 
 
