@@ -14,6 +14,7 @@ from jgen.errors import UserError
 from jgen.nn.conv import Conv3x3
 from jgen.nn.embed import timestep_embedding
 from jgen.nn.norm import GroupNorm
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -57,6 +58,6 @@ class CNN(nn.Module):
             if i:
                 x = nn.max_pool(x, (2, 2), (2, 2), "SAME")
             x = Block(width, name=f"block_{i}")(x, embedding)
-        features = jnp.mean(nn.relu(GroupNorm(8, name="norm")(x)), (1, 2))
+        features = jnp.mean(at_least_float32(nn.relu(GroupNorm(8, name="norm")(x))), (1, 2))
         kept = nn.Dropout(self.dropout, deterministic=not train)(features)
         return features, nn.Dense(self.classes, name="head")(kept)

@@ -53,11 +53,13 @@ class Step(nn.Module):
     split: Split = "channel"
     scale_map: ScaleMap = "sigmoid"
     leaky: float = 0.0
+    dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
         self.norm = ActNorm(self.convention.norm)
         self.mix = Invertible1x1(self.lu)
-        self.coupling = Coupling(self.width, self.affine, self.convention, self.split, self.scale_map, self.leaky)
+        how = (self.convention, self.split, self.scale_map, self.leaky, self.dtype)
+        self.coupling = Coupling(self.width, self.affine, *how)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """(z, log-determinant [B])."""
@@ -124,11 +126,14 @@ class Glow(nn.Module):
     """Learn the mean and deviation of the last level's prior; else they are 0 and 1, moved by the class where there are any."""
     channels: int = 3
     """Channels of the images."""
+    dtype: jnp.dtype | None = None
+    """The couplings' networks compute in it; images, latents and log-determinants stay float32."""
 
     def setup(self) -> None:
         lu = (self.lu,) * self.levels if isinstance(self.lu, bool) else tuple(self.lu)
         self.blocks = [
-            [Step(self.width, self.affine, lu[i], self.convention) for _ in range(self.steps)] for i in range(self.levels)
+            [Step(self.width, self.affine, lu[i], self.convention, dtype=self.dtype) for _ in range(self.steps)]
+            for i in range(self.levels)
         ]
         last = self.levels - 1
         self.priors = [

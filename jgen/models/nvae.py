@@ -19,6 +19,7 @@ from jgen.nn.conv import conv
 from jgen.nn.dense import product
 from jgen.nn.depthwise import depthwise
 from jgen.nn.plain import convolve
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -47,8 +48,9 @@ def normalized_kernel(kernel: Array, log_norm: Array | None) -> Array:
     """A kernel [..., O] whose outputs have norms exp(log_norm) [O]; None leaves it as it is."""
     if log_norm is None:
         return kernel
-    size = jnp.sqrt(jnp.sum(jnp.square(kernel), tuple(range(kernel.ndim - 1)), keepdims=True))
-    return jnp.exp(log_norm).reshape(*[1] * (kernel.ndim - 1), -1) * kernel / (size + 1e-5)
+    wide, log_norm = at_least_float32(kernel), at_least_float32(log_norm)
+    size = jnp.sqrt(jnp.sum(jnp.square(wide), tuple(range(kernel.ndim - 1)), keepdims=True))
+    return (jnp.exp(log_norm).reshape(*[1] * (kernel.ndim - 1), -1) * wide / (size + 1e-5)).astype(kernel.dtype)
 
 
 class Conv(nn.Module):
@@ -156,7 +158,10 @@ class DecoderCell(nn.Module):
 
 
 class NVAE(nn.Module):
-    """Images [B, S, S, C] in [-1, 1] -> (outputs of the likelihood [B, S, S, K], its groups of latents from the top down)."""
+    """Images [B, S, S, C] in [-1, 1] -> (outputs of the likelihood [B, S, S, K], its groups of latents from the top down).
+
+    Outputs, priors and posteriors are float32 at least, whatever the features are.
+    """
 
     outputs: int
     side: int
@@ -220,10 +225,10 @@ class NVAE(nn.Module):
             for cell in self.decoder[k - 1] if k else []:
                 x = cell(x, train)
             found.append(self._group(k, x, None if encoded is None else encoded[k]))
-            x = self.joins[k](jnp.concatenate([x, draw(k, found[-1])], -1))
+            x = self.joins[k](jnp.concatenate([x, draw(k, found[-1]).astype(x.dtype)], -1))
         for cell in self.post:
             x = cell(x, train)
-        return self.head(nn.elu(x)), found
+        return at_least_float32(self.head(nn.elu(x))), found
 
     def _group(self, k: int, x: Array, encoded: Array | None) -> Group:
         zeros = jnp.zeros((*x.shape[:-1], self.latents))
@@ -235,7 +240,7 @@ class NVAE(nn.Module):
 
 
 def _halves(x: Array) -> Raw:
-    mean, log_deviation = jnp.split(x, 2, -1)
+    mean, log_deviation = jnp.split(at_least_float32(x), 2, -1)
     return mean, log_deviation
 
 

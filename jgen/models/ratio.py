@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jgen.models.nvae import SqueezeExcite
 from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -29,7 +30,7 @@ class GroupRatio(nn.Module):
         h = self.of_latents(z) + context
         for first, second, gates in self.residuals:
             h = h + gates(second(nn.swish(first(nn.swish(h)))))
-        return self.head(jnp.mean(nn.swish(h), (1, 2)))[:, 0]
+        return self.head(jnp.mean(at_least_float32(nn.swish(h)), (1, 2)))[:, 0]
 
     def embed(self, features: Array) -> Array:
         """Features [N, side, side, any] of the decoder above a group -> [N, side, side, width]."""
@@ -48,4 +49,4 @@ class VectorRatio(nn.Module):
         for i in range(self.blocks):
             inner = nn.Dense(self.width, name=f"block_{i}_0")(nn.swish(h))
             h = h + nn.Dense(self.width, name=f"block_{i}_1")(nn.swish(inner))
-        return nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(nn.swish(h))[:, 0]
+        return nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(at_least_float32(nn.swish(h)))[:, 0]

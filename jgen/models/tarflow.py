@@ -15,6 +15,7 @@ from jax import lax
 from jgen.errors import UserError
 from jgen.nn.decoder import DecoderLayer, KeysValues
 from jgen.nn.dense import Dense
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 NORMAL = nn.initializers.normal(0.01)
@@ -52,7 +53,10 @@ def unpatchify(tokens: Array, patch: int, height: int, width: int) -> Array:
 
 
 class MetaBlock(nn.Module):
-    """One autoregressive flow over tokens [B, T, D]."""
+    """One autoregressive flow over tokens [B, T, D].
+
+    dtype is that of its transformer; tokens, shifts, scales and log-determinants are float32.
+    """
 
     tokens: int
     size: int
@@ -62,13 +66,14 @@ class MetaBlock(nn.Module):
     reverse: bool
     volume_preserving: bool = False
     classes: int = 0
+    dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
-        self.proj_in = Dense(self.width)
+        self.proj_in = Dense(self.width, dtype=self.dtype)
         self.pos_embed = self.param("pos_embed", NORMAL, (self.tokens, self.width))
         if self.classes:
             self.class_embed = self.param("class_embed", NORMAL, (self.classes, self.width))
-        self.layer = [DecoderLayer(self.heads, self.width) for _ in range(self.layers)]
+        self.layer = [DecoderLayer(self.heads, self.width, dtype=self.dtype) for _ in range(self.layers)]
         outputs = self.size if self.volume_preserving else 2 * self.size
         self.proj_out = Dense(outputs, kernel_init=nn.initializers.zeros)
 
@@ -86,7 +91,7 @@ class MetaBlock(nn.Module):
 
     def _parameters(self, h: Array) -> tuple[Array, Array]:
         """(log scales a, shifts b)."""
-        out = self.proj_out(h)
+        out = self.proj_out(at_least_float32(h))
         if self.volume_preserving:
             return jnp.zeros_like(out), out
         a, b = jnp.split(out, 2, -1)
@@ -96,6 +101,7 @@ class MetaBlock(nn.Module):
         """(z, log-determinant divided by the number of dimensions [B])."""
         x = self._ordered(x)
         h = self.proj_in(x) + self._ordered(self.pos_embed, 0)[None] + self._class(label, len(x))
+        h = h if self.dtype is None else h.astype(self.dtype)
         for layer in self.layer:
             h = layer(h)
         a, b = (jnp.pad(v[:, :-1], ((0, 0), (1, 0), (0, 0))) for v in self._parameters(h))
@@ -147,6 +153,8 @@ class TarFlow(nn.Module):
     heads: int = 12
     volume_preserving: bool = False
     classes: int = 0
+    dtype: jnp.dtype | None = None
+    """The transformers'; on the way back from latents it must be None."""
 
     def setup(self) -> None:
         if self.side % self.patch or self.width % self.heads:
@@ -154,9 +162,12 @@ class TarFlow(nn.Module):
                 f"patch={self.patch}, heads={self.heads}: must divide the side {self.side} and the width {self.width}"
             )
         self.block = [
-            MetaBlock(*self.latent_shape, self.width, self.layers, self.heads, i % 2 == 1, self.volume_preserving, self.classes)
+            MetaBlock(
+                *self.latent_shape, self.width, self.layers, self.heads, i % 2 == 1, self.volume_preserving, self.classes,
+                self.dtype,
+            )
             for i in range(self.blocks)
-        ]
+        ]  # fmt: skip
 
     @property
     def latent_shape(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jgen.errors import UserError
 from jgen.nn.conv import Conv3x3
 from jgen.nn.dense import Dense
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 LECUN = nn.initializers.lecun_normal()
@@ -119,7 +120,10 @@ class Latent(NamedTuple):
 
 
 class DecoderBlock(nn.Module):
-    """Draws a latent from the posterior or the prior, and adds what it says to the features."""
+    """Draws a latent from the posterior or the prior, and adds what it says to the features.
+
+    Latents and KLs are float32 at least, whatever the features are.
+    """
 
     layer: Layer
     width: int
@@ -138,16 +142,18 @@ class DecoderBlock(nn.Module):
         """noise [B, side, side, zdim]: standard normal. activation: the encoder's features; None draws from the prior, its
         deviation times the temperature. z: the latent itself, in place of a drawn one."""
         prior = self.prior(x)
-        mean, log_deviation, more = jnp.split(prior, (self.latents, 2 * self.latents), -1)
+        law, more = jnp.split(prior, [2 * self.latents], -1)
+        mean, log_deviation = jnp.split(at_least_float32(law), 2, -1)
         kl = jnp.zeros_like(mean)
         if activation is not None:
-            own_mean, own_log = jnp.split(self.enc(jnp.concatenate([x, activation], -1)), 2, -1)
+            own = at_least_float32(self.enc(jnp.concatenate([x, activation], -1)))
+            own_mean, own_log = jnp.split(own, 2, -1)
             kl = diagonal_kl(own_mean, own_log, mean, log_deviation)
             mean, log_deviation = own_mean, own_log
         else:
             log_deviation = log_deviation + jnp.log(temperature)
         z = mean + jnp.exp(log_deviation) * noise if z is None else z
-        x = self.resnet(x + more + self.z_proj(z))
+        x = self.resnet(x + more + self.z_proj(z.astype(x.dtype)))
         return Latent(z, kl, x)
 
 
@@ -216,7 +222,7 @@ class VDVAE(nn.Module):
         temperature: float | Sequence[float] | Array = 1.0,
         given: Sequence[Array] = (),
     ) -> tuple[Array, list[Latent]]:
-        """(final features [B, S, S, width], the blocks' latents)."""
+        """(final features [B, S, S, width], float32 at least, the blocks' latents)."""
         batch, found = len(noise[0]), []
         each: list[Any] = [temperature] * len(self.layers) if jnp.ndim(temperature) == 0 else list(temperature)  # pyright: ignore
         if len(each) != len(self.layers) or len(given) > len(self.layers):
@@ -224,7 +230,7 @@ class VDVAE(nn.Module):
         at = {side: jnp.broadcast_to(b[None], (batch, *b.shape)) for side, b in self.bias_xs.items()}
         for i, (layer, block) in enumerate(zip(self.layers, self.dec_blocks)):
             width = self.own_widths.get(layer.side, self.width)
-            x = at.get(layer.side, jnp.zeros((batch, layer.side, layer.side, width)))
+            x = at.get(layer.side, jnp.zeros((batch, layer.side, layer.side, width), self.gain.dtype))
             if layer.other:
                 grow = layer.side // layer.other
                 x = x + _cut_or_pad(jnp.repeat(jnp.repeat(at[layer.other], grow, 1), grow, 2), width)
@@ -232,7 +238,7 @@ class VDVAE(nn.Module):
             latent = block(x, noise[i], activation, each[i], given[i] if i < len(given) else None)
             at[layer.side] = latent.features
             found.append(latent)
-        return at[self.side] * self.gain[None, None, None] + self.bias[None, None, None], found
+        return at_least_float32(at[self.side]) * self.gain[None, None, None] + self.bias[None, None, None], found
 
 
 def check_layers(net: VDVAE) -> None:

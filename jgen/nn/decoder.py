@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.nn.dense import Dense
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -20,12 +21,15 @@ class KeysValues(NamedTuple):
 
 
 def attend(q: Array, kept: KeysValues, seen: Array | None, temperature: float = 1.0) -> Array:
-    """Attention of q [B, Q, heads, c] to kept keys; seen bool [B or 1, Q, T]: which of them, None for all."""
+    """Attention of q [B, Q, heads, c] to kept keys; seen bool [B or 1, Q, T]: which of them, None for all.
+
+    The softmax is computed in float32 at least.
+    """
     scale = q.shape[-1] ** -0.5 / temperature
-    logits = jnp.einsum("bqhc,bkhc->bhqk", q * scale, kept.keys)
+    logits = at_least_float32(jnp.einsum("bqhc,bkhc->bhqk", q * scale, kept.keys))
     if seen is not None:
         logits = jnp.where(seen[:, None], logits, -jnp.inf)
-    return jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits, -1), kept.values)
+    return jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits, -1).astype(kept.values.dtype), kept.values)
 
 
 def causal(length: int) -> Array:
@@ -40,16 +44,20 @@ class DecoderLayer(nn.Module):
     width: int
     cross: bool = False
     mlp_ratio: int = 4
+    dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
-        self.norm, self.qkv, self.proj = self._norm(), Dense(3 * self.width), Dense(self.width)
-        self.mlp_norm, self.mlp_in, self.mlp_out = self._norm(), Dense(self.mlp_ratio * self.width), Dense(self.width)
+        self.norm, self.qkv, self.proj = self._norm(), self._dense(3), self._dense()
+        self.mlp_norm, self.mlp_in, self.mlp_out = self._norm(), self._dense(self.mlp_ratio), self._dense()
         if self.cross:
-            self.cross_norm, self.cross_q = self._norm(), Dense(self.width)
-            self.cross_kv, self.cross_proj = Dense(2 * self.width), Dense(self.width)
+            self.cross_norm, self.cross_q = self._norm(), self._dense()
+            self.cross_kv, self.cross_proj = self._dense(2), self._dense()
 
     def _norm(self) -> nn.LayerNorm:
-        return nn.LayerNorm(epsilon=1e-5)
+        return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype)
+
+    def _dense(self, times: int = 1) -> Dense:
+        return Dense(times * self.width, dtype=self.dtype)
 
     def _heads(self, x: Array, parts: int) -> list[Array]:
         """[B, T, parts * width] -> parts of [B, T, heads, c]."""

@@ -134,8 +134,8 @@ def modulated_conv(
     else:
         h = same(h, kernel)
     if demodulate:
-        squares = jnp.sum(jnp.square(kernel), (0, 1))
-        h = h * jax.lax.rsqrt(jnp.square(styles) @ squares + 1e-8)[:, None, None]
+        squares = jnp.sum(jnp.square(at_least_float32(kernel)), (0, 1))
+        h = h * jax.lax.rsqrt(jnp.square(at_least_float32(styles)) @ squares + 1e-8)[:, None, None].astype(h.dtype)
     return h
 
 

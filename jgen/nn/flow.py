@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 
 from jgen.errors import UserError
 from jgen.nn.dense import product
 from jgen.nn.plain import convolve
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 LOG_SCALE_FACTOR = 3.0
@@ -204,6 +206,8 @@ class BorderConv(nn.Module):
     use_bias: bool = True
     last: bool = False
     scaled: bool = False
+    dtype: jnp.dtype | None = None
+    """The convolution's own; x's and the weights' where it is None."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -214,6 +218,7 @@ class BorderConv(nn.Module):
             x = jnp.concatenate([x, edge], -1) if self.border == "channel" else x
         init = nn.initializers.zeros if self.last else nn.initializers.normal(0.05)
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         x = convolve(x, kernel, 1, "VALID")
         x = x + self._vector("bias") if self.use_bias else x
         return x * jnp.exp(LOG_SCALE_FACTOR * self._vector("scale")) if self.scaled else x
@@ -223,23 +228,25 @@ class BorderConv(nn.Module):
 
 
 class CouplingNet(nn.Module):
-    """3x3, 1x1 and 3x3 convolutions with ReLUs between; the last one begins at zero."""
+    """3x3, 1x1 and 3x3 convolutions with ReLUs between; the last one begins at zero. Outputs are float32 at least."""
 
     outputs: int
     width: int
     convention: Convention = ORIGINAL
     leaky: float = 0.0
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c = self.convention
         hidden = "zeros" if c.border == "ones" else c.border
         for i, size in enumerate((3, 1)):
-            x = BorderConv(self.width, size, hidden, c.hidden_norm is None, name=f"conv_{i}")(x)
+            x = BorderConv(self.width, size, hidden, c.hidden_norm is None, dtype=self.dtype, name=f"conv_{i}")(x)
             if c.hidden_norm is not None:
                 x, _ = ActNorm(c.hidden_norm, name=f"norm_{i}")(x)
-            x = nn.leaky_relu(x, self.leaky)
-        return BorderConv(self.outputs, 3, c.border, last=True, scaled=c.scaled_last, name="last")(x)
+            x = nn.leaky_relu(x if self.dtype is None else x.astype(self.dtype), self.leaky)
+        last = BorderConv(self.outputs, 3, c.border, last=True, scaled=c.scaled_last, dtype=self.dtype, name="last")
+        return at_least_float32(last(x))
 
 
 class Coupling(nn.Module):
@@ -253,12 +260,14 @@ class Coupling(nn.Module):
     """How a raw output becomes a scale: sigmoid(raw + 2), its inverse, or the exponential (on the way to the data where the
     convention is outward)."""
     leaky: float = 0.0
+    dtype: jnp.dtype | None = None
+    """The network's."""
 
     @nn.compact
     def __call__(self, x: Array, inverse: bool = False) -> tuple[Array, Array]:
         first, second = halves(x, self.split)
         outputs = second.shape[-1] * (2 if self.affine else 1)
-        h = CouplingNet(outputs, self.width, self.convention, self.leaky, name="net")(first)
+        h = CouplingNet(outputs, self.width, self.convention, self.leaky, self.dtype, name="net")(first)
         sign = -1.0 if self.convention.outward else 1.0
         if not self.affine:
             second = second + (-sign if inverse else sign) * h

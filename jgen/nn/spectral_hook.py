@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jgen.nn.depthwise import depthwise
 from jgen.nn.plain import DIMENSIONS
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -24,8 +25,11 @@ def _unit(x: Array) -> Array:
 
 
 def spectral_kernel(module: nn.Module, kernel: Array, train: bool) -> Array:
-    """A kernel [..., out] over its largest singular value; the module's vectors "u" and "v" move where `train` is set."""
-    matrix = kernel.reshape(-1, kernel.shape[-1])
+    """A kernel [..., out] over its largest singular value; the module's vectors "u" and "v" move where `train` is set.
+
+    The value is found in float32 at least, and the kernel keeps its type.
+    """
+    matrix = at_least_float32(kernel).reshape(-1, kernel.shape[-1])
 
     def vector(name: str, size: int) -> Any:
         return module.variable("spectral", name, lambda: _unit(jax.random.normal(module.make_rng("params"), (size,))))
@@ -35,7 +39,7 @@ def spectral_kernel(module: nn.Module, kernel: Array, train: bool) -> Array:
         still = jax.lax.stop_gradient(matrix)
         v.value = _unit(still @ u.value)
         u.value = _unit(still.T @ v.value)
-    return kernel / (v.value @ matrix @ u.value)
+    return (kernel / (v.value @ matrix @ u.value)).astype(kernel.dtype)
 
 
 class SpectralConv(nn.Module):

@@ -13,6 +13,7 @@ from jgen.errors import UserError
 from jgen.models.cnn import CNN
 from jgen.models.unet import Classifier
 from jgen.nn.norm import groups_of
+from jgen.nn.precision import in_dtype
 from jgen.objectives import diffusion
 from jgen.recipes.common import adam_rate, clipped, mean_over
 from jgen.recipes.diffusion.model import noise_chain
@@ -26,12 +27,15 @@ Logits = Callable[..., Array]
 """(weights, x [B, H, W, C], t [B] or None, train=, rngs=) -> [B, classes]."""
 
 
-def network(config: ClassifierConfig, data: DataConfig) -> CNN | Classifier:
-    """The network. Raises UserError for ADM's without noise, or of widths that it can't have."""
+def network(config: ClassifierConfig, data: DataConfig, dtype: str = "float32", remat: bool = False) -> CNN | Classifier:
+    """The network, whose layers compute in a type; ADM's recomputes its blocks in the backward pass where remat is set.
+
+    Raises UserError for ADM's without noise, or of widths that it can't have.
+    """
     if not config.channels:
         raise UserError("channels: must have a width for each level")
     if config.network == "cnn":
-        return CNN(data.num_classes, config.channels, config.stride, config.noisy, config.dropout)
+        return in_dtype(CNN(data.num_classes, config.channels, config.stride, config.noisy, config.dropout), dtype)
     if not config.noisy:
         raise UserError("network=adm: ADM's classifier takes the noise level of its images; say --noisy")
     width = config.channels[0]
@@ -50,12 +54,14 @@ def network(config: ClassifierConfig, data: DataConfig) -> CNN | Classifier:
         resblock_updown=True,
         dropout=config.dropout,
         groups=groups_of(width),
+        dtype=jnp.dtype(dtype),
+        remat=remat,
     )
 
 
-def logits_of(config: ClassifierConfig, data: DataConfig) -> Logits:
+def logits_of(config: ClassifierConfig, data: DataConfig, dtype: str = "float32", remat: bool = False) -> Logits:
     """The network's logits as a function of its weights."""
-    net = network(config, data)
+    net = network(config, data, dtype, remat)
 
     def logits(params: PyTree, x: Array, t: Array | None = None, train: bool = False, **rngs: Any) -> Array:
         found: Any = net.apply({"params": params}, x, t, train=train, **rngs)
@@ -136,6 +142,7 @@ def stage(
     if chain.rescale_timesteps and (config.noisy or player == "net"):
         raise UserError("rescale_timesteps=True: a classifier takes the steps as they are")
     net, classify = network(config, data), logits_of(config, data)
+    trained = logits_of(config, data, train.dtype, train.remat)
     noise = noise_chain(chain) if config.noisy else None
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
@@ -146,9 +153,10 @@ def stage(
         data=data,
         train=train,
         init=init,
-        phases=[Phase(player, objective(config, classify, noise, data.num_classes, player, train=True))],
+        phases=[Phase(player, objective(config, trained, noise, data.num_classes, player, train=True))],
         optimizers={player: optimizer(optimizer_config, config.weight_decay, train.steps)},
         ema={player: ramped(optimizer_config.ema)},
+        supports=frozenset(("dtype", "remat") if config.network == "adm" else ("dtype",)),
         validate=objective(config, classify, noise, data.num_classes, player, train=False),
         evaluate=evaluation(classify, noise),
     )

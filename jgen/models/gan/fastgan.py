@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jgen.errors import UserError
 from jgen.nn.equalized import normalize
-from jgen.nn.norm import BatchNorm
+from jgen.nn.norm import BatchNorm, batch_moments
+from jgen.nn.precision import at_least_float32
 from jgen.nn.resample import downsample, upsample
 from jgen.nn.spectral_hook import SpectralConv, SpectralDense, SpectralSpread
 from jgen.types import Array
@@ -34,18 +35,10 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, y: Array, train: bool) -> Array:
-        shape, axes = (x.shape[-1],), (0, 1, 2)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        variance = self.variable("batch_stats", "var", jnp.ones, shape)
-        now = mean.value, variance.value
-        if train:
-            now, count = (jnp.mean(x, axes), jnp.var(x, axes)), x.size // x.shape[-1]
-            if not self.is_initializing():
-                mean.value += 0.1 * (now[0] - mean.value)
-                variance.value += 0.1 * (now[1] * count / (count - 1) - variance.value)
-        x = (x - now[0].reshape(1, 1, 1, -1)) / jnp.sqrt(now[1] + 1e-5).reshape(1, 1, 1, -1)
+        own, x = x.dtype, at_least_float32(x)
+        mean, variance = (v.reshape(1, 1, 1, -1) for v in batch_moments(self, x, train, 0.1))
         gain, bias = (SpectralDense(x.shape[-1], name=name)(y, train) for name in ("gain", "bias"))
-        return x * (1 + gain[:, None, None]) + bias[:, None, None]
+        return ((x - mean) / jnp.sqrt(variance + 1e-5) * (1 + gain[:, None, None]) + bias[:, None, None]).astype(own)
 
 
 class UpBlock(nn.Module):

@@ -18,6 +18,7 @@ from jgen.nn.conv import conv
 from jgen.nn.dense import product
 from jgen.nn.equalized import NORMAL, Dense
 from jgen.nn.filtered_lrelu import filtered_lrelu
+from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
 
@@ -28,21 +29,23 @@ def modulated_conv(
 
     demodulate: the kernel is divided by its root mean square for each output channel, the styles by theirs over all images and
     channels (so images of a batch change one another's outputs by roundings), and each output channel by the norm of its scaled
-    weights. gain: [], [I] or [B, I], of the input. padding: zeros around, k - 1 for the full convolution.
+    weights. gain: [], [I] or [B, I], of the input. padding: zeros around, k - 1 for the full convolution. The convolution has
+    x's type, norms are float32 at least.
     """
+    kernel, styles = at_least_float32(kernel), at_least_float32(styles)
     if demodulate:
         kernel = kernel * jax.lax.rsqrt(jnp.mean(jnp.square(kernel), (0, 1, 2), keepdims=True))
         styles = styles * jax.lax.rsqrt(jnp.mean(jnp.square(styles)))
-    wide = jnp.asarray(gain, x.dtype)
+    wide = jnp.asarray(gain, styles.dtype)
     wide = jnp.broadcast_to(wide.reshape(*[1] * (2 - wide.ndim), *wide.shape), styles.shape)
-    h = x * (styles * wide)[:, None, None]
+    h, weight = x * (styles * wide)[:, None, None].astype(x.dtype), kernel.astype(x.dtype)
     if kernel.shape[:2] == (1, 1) and not padding:
-        h = product(h, kernel[0, 0])
+        h = product(h, weight[0, 0])
     else:
-        h = conv(h, kernel, ((padding, padding), (padding, padding)))
+        h = conv(h, weight, ((padding, padding), (padding, padding)))
     if demodulate:
         squares = jnp.sum(jnp.square(kernel), (0, 1))
-        h = h * jax.lax.rsqrt(jnp.square(styles) @ squares + 1e-8)[:, None, None]
+        h = h * jax.lax.rsqrt(jnp.square(styles) @ squares + 1e-8)[:, None, None].astype(h.dtype)
     return h
 
 
@@ -56,7 +59,8 @@ def frequencies(key: Array, channels: int, bandwidth: float) -> Array:
 class Input(nn.Module):
     """w [B, D] -> Fourier features [B, size, size, channels], turned and moved as w says and then by a user's transform.
 
-    A channel is a wave; those that a transform pushes out of the band fade, to nothing at half the sampling rate.
+    A channel is a wave; those that a transform pushes out of the band fade, to nothing at half the sampling rate. Places and
+    phases are float32 at least, whatever w is.
     """
 
     channels: int
@@ -70,18 +74,18 @@ class Input(nn.Module):
         freqs = self.variable("buffers", "freqs", self._frequencies).value
         phases = self.variable("buffers", "phases", self._phases).value
         kernel = self.param("kernel", NORMAL, (self.channels, self.channels))
-        matrix = self._placed(Affine4(name="affine")(w))
+        matrix = self._placed(at_least_float32(Affine4(name="affine")(w)))
         if transform is not None:
             matrix = jnp.matmul(matrix, jnp.broadcast_to(transform, matrix.shape), precision="highest")
         phases = phases[None] + jnp.einsum("cd,bd->bc", freqs, matrix[:, :2, 2], precision="highest")
         freqs = jnp.einsum("cd,bde->bce", freqs, matrix[:, :2, :2], precision="highest")
         length = jnp.sqrt(jnp.sum(jnp.square(freqs), -1))
         fade = jnp.clip(1 - (length - self.bandwidth) / (self.rate / 2 - self.bandwidth), 0, 1)
-        place = jnp.asarray((np.arange(self.size) + 0.5 - self.size / 2) / self.rate, w.dtype)
+        place = jnp.asarray((np.arange(self.size) + 0.5 - self.size / 2) / self.rate, matrix.dtype)
         along_x = jnp.einsum("x,bc->bxc", place, freqs[..., 0], precision="highest")[:, None]
         along_y = jnp.einsum("y,bc->byc", place, freqs[..., 1], precision="highest")[:, :, None]
         waves = jnp.sin(2 * np.pi * (along_x + along_y + phases[:, None, None])) * fade[:, None, None]
-        return product(waves, kernel / self.channels**0.5)
+        return product(waves.astype(w.dtype), kernel / self.channels**0.5)
 
     def _frequencies(self) -> Array:
         return frequencies(self.make_rng("params"), self.channels, self.bandwidth)
@@ -122,7 +126,7 @@ class SynthesisLayer(nn.Module):
         layer = self.layer
         average = self.variable("buffers", "magnitude_ema", lambda: jnp.ones(()))
         if update and not self.is_initializing():
-            now = jax.lax.stop_gradient(jnp.mean(jnp.square(x)))
+            now = jax.lax.stop_gradient(jnp.mean(jnp.square(at_least_float32(x))))
             average.value = now + self.beta * (average.value - now)
         styles = Dense(layer.in_channels, bias_init=1.0, name="affine")(w)
         shape = (layer.kernel, layer.kernel, layer.in_channels, layer.out_channels)

@@ -25,6 +25,7 @@ from jgen.config.nvae import (
 )
 from jgen.errors import UserError
 from jgen.models.ratio import GroupRatio, VectorRatio
+from jgen.nn.precision import in_dtype
 from jgen.objectives.noise_contrastive import accuracy, binary_nce, log_normalizer
 from jgen.objectives.nvae import from_posteriors, posterior_of, prior_of
 from jgen.objectives.residual_normal import Normal
@@ -101,11 +102,11 @@ def of_vae(model: vae_model.Model) -> Backbone:
 
 
 class Ratios:
-    """The classifiers of all groups as functions of their weights."""
+    """The classifiers of all groups as functions of their weights; dtype is that of their layers."""
 
-    def __init__(self, config: NCPConfig, backbone: Backbone):
+    def __init__(self, config: NCPConfig, backbone: Backbone, dtype: str = "float32"):
         kinds = [GroupRatio if len(shape) == 3 else VectorRatio for shape in backbone.shapes]
-        self.nets = [kind(config.ncp_width, config.ncp_blocks) for kind in kinds]
+        self.nets = [in_dtype(kind(config.ncp_width, config.ncp_blocks), dtype) for kind in kinds]
         self.backbone = backbone
 
     def init(self, key: Key, params: Params, extra: Extra, image: Array) -> PyTree:
@@ -186,7 +187,10 @@ def chooser(ratios: Ratios, weights: PyTree, keys: Key, options: NCPSampling) ->
 
 
 def stage(config: NCPConfig, first: Stage, backbone: Backbone, optimizer: OptimizerConfig, options: NCPSampling) -> Stage:
-    """The training of the classifiers beside the VAE of the stage before, which stays as it is."""
+    """The training of the classifiers beside the VAE of the stage before, which stays as it is.
+
+    The classifiers are trained in train.dtype; the VAE, the evaluation and sampling are in float32.
+    """
     ratios = Ratios(config, backbone)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
@@ -204,20 +208,21 @@ def stage(config: NCPConfig, first: Stage, backbone: Backbone, optimizer: Optimi
     def sample(params: Params, extra: Extra, keys: Key, options: NCPSampling) -> Array:
         return backbone.images(params, extra, keys, options, chooser(ratios, params["ncp"], keys, options))
 
-    loss = objective(ratios)
+    trained = Ratios(config, backbone, first.train.dtype)
     assert first.evaluate is not None
     return Stage(
         name="ncp",
         data=first.data,
         train=replace(first.train, steps=config.ncp_steps),
         init=init,
-        phases=[Phase("ncp", loss)],
+        phases=[Phase("ncp", objective(trained))],
         optimizers={"ncp": adam(optimizer, config.ncp_steps)},
         ema={"ncp": ramped(optimizer.ema)},
         sample=sample,
         options=options,
         pictures=first.pictures,
-        validate=loss,
+        supports=frozenset(("dtype",)),
+        validate=objective(ratios),
         evaluate=both(first.evaluate, gain(ratios)),
         begin=begin,
     )

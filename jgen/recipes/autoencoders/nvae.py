@@ -12,6 +12,7 @@ from jgen.config import DataConfig, TrainConfig
 from jgen.config.nvae import AdamaxConfig, NVAEConfig, NVAELossConfig, NVAESampling
 from jgen.errors import UserError
 from jgen.models.nvae import NVAE, Draw, Group, check_sides, latent_shapes
+from jgen.nn.precision import in_dtype
 from jgen.objectives import likelihood as likelihoods
 from jgen.objectives.likelihood import Likelihood
 from jgen.objectives.nvae import Training, balance_factors, from_posteriors, from_priors, nvae, spectral_start
@@ -36,9 +37,12 @@ def law_of(config: NVAEConfig, channels: int) -> Likelihood:
 
 
 class Model:
-    """NVAE as functions of its weights. Raises UserError for images that it cannot halve, or data with noise added."""
+    """NVAE as functions of its weights. Raises UserError for images that it cannot halve, or data with noise added.
 
-    def __init__(self, config: NVAEConfig, data: DataConfig):
+    dtype is that of calls with train=True; all others compute in float32.
+    """
+
+    def __init__(self, config: NVAEConfig, data: DataConfig, dtype: str = "float32"):
         height, width, channels = data.shape
         if height != width:
             raise UserError(f"image of {height}x{width}: NVAE takes squares")
@@ -50,6 +54,7 @@ class Model:
             config.image_cells, config.encoder_cells, config.decoder_cells,
         )  # fmt: skip
         check_sides(self.net)
+        self.trained = in_dtype(self.net, dtype)
         self.shapes, self.image = latent_shapes(self.net), (height, width, channels)
         self.prepare = binarize if config.likelihood == "bernoulli" else None
 
@@ -65,7 +70,7 @@ class Model:
         variables = {"params": params["net"], "batch_stats": extra["net"]}
         if not train:
             return *self.net.apply(variables, x, draw), {}  # pyright: ignore[reportReturnType]
-        (outputs, groups), state = self.net.apply(variables, x, draw, True, mutable=["batch_stats"])
+        (outputs, groups), state = self.trained.apply(variables, x, draw, True, mutable=["batch_stats"])
         return outputs, groups, {"net": state["batch_stats"]}
 
     def generate(self, params: Params, extra: Extra, draw: Draw, count: int) -> Array:
@@ -148,7 +153,7 @@ def stage(
     sampling: NVAESampling,
 ) -> Stage:  # fmt: skip
     """The training of NVAE."""
-    model = Model(config, data)
+    model = Model(config, data, train.dtype)
     validate = nvae(model.apply, model.law, model.shapes, prepare=model.prepare)
     rate = warmup_cosine(optimizer.learning_rate, train.steps, optimizer.warmup, optimizer.final_learning_rate)
     return Stage(
@@ -161,6 +166,7 @@ def stage(
         sample=sampler(model),
         options=sampling,
         pictures=pictures(model),
+        supports=frozenset(("dtype",)),
         validate=validate,
         evaluate=evaluation(model, validate),
     )

@@ -12,6 +12,7 @@ from jgen.config import DataConfig, OptimizerConfig, TrainConfig
 from jgen.config.hierarchical import SkippingConfig, VDVAEConfig, VDVAESampling
 from jgen.errors import UserError
 from jgen.models.vdvae import VDVAE, Latent, check_layers
+from jgen.nn.precision import in_dtype
 from jgen.objectives.autoregressive import bits_on
 from jgen.objectives.hierarchical import hierarchical_elbo
 from jgen.objectives.likelihood import logistic_mixture
@@ -23,9 +24,12 @@ from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
 
 class Model:
-    """The very deep VAE as functions of its weights. Raises UserError for layers that don't fit the image or each other."""
+    """The very deep VAE as functions of its weights. Raises UserError for layers that don't fit the image or each other.
 
-    def __init__(self, config: VDVAEConfig, data: DataConfig):
+    dtype is that of training; bounds and samples are computed in float32.
+    """
+
+    def __init__(self, config: VDVAEConfig, data: DataConfig, dtype: str = "float32"):
         height, width, channels = data.shape
         if height != width:
             raise UserError(f"image of {height}x{width}: the very deep VAE takes squares")
@@ -35,6 +39,7 @@ class Model:
             config.bottleneck, config.widths, config.no_bias_above,
         )  # fmt: skip
         check_layers(self.net)
+        self.trained = in_dtype(self.net, dtype)
         self.shapes, self.image = self.net.latent_shapes(), (height, width, channels)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, Extra]:
@@ -46,10 +51,12 @@ class Model:
         found: Any = self.net.apply({"params": params["net"]}, *args, **how)
         return found
 
-    @property
-    def loss(self) -> LossFn:
+    def loss(self, train: bool = False) -> LossFn:
+        net = self.trained if train else self.net
+
         def posterior(params: Params, x: Array, noise: list[Array]) -> tuple[Array, list[Array]]:
-            outputs, latents = self.apply(params, 2 * x, noise)  # of about unit deviation, as theirs
+            found: Any = net.apply({"params": params["net"]}, 2 * x, noise)  # of about unit deviation, as theirs
+            outputs, latents = found
             return outputs, [latent.kl for latent in latents]
 
         return hierarchical_elbo(posterior, self.law, self.shapes)
@@ -110,19 +117,20 @@ def stage(
 ) -> Stage:  # fmt: skip
     """The training of the very deep VAE. Raises UserError for dequantised data: the likelihood is of the 8-bit values."""
     refuse_dequantized(data, "the likelihood is of the 8-bit values themselves")
-    model = Model(config, data)
+    model = Model(config, data, train.dtype)
     adamw = optax.adamw(adam_rate(optimizer, train.steps), b1=0.9, b2=0.9, weight_decay=skipping.weight_decay)
     return Stage(
         name="vdvae",
         data=data,
         train=train,
         init=model.init,
-        phases=[Phase("net", model.loss, skip_norm=skipping.skip_threshold)],
+        phases=[Phase("net", model.loss(train=True), skip_norm=skipping.skip_threshold)],
         optimizers={"net": clipped(adamw, optimizer.clip)},
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(model),
         options=sampling,
         pictures=pictures(model),
-        validate=model.loss,
-        evaluate=both(bits_on(model.loss, "discrete", bound=True), mean_metrics(model.loss)),
+        supports=frozenset(("dtype",)),
+        validate=model.loss(),
+        evaluate=both(bits_on(model.loss(), "discrete", bound=True), mean_metrics(model.loss())),
     )

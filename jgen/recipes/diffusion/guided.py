@@ -66,7 +66,7 @@ def guided_stages(
         "model", recipe, data, train, optimizer, sampling, bound,
         min_snr=min_snr, learn_variance=learn_variance, log_prob=log_prob,
     )  # fmt: skip
-    alone = replace(train, steps=own.classifier_steps, sample_every=0, dtype="float32", remat=False)
+    alone = replace(train, steps=own.classifier_steps, sample_every=0)
     its_data = replace(data, batch_size=own.classifier_batch or data.batch_size)
     judged = classifier.stage(settings, chain, classifier_optimizer, its_data, alone, "classifier")
     evaluate = first.evaluate
@@ -96,7 +96,7 @@ def _second(first: Stage, judged: Stage, sampling: DiffusionSampling, evaluate: 
         phases=judged.phases,
         optimizers=judged.optimizers,
         ema=judged.ema,
-        supports=frozenset(),
+        supports=judged.supports,
         validate=judged.validate,
         options=sampling,
         evaluate=evaluate,

@@ -23,15 +23,19 @@ from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
 
 class Model:
-    """Glow as functions of its weights. Raises UserError for sides that its levels do not divide."""
+    """Glow as functions of its weights. Raises UserError for sides that its levels do not divide.
 
-    def __init__(self, config: GlowConfig, data: DataConfig):
+    dtype is that of the couplings' networks in training; likelihoods and samples are computed in float32.
+    """
+
+    def __init__(self, config: GlowConfig, data: DataConfig, dtype: str = "float32"):
         self.config, height, width, self.channels = config, *data.shape
         self.classes = classes_of(data, config.conditional)
         self.net = Glow(
             config.levels, config.steps, config.width, config.coupling == "affine", config.lu, classes=self.classes,
             learn_top=config.learn_top, channels=self.channels,
         )  # fmt: skip
+        self.trained = self.net if dtype == "float32" else self.net.clone(dtype=jnp.dtype(dtype))
         self.shapes = self.net.latent_shapes((height, width, self.channels))
         self.dequantizer = Dequantizer() if config.dequantization == "variational" else None
 
@@ -57,10 +61,12 @@ class Model:
         bits = self.config.bits
         return self.apply(params, extra, levels_of(images, bits) + 0.5 / 2**bits, label, method="noise_of")
 
-    @property
-    def loss(self) -> LossFn:
+    def loss(self, train: bool = False) -> LossFn:
+        net = self.trained if train else self.net
+
         def log_prob(params: Params, extra: Extra, x: Array, label: Array | None) -> Array:
-            return self.apply(params, extra, x, label).total
+            flow: Any = net.apply({"params": params["net"]["flow"], **extra}, x, label)
+            return flow.total
 
         return flow_nll(log_prob, bits=self.config.bits, conditional=bool(self.classes), dequantize=self._dequantize())
 
@@ -127,20 +133,21 @@ def stage(
 ) -> Stage:
     """The training of Glow. Raises UserError for dequantised data: the loss adds the noise itself."""
     refuse_dequantized(data, "Glow's loss adds the noise itself; choose it with dequantization")
-    model = Model(config, data)
-    evaluate = bits_on(model.loss, config.dequantization, bound=False, scale=256)
+    model = Model(config, data, train.dtype)
+    evaluate = bits_on(model.loss(), config.dequantization, bound=False, scale=256)
     return Stage(
         name="glow",
         data=data,
         train=train,
         init=model.init,
-        phases=[Phase("net", model.loss)],
+        phases=[Phase("net", model.loss(train=True))],
         optimizers={"net": adam(optimizer, train.steps)},
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(model),
         options=sampling,
         pictures=pictures(model, data),
-        validate=model.loss,
+        supports=frozenset(("dtype",)),
+        validate=model.loss(),
         evaluate=evaluate if config.bits == 8 else of_fewer_bits(evaluate, config.bits),
     )
 

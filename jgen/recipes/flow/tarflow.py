@@ -1,5 +1,6 @@
 """TarFlow: network, loss, sampler and training (Zhai et al. 2024, arXiv:2412.06329)."""
 
+import functools
 import math
 from typing import Any
 
@@ -21,9 +22,12 @@ from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, Sample
 
 
 class Model:
-    """TarFlow as functions of its weights. Raises UserError for images that are no squares or not made of whole patches."""
+    """TarFlow as functions of its weights. Raises UserError for images that are no squares or not made of whole patches.
 
-    def __init__(self, config: TarFlowConfig, data: DataConfig):
+    dtype is that of the transformers in training; likelihoods and samples are computed in float32.
+    """
+
+    def __init__(self, config: TarFlowConfig, data: DataConfig, dtype: str = "float32"):
         height, width, self.channels = data.shape
         if height != width or height % config.patch or config.width % config.heads:
             raise UserError(
@@ -35,12 +39,13 @@ class Model:
             height, self.channels, config.patch, config.width, config.blocks, config.layers, config.heads,
             classes=self.classes,
         )  # fmt: skip
+        self.trained = self.net if dtype == "float32" else self.net.clone(dtype=jnp.dtype(dtype))
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, Extra]:
         return {"net": self.net.init(key, jnp.zeros_like(batch["image"][:1]))["params"]}, {}
 
-    def through(self, params: Params, x: Array, label: Array | None) -> tuple[Array, Array]:
-        found: Any = self.net.apply({"params": params["net"]}, x, label)
+    def through(self, params: Params, x: Array, label: Array | None, train: bool = False) -> tuple[Array, Array]:
+        found: Any = (self.trained if train else self.net).apply({"params": params["net"]}, x, label)
         return found
 
     def back(self, params: Params, z: Array, label: Array | None, guidance: PatchGuidance) -> Array:
@@ -49,7 +54,8 @@ class Model:
 
     def loss(self, train: bool) -> LossFn:
         drop = self.config.drop_label if train else 0.0
-        return noisy_flow(self.through, noise=self.config.noise, drop_label=drop, conditional=bool(self.classes))
+        through = functools.partial(self.through, train=train)
+        return noisy_flow(through, noise=self.config.noise, drop_label=drop, conditional=bool(self.classes))
 
     def likelihood(self, params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         """-log density, in nats a dimension, of images in [-1, 1] with uniform noise of a level's width, without classes."""
@@ -76,7 +82,7 @@ def stage(
 ) -> Stage:
     """The training of TarFlow. Raises UserError for dequantised data: the loss adds the noise itself."""
     refuse_dequantized(data, "TarFlow's loss adds the noise itself")
-    model = Model(config, data)
+    model = Model(config, data, train.dtype)
     return Stage(
         name="tarflow",
         data=data,
@@ -87,6 +93,7 @@ def stage(
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(model),
         options=sampling,
+        supports=frozenset(("dtype",)),
         validate=model.loss(train=False),
         evaluate=bits_on(model.likelihood, "uniform", bound=False, scale=2),
     )

@@ -17,6 +17,7 @@ from jgen.config.diffusion_gan import DiffusionGANConfig
 from jgen.config.projected import FastGANConfig, FeatureHeadsConfig
 from jgen.edit import noise as noise_kinds
 from jgen.models.gan import fastgan
+from jgen.nn.precision import in_dtype
 from jgen.objectives import gan
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
 from jgen.objectives.augmentation import NO_AUGMENTATION, Augmentation
@@ -60,13 +61,14 @@ def hole_augment(config: FeatureHeadsConfig) -> Augmentation:
     return fading_blur(first, config.blur_sigma, config.blur_kimg)
 
 
-def projected_gan(recipe: ProjectedRecipe, state: Extra) -> GAN:
-    """Both players; state: further entries of extra at the start."""
+def projected_gan(recipe: ProjectedRecipe, state: Extra, dtype: str = "float32") -> GAN:
+    """Both players; state: further entries of extra at the start. dtype is that of their layers."""
     config, data = recipe.gan, recipe.data
     side, channels, classes = shape_of(data, config.conditional)
     lite = config.generator == "fastgan_lite"
-    g = fastgan.Generator(side, channels, config.width, classes, lite)
-    d = FeatureHeads(recipe.heads, classes, None if recipe.diffusion is None else process_of(recipe.diffusion))
+    g = in_dtype(fastgan.Generator(side, channels, config.width, classes, lite), dtype)
+    process = None if recipe.diffusion is None else process_of(recipe.diffusion)
+    d = FeatureHeads(recipe.heads, classes, process, dtype=dtype)
     planes = fastgan.noise_planes(side, lite)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
@@ -100,7 +102,7 @@ def projected_stage(recipe: ProjectedRecipe, train: TrainConfig) -> Stage:
     config, data, augment = recipe.gan, recipe.data, hole_augment(recipe.heads)
     if recipe.diffusion is not None:
         augment = diffused_features(recipe.diffusion, augment)
-    form = projected_gan(recipe, augment.state)
+    form = projected_gan(recipe, augment.state, train.dtype)
     adam = optax.adam(config.learning_rate, 0.0, 0.99)
 
     def sample(params: Params, extra: Extra, keys: Key, options: LabelSampling | StyleSampling) -> Array:
@@ -116,6 +118,7 @@ def projected_stage(recipe: ProjectedRecipe, train: TrainConfig) -> Stage:
         phases=[Phase("g", generator_loss(form, gan.hinge, augment)), Phase("d", discriminator_loss(form, gan.hinge, augment))],
         optimizers={"g": adam, "d": adam},
         ema={"g": ema_decay(data.batch_size, config.ema_kimg, config.ema_rampup or None)},
+        supports=frozenset(("dtype",)),
         sample=sample,
         options=recipe.sampling,
         evaluate=modes(data, sample, recipe.sampling),

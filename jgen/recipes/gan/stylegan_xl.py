@@ -24,6 +24,7 @@ from jgen.metrics.extract import SHIPPED, open_extractor
 from jgen.models.gan import progan, stylegan_xl
 from jgen.models.gan.alias_free_layers import Design, Layer, alias_free_layers, grown_layers
 from jgen.models.gan.stylegan2 import repeat
+from jgen.nn.precision import in_dtype
 from jgen.nn.resample import downsample
 from jgen.objectives import gan
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
@@ -240,8 +241,8 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     """The stage of some layers, of which those kept are not trained."""
     own, data = recipe.own, recipe.data
     classes = shape_of(data, own.conditional).classes
-    g = stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH)
-    model = XLModel(g, FeatureHeads(recipe.heads, classes, embedding=WIDTH), data, kept)
+    g = in_dtype(stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH), train.dtype)
+    model = XLModel(g, FeatureHeads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept)
     augment = hole_augment(recipe.heads)
     form = model.gan(augment.state)
     adam = optax.adam(own.learning_rate, 0.0, 0.99)
@@ -256,6 +257,7 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
         phases=[Phase("g", g_loss), Phase("d", discriminator_loss(form, gan.hinge, augment))],
         optimizers={"g": g_adam if kept else adam, "d": optax.adam(own.d_learning_rate, 0.0, 0.99)},
         ema={"g": ema_decay(data.batch_size, own.ema_kimg, own.ema_rampup or None)},
+        supports=frozenset(("dtype",)),
         sample=model.sample,
         options=recipe.sampling,
         evaluate=modes(data, model.sample, recipe.sampling),

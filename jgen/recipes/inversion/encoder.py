@@ -19,6 +19,7 @@ from jgen.errors import UserError
 from jgen.metrics.extract import open_extractor
 from jgen.metrics.image_quality import psnr
 from jgen.models.style_encoder import GradualStyleEncoder, LatentDiscriminator, with_deltas
+from jgen.nn.precision import in_dtype
 from jgen.objectives.gan import non_saturating
 from jgen.objectives.gan_penalties import r1
 from jgen.recipes.common import mean_metrics
@@ -49,17 +50,19 @@ class EncoderModel:
     config: EncoderConfig
     space: StyleSpace
     data: DataConfig
+    dtype: str = "float32"
+    """That of both networks' layers; codes are float32."""
 
     @property
     def net(self) -> GradualStyleEncoder:
         """The encoder."""
         c, s = self.config, self.space
-        return GradualStyleEncoder(s.num_ws, s.w_dim, splits(s.num_ws), c.channels, c.units)
+        return in_dtype(GradualStyleEncoder(s.num_ws, s.w_dim, splits(s.num_ws), c.channels, c.units), self.dtype)
 
     @property
     def judge(self) -> LatentDiscriminator:
         """e4e's discriminator of styles."""
-        return LatentDiscriminator(self.space.w_dim)
+        return in_dtype(LatentDiscriminator(self.space.w_dim), self.dtype)
 
     def init(self, key: Key) -> tuple[Params, Extra]:
         """Fresh players "encoder" and, of e4e, "w_d"; and their state."""
@@ -188,7 +191,7 @@ def encoder_stage(
         own, other = ("x".join(map(str, shape)) for shape in (gan.data.shape, data.shape))
         raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
     space = gan.space
-    model = EncoderModel(config, space, data)
+    model = EncoderModel(config, space, data, train.dtype)
     text = TextModel(config, space, model.encode)
     caption = encoded("", data, "text=True") if config.text else None
 
@@ -225,6 +228,7 @@ def encoder_stage(
         sample=gan.sample,
         options=gan.options,
         pictures=model.pictures(),
+        supports=frozenset(("dtype",)),
         validate=model.held_out,
         evaluate=mean_metrics(model.held_out, *([text.loss] if config.text else [])),
         begin=None if trained else begin,
