@@ -47,7 +47,17 @@ PRESETS = {
         data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=400_000, save_every=10_000, sample_every=10_000, log_every=100),
         own=StyleGANXLConfig(
-            64, 512, 16384, 256, stem_side=16, stem_layers=7, head_layers=4, margin=10, stem_steps=400_000, ema_kimg=20.0
+            64,
+            512,
+            16384,
+            256,
+            stem_side=16,
+            stem_layers=7,
+            head_layers=4,
+            margin=10,
+            stem_steps=400_000,
+            ema_kimg=20.0,
+            path_weight=2.0,
         ),
         heads=FeatureHeadsConfig(feature_size=224, blur_kimg=300.0),
     ),

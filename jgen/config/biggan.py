@@ -35,10 +35,10 @@ class InstanceSampling(TruncatedSampling):
 class BigGANConfig:
     """BigGAN's players and rules of training."""
 
-    network: Literal["biggan", "deep"] = "biggan"
-    """BigGAN's blocks, or BigGAN-deep's for both players."""
+    network: Literal["biggan", "deep", "sn_dcgan"] = "biggan"
+    """BigGAN's blocks, BigGAN-deep's for both players, or SN-GAN's standard CNN, which CS-GAN's authors train."""
     width: Count = 8
-    """The author's ch: features have 4 to 16 times as many channels at 4x4."""
+    """The author's ch: features have 4 to 16 times as many channels at 4x4; of sn_dcgan 8 times at an eighth of the side."""
     z_dim: Count = 32
     """Size of the latent; each block has a part of it."""
     shared_dim: Count = 16

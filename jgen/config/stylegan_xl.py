@@ -37,5 +37,9 @@ class StyleGANXLConfig:
     """Half-life of G's moving average in thousands of images,"""
     ema_rampup: NonNegative = 0.05
     """but at most this share of the images so far; 0 for no such limit."""
+    path_weight: NonNegative = 0.0
+    """Weight of path length regularisation in the stem; 2 in the paper, 0 for none."""
+    path_kimg: NonNegative = 1000.0
+    """Thousands of images of the stem before it begins."""
     guidance: NonNegative = 0.0
     """Weight of classifier guidance of G in stages after the stem; 8 in the paper. For sets whose classifier jgen has."""

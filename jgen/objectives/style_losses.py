@@ -64,3 +64,31 @@ def path_loss(gan: GAN, weight: float = 2.0, interval: int = 4, shrink: int = 2,
         return interval * weight * value, ({**extra, **moved, "pl_mean": pl_mean}, metrics)
 
     return loss
+
+
+def late_path_loss(gan: GAN, weight: float, kimg: float) -> LossFn:
+    """Path length of every update, from so many thousand images on, as StyleGAN-XL's authors train; before, it costs nothing.
+
+    extra["path_images"] counts the images. Raises UserError as `path_loss` does.
+    """
+    penalty = path_loss(gan, weight, interval=1)
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
+        def early() -> tuple[Array, Array]:
+            return jnp.zeros(()), extra["pl_mean"]
+
+        def late() -> tuple[Array, Array]:
+            value, (state, _) = penalty(params, extra, key, batch)
+            return value, state["pl_mean"]
+
+        images = extra["path_images"]
+        value, pl_mean = jax.lax.cond(images >= kimg * 1000, late, early)
+        extra_now = {**extra, "pl_mean": pl_mean, "path_images": images + len(batch["image"])}
+        return value, (extra_now, {"path": value, "pl_mean": pl_mean})
+
+    return loss
+
+
+def path_state() -> Extra:
+    """The entries of extra that `late_path_loss` begins with."""
+    return {"pl_mean": jnp.zeros(()), "path_images": jnp.zeros((), jnp.int32)}

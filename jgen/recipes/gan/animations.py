@@ -24,8 +24,8 @@ IMAGES, POINTS = 8, 4
 """Images side by side, and styles that a walk passes."""
 SHIFT = 0.25
 """Radius of the circle that shifted images move on, in widths of the image."""
-STRIPS, STRIP_STEPS = 4, 256
-"""Strips of a sticking picture, and steps of the walk that each shows."""
+STRIPS, STRIP_STEPS, LEAST_STRIP = 4, 256, 8
+"""Strips of a sticking picture, steps of the walk that each shows, and the least of its pixels' rows."""
 
 
 def animations(stage: Stage, options: Any) -> dict[str, Frame]:
@@ -70,10 +70,10 @@ def _shown(space: StyleSpace, params: Params, extra: Extra, ws: Array) -> Array:
 
 
 def sticking(space: StyleSpace, options: Any) -> Picture:
-    """The picture of texture sticking (Karras et al. 2021, figure 1, right): [STRIPS, H / 4, STRIP_STEPS, C].
+    """The picture of texture sticking (Karras et al. 2021, figure 1, right): [STRIPS, rows, STRIP_STEPS, C].
 
-    A short column of pixels in the middle of each image of a walk in W, side by side. Texture that is fixed to pixels draws
-    horizontal streaks; texture that moves with the depicted thing draws lines that bend with it.
+    A column of a quarter of the pixels, at least 8, in the middle of each image of a walk in W, side by side. Texture that is
+    fixed to pixels draws horizontal streaks; texture that moves with the depicted thing draws lines that bend with it.
     """
 
     def picture(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
@@ -84,9 +84,10 @@ def sticking(space: StyleSpace, options: Any) -> Picture:
         def column(ws: Array) -> Array:
             images = _shown(space, params, extra, ws)
             side = images.shape[1]
-            return images[:, 3 * side // 8 : 3 * side // 8 + side // 4, side // 2]
+            height = max(side // 4, min(side, LEAST_STRIP))
+            return images[:, (side - height) // 2 : (side + height) // 2, side // 2]
 
-        columns = jax.lax.map(column, jnp.swapaxes(ws, 0, 1))  # [T, STRIPS, H / 4, C]
+        columns = jax.lax.map(column, jnp.swapaxes(ws, 0, 1))  # [T, STRIPS, rows, C]
         return jnp.transpose(columns, (1, 2, 0, 3))
 
     return picture

@@ -12,7 +12,7 @@ from jgen.arrays import shard_like
 from jgen.config import DataConfig
 from jgen.config.biggan import BigGANConfig
 from jgen.errors import UserError
-from jgen.models.gan import biggan, biggan_deep, unetgan
+from jgen.models.gan import biggan, biggan_deep, sngan, unetgan
 from jgen.nn.precision import in_dtype
 from jgen.nn.spectral import SpectralNorm
 from jgen.objectives import class_heads
@@ -32,7 +32,7 @@ def sampling_state(extra: Extra) -> Mapping[str, PyTree]:
 class Players(NamedTuple):
     """The networks, and what a set makes of them."""
 
-    g: biggan.Generator | biggan_deep.Generator
+    g: biggan.Generator | biggan_deep.Generator | sngan.Generator
     d: nn.Module
     side: int
     channels: int
@@ -87,6 +87,12 @@ def players(
         g = biggan_deep.Generator(side, channels, config.width, config.z_dim, shared_dim=config.shared_dim, **common)
         d = biggan_deep.Discriminator(side, config.width, head=config.head, **common)
         return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes)
+    if config.network == "sn_dcgan":
+        if unet or classes or instance or config.attention:
+            raise UserError("network=sn_dcgan: takes --no-conditional and an empty --attention; no instances, no mixed images")
+        g = sngan.Generator(side, channels, config.width, config.initializer)
+        d = sngan.Discriminator(side, config.width, norm, config.initializer)
+        return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, 0)
     if not classes and not config.hierarchical and not instance:
         raise UserError("conditional=False: without classes the norms take parts of z, so hierarchical must be True")
     how: Any = dict(hierarchical=config.hierarchical, shared=config.hierarchical or instance, shared_dim=config.shared_dim)

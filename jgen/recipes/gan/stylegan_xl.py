@@ -30,6 +30,7 @@ from jgen.objectives import gan
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
 from jgen.objectives.augmentation import Augmentation
 from jgen.objectives.gan_conditional import cross_entropy
+from jgen.objectives.style_losses import added, late_path_loss, path_state
 from jgen.objectives.stylegan import Draws
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.alias_free import still
@@ -244,10 +245,13 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     g = in_dtype(stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH), train.dtype)
     model = XLModel(g, FeatureHeads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept)
     augment = hole_augment(recipe.heads)
-    form = model.gan(augment.state)
+    path = bool(own.path_weight) and not kept
+    form = model.gan({**augment.state, **(path_state() if path else {})})
     adam = optax.adam(own.learning_rate, 0.0, 0.99)
     g_adam = optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained)
     g_loss = guided(still(form), augment, own.guidance if kept else 0.0, data)
+    if path:
+        g_loss = added(g_loss, late_path_loss(still(form), own.path_weight, own.path_kimg))
     side = g.resolution
     return Stage(
         name=f"{side}x{side}",

@@ -29,6 +29,7 @@ SMALL = BigGANConfig(width=2, z_dim=4, shared_dim=4)
         (BigGANConfig(z_dim=5), DIGITS, "z_dim=5: must be a multiple of 2"),
         (BigGANConfig(network="deep", conditional=False), DIGITS, "network=deep: needs classes"),
         (BigGANConfig(hierarchical=False, conditional=False), DIGITS, "conditional=False: without classes"),
+        (BigGANConfig(network="sn_dcgan", attention=()), DIGITS, "network=sn_dcgan: takes --no-conditional"),
         (SMALL, DataConfig("folder:x", batch_size=8, shape=(8, 8, 3)), "no labels|classes|labels"),
         (SMALL, DataConfig("folder:x", batch_size=8, shape=(8, 6, 3), num_classes=2), "8x6"),
         (SMALL, DataConfig("folder:x", batch_size=8, shape=(1024, 1024, 3), num_classes=2), "resolution=1024"),

@@ -49,4 +49,4 @@ def test_a_round_ends_where_it_began_and_begins_with_the_images_as_they_are():
 def test_a_sticking_picture_is_a_strip_of_columns():
     stage = tiny.stages(tiny.module("stylegan2"), "stylegan2")[-1]
     shape = jax.eval_shape(stage.on_request["sticking"], *tiny.shapes_of(stage), jax.random.key(0), {}).shape
-    assert shape == (STRIPS, 2, STRIP_STEPS, 1)
+    assert shape == (STRIPS, 8, STRIP_STEPS, 1)
