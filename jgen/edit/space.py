@@ -21,3 +21,6 @@ class StyleSpace(NamedTuple):
     """The entries of extra that these functions read."""
     encode: Callable[[Params, Extra, Array], Array] | None = None
     """(params, extra, images [B, H, W, C]) -> ws [B, num_ws, D]."""
+    transformed: Callable[[Params, Extra, Array, Array], Array] | None = None
+    """(params, extra, ws, transform [3, 3]) -> images moved and turned by the network itself, of an alias-free generator;
+    transform: the inverse of what happens to the image, in widths of the image."""
