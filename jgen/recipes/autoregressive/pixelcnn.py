@@ -1,5 +1,8 @@
 """PixelCNN, Gated PixelCNN and PixelCNN++: network, likelihood, sampler and training."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 
 from jgen import samplers
@@ -16,8 +19,11 @@ from jgen.objectives.likelihood import Likelihood, to_level
 from jgen.recipes.common import adam, refuse_dequantized
 from jgen.train import Phase
 from jgen.train.rates import ramped
-from jgen.train.stage import Stage
-from jgen.types import Array, Batch, Extra, Key, Params, PyTree, Sample
+from jgen.train.stage import Picture, Stage
+from jgen.types import Array, Batch, Extra, Key, Params, PyTree
+
+COMPLETED_ROWS, COMPLETIONS = 8, 6
+"""Images of the picture `completed`, and completions of each."""
 
 
 def likelihood(config: PixelCNNConfig, channels: int, temperature: float = 1.0, top_k: int = 0) -> Likelihood:
@@ -36,12 +42,17 @@ def network(config: PixelCNNConfig, data: DataConfig) -> PixelCNN | GatedPixelCN
     return kind(outputs, config.channels, config.layers, config.hidden, classes)
 
 
-def sampler(config: PixelCNNConfig, net: PixelCNN | GatedPixelCNN | PixelCNNPP, data: DataConfig) -> Sample:
-    """Images drawn pixel by pixel. Raises UserError for top_k with a mixture."""
+def completing(config: PixelCNNConfig, net: PixelCNN | GatedPixelCNN | PixelCNNPP, data: DataConfig) -> Callable[..., Array]:
+    """(params, keys, options, given, known) -> images drawn pixel by pixel, but for the known pixels of `given`.
+
+    given [B, H, W, C] and known bool [H, W] as of `jgen.samplers.autoregressive`. Raises UserError for top_k with a mixture.
+    """
     height, width, channels = data.shape
     shape, classes = (height, width, channels), classes_of(data, config.conditional)
 
-    def sample(params: Params, extra: Extra, keys: Array, options: PixelSampling) -> Array:
+    def complete(
+        params: Params, keys: Array, options: PixelSampling, given: Array | None = None, known: Array | None = None
+    ) -> Array:
         if options.top_k and config.output == "mixture":
             raise UserError(f"top_k={options.top_k}: is for the softmax output")
         label = samplers.class_labels(keys, options.label, classes)
@@ -51,9 +62,26 @@ def sampler(config: PixelCNNConfig, net: PixelCNN | GatedPixelCNN | PixelCNNPP, 
         def draw(outputs: Array, uniforms: Array) -> Array:
             return to_level(law.draw(outputs, uniforms))  # the network knows 8-bit levels only
 
-        return samplers.autoregressive(decode, draw, keys, shape=shape, uniforms=law.uniforms)
+        return samplers.autoregressive(decode, draw, keys, shape=shape, uniforms=law.uniforms, given=given, known=known)
 
-    return sample
+    return complete
+
+
+def completed(complete: Callable[..., Array], options: PixelSampling, data: DataConfig) -> Picture:
+    """Held-out images, a row each: the image, its upper half, and six completions of that."""
+    upper = jnp.arange(data.shape[0]) < data.shape[0] // 2
+    known = jnp.broadcast_to(upper[:, None], data.shape[:2])
+
+    def picture(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
+        """Held-out images, a row each: the image, its upper half, and six completions of that."""
+        images = batch["image"][:COMPLETED_ROWS]
+        given = jnp.repeat(to_level(images), COMPLETIONS, 0)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(given)))
+        found = complete(params, keys, options, given, known).reshape(-1, COMPLETIONS, *data.shape)
+        half = jnp.where(known[None, :, :, None], images, 0.0)
+        return jnp.concatenate([images[:, None], half[:, None], found], 1).reshape(-1, *data.shape)
+
+    return picture
 
 
 def stage(
@@ -62,6 +90,7 @@ def stage(
     """The training of a PixelCNN. Raises UserError for dequantised data: the likelihood is of 8-bit values."""
     refuse_dequantized(data, "the likelihood is of the 8-bit values themselves")
     net, law = network(config, data), likelihood(config, data.shape[-1])
+    complete = completing(config, net, data)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
         # Weight normalisation takes its scales from the first images.
@@ -83,8 +112,9 @@ def stage(
         phases=[Phase("net", nll(apply, law, conditional=config.conditional))],
         optimizers={"net": adam(optimizer, train.steps)},
         ema={"net": ramped(optimizer.ema)},
-        sample=sampler(config, net, data),
+        sample=lambda params, extra, keys, options: complete(params, keys, options),
         options=sampling,
+        on_request={"completed": completed(complete, sampling, data)},
         supports=frozenset(("dtype",)),
         validate=held_out,
         evaluate=bits_on(held_out, "discrete", bound=False),

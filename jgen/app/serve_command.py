@@ -1,0 +1,42 @@
+"""jgen serve RUN ...: a page in the browser to play with runs; it needs the extra "serve"."""
+
+import dataclasses
+from importlib.util import find_spec
+from types import ModuleType
+
+import tyro
+
+from jgen import memory
+from jgen.config import Natural, check
+from jgen.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Opens a page to play with runs: samplers, seeds, styles, interpolations, completions. Ctrl-C ends it."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of runs, or of exported ones."""
+    host: str = "127.0.0.1"
+    """The address to listen at. Another one shows the page to whoever can reach this machine."""
+    port: Natural = 7860
+    """Its port; 0 for any that is free."""
+
+
+def main(words: list[str]) -> None:
+    """Opens the page. Raises UserError for a folder that holds no run, and where gradio is missing."""
+    given = tyro.cli(Serve, prog="jgen serve", args=words)
+    check(given)
+    if not given.runs:
+        raise UserError("serve: name at least one run, jgen serve RUN")
+    if find_spec("gradio") is None:
+        raise UserError("serve: needs gradio; pip install 'jgen[serve]'")
+    memory.keep()
+    _serve().serve(given.runs, given.host, given.port)
+
+
+def _serve() -> ModuleType:
+    """The page, which imports jax and gradio: loaded only when the arguments are valid."""
+    from jgen.app import serve
+
+    return serve
