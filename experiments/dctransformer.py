@@ -5,7 +5,7 @@
     python -m experiments.dctransformer --preset emoji64           # 64x64 in colour, for accelerators
     python -m experiments.dctransformer --preset ffhq256 --data.name folder:FFHQ      # the paper's, for accelerators
     python -m experiments.dctransformer --conditional
-    python -m experiments.dctransformer sample --picture upsampled --sampling.frequencies 3
+    python -m experiments.dctransformer sample --picture upsampled --frequencies 3
     python -m experiments.dctransformer sample --picture inpainted
 
 Target of the ffhq256 preset: FID 13.06 (the table of FFHQ); its chunks, blocks and batch are the paper's, its depth, width and

@@ -5,7 +5,7 @@
     python -m experiments.glow --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.glow --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.glow --preset cifar10           # the paper's run, for accelerators
-    python -m experiments.glow sample --sampling.temperature 0.5
+    python -m experiments.glow sample --temperature 0.5
 
 Target of the cifar10 preset: 3.35 bits/dim on the test set (table 2); of fashion_mnist_accelerator: 2.96, where 2.958 has been
 published for Glow. Three things differ from the authors' run on CIFAR-10: Adam in place of their Adamax, gradients that are

@@ -4,8 +4,8 @@
     python -m experiments.ncp_vae --base vae                 # the prior of a plain VAE
     python -m experiments.ncp_vae --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.ncp_vae --preset cifar10           # the paper's run, for accelerators
-    python -m experiments.ncp_vae sample --sampling.method langevin
-    python -m experiments.ncp_vae evaluate --metrics fd --num 1000 --sampling.method prior     # without the classifiers
+    python -m experiments.ncp_vae sample --method langevin
+    python -m experiments.ncp_vae evaluate --metrics fd --num 1000 --method prior     # without the classifiers
 
 Two stages, one command: the VAE, then for each of its groups of latents a classifier that tells the posteriors' draws from the
 prior's; its logit is the log of the ratio that the prior is multiplied by. Target of the cifar10 preset: FID 24.08, where the

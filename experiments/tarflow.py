@@ -5,7 +5,7 @@
     python -m experiments.tarflow --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.tarflow --preset imagenet64        # the paper's likelihoods, for accelerators
     python -m experiments.tarflow --conditional
-    python -m experiments.tarflow sample --sampling.guidance 2
+    python -m experiments.tarflow sample --guidance 2
 
 Target of the imagenet64 preset: 2.99 bits/dim (table 2). Likelihoods are exact densities of 8-bit values with uniform noise;
 a model of images with Gaussian noise (noise above 0) has worse ones and better pictures.

@@ -4,7 +4,7 @@
     python -m experiments.vdvae --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.vdvae --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.vdvae --preset cifar10           # the paper's run, for accelerators
-    python -m experiments.vdvae sample --sampling.temperatures 1.0 0.9 0.8
+    python -m experiments.vdvae sample --temperatures 1.0 0.9 0.8
     python -m experiments.vdvae sample --picture depths
 
 Target of the cifar10 preset: at most 2.87 bits/dim on the test set (table 1; four seeds gave 2.842 to 2.898); of imagenet64:

@@ -1,0 +1,190 @@
+"""Pages: commands can be typed, examples run, links lead somewhere, tables are those of the records."""
+
+import ast
+import functools
+import json
+import re
+import runpy
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import jgen
+from docs import gallery, results
+from jgen import pictures
+from tests import tiny
+
+DOCS = tiny.ROOT / "docs"
+PAGES = {str(path.relative_to(tiny.ROOT)): path.read_text() for path in [*results.pages(), tiny.ROOT / "CONTRIBUTING.md"]}
+COMMAND = re.compile(r"^ *python -m (experiments\.\w+|jgen\.data|jgen\.metrics)(.*)$", re.M)
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "<!-- end -->" in page])
+def test_tables_are_those_of_the_records(name):
+    assert results.fill(PAGES[name], results.read()) == PAGES[name], "run python -m docs.results"
+
+
+def test_records_hold_every_preset_and_experiment_once():
+    data = results.read()
+    keys = [(record["experiment"], record["preset"]) for record in data["records"]]
+    assert len(set(keys)) == len(keys)
+    families = [name for family in data["families"] for name in family["experiments"]]
+    assert sorted(families) == sorted([*tiny.EXPERIMENTS, *tiny.STUDIES])
+    for record in data["records"]:
+        assert set(record) - {"default"} == {
+            "experiment", "preset", "steps", "batch", "cost", "found", "command", "processor", "note",
+        }, record  # fmt: skip
+    for family in data["families"]:
+        shown = re.search(r"<!-- results: ([^>]*) -->", (DOCS / "families" / f"{family['page']}.md").read_text())
+        assert shown
+        assert set(family["experiments"]) - {*tiny.STUDIES} == set(shown[1].split())
+
+
+def test_links_lead_to_files():
+    for name, page in PAGES.items():
+        here = (tiny.ROOT / name).parent
+        for target in re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```", "", page, flags=re.S)):
+            if not target.startswith("http"):
+                assert (here / target).exists(), (name, target)
+
+
+def test_the_reference_holds_every_module():
+    """Its pages name packages, whose modules mkdocstrings finds itself."""
+    named = {word for page in (DOCS / "api").glob("*.md") for word in re.findall(r"^::: (\S+)$", page.read_text(), re.M)}
+    for path in (tiny.ROOT / "jgen").iterdir():
+        if (path.suffix == ".py" and not path.name.startswith("__")) or (path / "__init__.py").exists():
+            assert f"jgen.{path.stem}" in named, path
+    assert "experiments" in named
+
+
+@pytest.fixture
+def help_of(capsys, monkeypatch):
+    """What --help shows for a module and a command."""
+
+    @functools.cache
+    def shown(module, *command):
+        monkeypatch.setattr(sys, "argv", [module, *command, "--help"])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__")
+        assert not end.value.code, (module, command)
+        return capsys.readouterr().out
+
+    return shown
+
+
+def check_commands(pages, help_of):
+    """Each `python -m` line of some pages names a module and flags that exist."""
+    for name, page in pages.items():
+        for module, rest in COMMAND.findall(page):
+            words = rest.split("#")[0].split()
+            command = words[: 1 if words and words[0][0] != "-" else 0]
+            for option in ("--sampler", "--preset"):  # which decide what the help shows
+                if option in words:
+                    command += words[words.index(option) : words.index(option) + 2]
+            shown = help_of(module, *command)
+            for flag in {word for word in words if word.startswith("--")} - {"--help"}:
+                assert flag in shown, (name, module, rest)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_every_command_of_the_readme_is_understood(help_of):
+    assert len(COMMAND.findall(PAGES["README.md"])) >= 5
+    check_commands({"README.md": PAGES["README.md"]}, help_of)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_every_command_of_the_pages_is_understood(help_of):
+    """Those of the docs and of the experiments' docstrings."""
+    docstrings = {name: tiny.module(name).__doc__ for name in (*tiny.EXPERIMENTS, *tiny.STUDIES)}
+    check_commands({**PAGES, **docstrings}, help_of)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("family", results.read()["families"], ids=lambda family: family["page"])
+def test_the_options_of_a_family_exist(family, help_of):
+    """Those that the first cells of its page's tables name, in training, sampling, or the commands for pictures."""
+    page = (DOCS / "families" / f"{family['page']}.md").read_text()
+    more = {"inversion": [("invert",), ("edit",), ("mix",)], "diffusion": [("sample", "--sampler", "ddim")]}
+    shown = ""
+    for name in {*family["experiments"]} - {*tiny.STUDIES}:
+        samples = hasattr(tiny.module(name).Config(), "sampling")
+        shown += help_of(f"experiments.{name}") + (help_of(f"experiments.{name}", "sample") if samples else "")
+    for command in more.get(family["page"], []):
+        shown += help_of(f"experiments.{family['experiments'][0]}", *command)
+    for cell in re.findall(r"^\| (`--[^|]*) \|", page, re.M):
+        for flag in re.findall(r"--[\w.-]+", cell):
+            assert flag in shown, (family["page"], flag)
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    tiny.run("-m", "experiments.ddpm", "--name", "readme", *tiny.FLAGS["ddpm"], cwd=folder)
+    return folder
+
+
+def toy_styles():
+    """The names that the example of styles takes as given."""
+    key = jax.random.key(0)
+    return {
+        "net": SimpleNamespace(num_ws=6), "synthesis": lambda ws: jnp.zeros((len(ws), 8, 8, 1)) + ws.mean(),
+        "ws_columns": jnp.ones((3, 6, 4)), "ws_rows": jnp.ones((3, 6, 4)), "ws": jnp.ones((2, 6, 4)), "w_avg": jnp.zeros(4),
+        "psis": jnp.linspace(0, 1, 3), "keys": jax.random.split(key, 2), "sides": {"b4": 4, "b8": 8},
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "```python" in page])
+def test_the_examples_of_a_page_run(name, toy_run, monkeypatch):
+    """In order, in one namespace; of those that need an official file, the functions they name."""
+    monkeypatch.chdir(toy_run)
+    names = toy_styles() if "stylegan" in name else {}
+    for block in re.findall(r"```python\n(.*?)```", PAGES[name], re.S):
+        if "load_weights(" in block:
+            for found in re.findall(r"jgen\.(convert\.[\w.]+)", block):
+                value = jgen
+                for part in found.split("."):
+                    value = getattr(value, part)
+                assert callable(value)
+            ast.parse(block)
+        else:
+            exec(block.replace("digits-…", "readme").replace("timesteps=50", "timesteps=5"), names)
+    if "jgen.load" in PAGES[name].split("module=")[0] and "images" in names:
+        assert np.isfinite(names["images"]).all()
+
+
+def test_a_gallery_is_made_of_the_pixels_that_a_run_wrote(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    found = gallery.tiles(pictures.grid(images), 8, 8)
+    np.testing.assert_array_equal(found[:20], np.repeat(images, 3, -1))
+    (tmp_path / "config.json").write_text(json.dumps({"module": "experiments.x", "config": {"data": {"shape": [8, 8, 1]}}}))
+    pictures.save(pictures.grid(images), tmp_path / "samples.png")
+    name, some = gallery.samples(tmp_path)
+    assert name == "x"
+    assert some.shape == (gallery.COUNT, 8, 8, 3)
+    sheet = gallery.compose([gallery.strip(name, some)] * 3, [])
+    assert sheet.width == 2 * gallery.WIDTH + 3 * gallery.MARGIN
+    with Image.open(DOCS / "gallery.png") as stored:
+        assert stored.width == sheet.width
+
+
+NOT_STORED = ("ddpm", "score_matching", "dctransformer")
+"""Notebooks that were not run for storing yet: `python -m docs.notebooks NAME` does, then they leave this list."""
+STORED = [path for path in sorted((tiny.ROOT / "notebooks").glob("*.ipynb")) if path.stem not in NOT_STORED]
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_notebook_is_stored_with_its_pictures(path):
+    cells = json.loads(path.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert path.stat().st_size < 200_000
+    assert "pip install" in "".join(cells[1]["source"]), "the first cell installs jgen"
