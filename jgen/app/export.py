@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from jgen.app.card import card
 from jgen.app.load import Run, load
+from jgen.app.onnx import NETWORK, write_onnx
 from jgen.config.export import Export
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
@@ -31,16 +32,16 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
 
     Raises UserError for a folder that holds something else, and for a run that can't be written so.
     """
-    if given.to == "onnx":
-        raise UserError("to=onnx: no family has a converter that keeps its numbers; take stablehlo, or weights")
     run = load(folder, make_mesh(), stage=given.stage)
     out = Path(given.out) if given.out else folder / f"export-{given.to}"
-    names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS)}[given.to]
+    names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS), "onnx": (NETWORK,)}[given.to]
     _check_out(out, {*names, "README.md"})
     out.mkdir(parents=True, exist_ok=True)
     stored = public(read_config(folder))
     if given.to == "weights":
         _write_weights(run, stored, out)
+    elif given.to == "onnx":
+        write_onnx(run, out / NETWORK, given.batch, options)
     else:
         _write_sampler(run, out, given.batch, options)
     with replacing(out / "README.md") as temporary:
