@@ -56,7 +56,7 @@ def _check_out(out: Path, own: set[str]) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"out={out}: must be a folder")
     there = {path.name for path in out.iterdir()} if out.exists() else set()
-    if there and (there - own or "README.md" not in there):
+    if there - own or there == {"config.json"}:  # which alone is a run that has just begun
         raise UserError(f"out={out}: holds other files ({min(there - own or there)}); name a new folder")
 
 
