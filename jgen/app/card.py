@@ -42,6 +42,8 @@ jgen is not needed for this; with it, `jgen.load_sampler("FOLDER")(16, seed=0)` 
 import numpy as np, onnxruntime
 
 session = onnxruntime.InferenceSession("FOLDER/network.onnx")
+noise = {each.name: np.random.normal(size=each.shape).astype(np.float32) for each in session.get_inputs()}
+images = session.run(None, noise)[0]  # [BATCH, H, W, C] in [-1, 1]
 ```""",
 }
 

@@ -1,7 +1,7 @@
 """jgen doctor: what this machine has for jgen, a line each; ends with 1 where something that is needed does not work."""
 
+import importlib
 import os
-from types import ModuleType
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
     if words:
         raise UserError(f"doctor {words[0]}: takes no options")
     malloc = allocation()  # before numpy starts threads
-    found = [*_examination().examine()]
+    found = importlib.import_module("jgen.app.examination").examine()
     table = Table(show_header=False)
     table.add_row(MARKS[malloc[0]], "malloc", malloc[1])
     for each in found:
@@ -40,10 +40,3 @@ def main(words: list[str]) -> None:
         print(f"{len(bad)} of {len(found)} to be mended")
         raise SystemExit(1)
     return print("ready: jgen ddpm trains a first model")
-
-
-def _examination() -> ModuleType:
-    """The checks, which import jax: loaded once malloc is seen to."""
-    from jgen.app import examination
-
-    return examination

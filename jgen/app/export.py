@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from jgen.app.card import card
 from jgen.app.load import Run, load
+from jgen.app.onnx import NETWORK, write_onnx
 from jgen.config.export import Export
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
@@ -31,16 +32,16 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
 
     Raises UserError for a folder that holds something else, and for a run that can't be written so.
     """
-    if given.to == "onnx":
-        raise UserError("to=onnx: no family has a converter that keeps its numbers; take stablehlo, or weights")
     run = load(folder, make_mesh(), stage=given.stage)
     out = Path(given.out) if given.out else folder / f"export-{given.to}"
-    names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS)}[given.to]
+    names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS), "onnx": (NETWORK,)}[given.to]
     _check_out(out, {*names, "README.md"})
     out.mkdir(parents=True, exist_ok=True)
     stored = public(read_config(folder))
     if given.to == "weights":
         _write_weights(run, stored, out)
+    elif given.to == "onnx":
+        write_onnx(run, out / NETWORK, given.batch, options)
     else:
         _write_sampler(run, out, given.batch, options)
     with replacing(out / "README.md") as temporary:
@@ -55,7 +56,7 @@ def _check_out(out: Path, own: set[str]) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"out={out}: must be a folder")
     there = {path.name for path in out.iterdir()} if out.exists() else set()
-    if there and (there - own or "README.md" not in there):
+    if there - own or there == {"config.json"}:  # which alone is a run that has just begun
         raise UserError(f"out={out}: holds other files ({min(there - own or there)}); name a new folder")
 
 

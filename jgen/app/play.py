@@ -1,4 +1,4 @@
-"""What the playground shows of a run, as functions: controls, their values read from an address, and a picture of them."""
+"""The playground as functions of a run: controls, their values read from an address, and a picture of them."""
 
 import dataclasses
 import math
@@ -152,7 +152,7 @@ def image_of(run: Run, path: str | Path) -> np.ndarray:
 
 
 def show(run: Run, given: Mapping[str, Any], image: np.ndarray | None = None) -> Shown:
-    """The picture of the controls' values; image [H, W, C] in [-1, 1]: what the modes `OF_IMAGES` begin from.
+    """The picture of the controls' values; image [H, W, C] in [-1, 1]: that which the modes `OF_IMAGES` begin from.
 
     Raises UserError for values that can't be, or for a missing image.
     """
@@ -205,13 +205,13 @@ def _styles(run: Run, values: Mapping[str, Any]) -> np.ndarray:
     space, params, extra = run.stage.space, run.params, run.extra
     assert space is not None
     make, num, seed = _compiled(run), values["num"], values["seed"]
-    mean = space.mean(extra)
-    ws = mean + values["psi"] * (make["styles"](params, extra, image_keys(seed, num)) - mean)
+    mean = space.mean(extra)[None, None]
+    truncated = lambda keys: mean + values["psi"] * (make["styles"](params, extra, keys) - mean)  # noqa: E731
+    ws = truncated(image_keys(seed, num))
     if values["show"] == "mixing":
-        other = mean + values["psi"] * (make["styles"](params, extra, image_keys(seed + 1, num)) - mean)
-        ws = swapped(ws, other, (values["rows_from"], values["rows_to"] + 1))
+        ws = swapped(ws, truncated(image_keys(seed + 1, num)), (values["rows_from"], values["rows_to"] + 1))
     if values["show"] == "directions":
-        ws = ws + values["amount"] * jnp.asarray(make["components"](params, extra)[values["direction"]])
+        ws = ws + values["amount"] * jnp.asarray(make["components"](params, extra)[values["direction"]])[None, None]
     if values["show"] == "transform":
         matrix = transform(values["move_x"], values["move_y"], values["turn"])
         return np.clip(np.asarray(make["transformed"](params, extra, ws, matrix)), -1, 1)

@@ -161,7 +161,7 @@ def written(shown: play.Shown) -> tuple[Path, str]:
 
 
 def _drawn(run: Run, drawing: Any) -> np.ndarray | None:
-    """What was drawn, [H, W, C] in [-1, 1]: white ink on black where the set is grey, else as it was drawn on white."""
+    """The drawing [H, W, C] in [-1, 1]: white ink on black where the set is grey, else as it was drawn on white."""
     composite = drawing.get("composite") if isinstance(drawing, dict) else None
     if composite is None or not np.asarray(composite.convert("RGBA"))[..., 3].any():
         return None

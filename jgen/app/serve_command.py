@@ -1,8 +1,8 @@
 """jgen serve RUN ...: a page in the browser to play with runs; it needs the extra "serve"."""
 
 import dataclasses
+import importlib
 from importlib.util import find_spec
-from types import ModuleType
 
 import tyro
 
@@ -32,11 +32,4 @@ def main(words: list[str]) -> None:
     if find_spec("gradio") is None:
         raise UserError("serve: needs gradio; pip install 'jgen[serve]'")
     memory.keep()
-    _serve().serve(given.runs, given.host, given.port)
-
-
-def _serve() -> ModuleType:
-    """The page, which imports jax and gradio: loaded only when the arguments are valid."""
-    from jgen.app import serve
-
-    return serve
+    importlib.import_module("jgen.app.serve").serve(given.runs, given.host, given.port)

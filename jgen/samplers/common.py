@@ -33,6 +33,10 @@ def noise(keys: Key, shape: Sequence[int], step: Any = -1) -> Array:
     def one(key: Key) -> Array:
         return jax.random.normal(jax.random.fold_in(key, jnp.asarray(step, jnp.int32).astype(jnp.uint32)), tuple(shape))
 
+    if _Given.shapes is not None:
+        _Given.shapes.append((len(keys), *shape))
+    if _Given.arrays is not None:
+        return _Given.arrays.pop(0)
     if (along := _Walk.along) is None or len(keys) != len(along):
         return jax.vmap(one)(keys)
     # cos^2 + sin^2 = 1: what lies between two draws is standard normal too.
@@ -40,6 +44,31 @@ def noise(keys: Key, shape: Sequence[int], step: Any = -1) -> Array:
     ends = [jax.vmap(lambda key, n: one(jax.random.fold_in(key, n)))(keys, n % _Walk.stops) for n in (start, start + 1)]
     angle = expand_dims_like((along - start) * (jnp.pi / 2), ends[0])
     return jnp.cos(angle) * ends[0] + jnp.sin(angle) * ends[1]
+
+
+class _Given:
+    arrays: list[Array] | None = None
+    shapes: list[tuple[int, ...]] | None = None
+
+
+@contextlib.contextmanager
+def noise_shapes() -> Iterator[list[tuple[int, ...]]]:
+    """The shapes of the noise that a sampler draws, in their order, where it is traced within it; filled when it ends."""
+    _Given.shapes = shapes = []
+    try:
+        yield shapes
+    finally:
+        _Given.shapes = None
+
+
+@contextlib.contextmanager
+def given_noise(arrays: Sequence[Array]) -> Iterator[None]:
+    """A sampler that is traced within it takes these arrays, one after the other, for the noise that it draws."""
+    _Given.arrays = list(arrays)
+    try:
+        yield
+    finally:
+        _Given.arrays = None
 
 
 class _Walk:

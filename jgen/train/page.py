@@ -11,7 +11,7 @@ body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 h1{font-size:1.6rem;line-height:1.25;overflow-wrap:anywhere}h2{margin-top:2rem;border-bottom:1px solid var(--line)}
 .wide{overflow-x:auto}table{border-collapse:collapse}
 th,td{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0;border-bottom:1px solid var(--line)}
-td{overflow-wrap:anywhere;min-width:4rem}
+td{min-width:5rem}.scores td:nth-child(3),.scores td:nth-child(5){min-width:13rem}
 pre{background:var(--box);padding:1rem;overflow:auto;border-radius:.3rem}
 .figures{display:grid;gap:1.5rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr))}
 .figures.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,13rem),1fr))}

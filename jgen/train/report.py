@@ -117,4 +117,4 @@ def _scores(folder: Path) -> str:
     cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     names = ("measure", "value", "measured on", "step", "how it reads")
     heads = "<tr>" + "".join(f"<th scope=col>{name}</th>" for name in names) + "</tr>"
-    return f"<h2>Scores</h2><div class=wide tabindex=0><table>{heads}{cells}</table></div>" if rows else ""
+    return f"<h2>Scores</h2><div class=wide tabindex=0><table class=scores>{heads}{cells}</table></div>" if rows else ""

@@ -126,7 +126,7 @@ def test_every_control_of_the_playground_changes_the_picture(browser, address, t
     browser.set_window_size(1280, 1000)
     browser.get(f"{address}/?run=0&show=samples&seed=5&num=4&steps=2")
     wait(lambda: picture(browser, 0))
-    for name, value in {"seed": 6, "num": 2, "steps": 3, "eta": 1, "show": "denoising"}.items():
+    for name, value in {"seed": 6, "num": 2, "steps": 3, "eta": 0.5, "show": "denoising"}.items():
         changes(browser, 0, name, value)
     assert "show=denoising" in browser.current_url
     assert "seed=6" in browser.current_url

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jgen
-from experiments import ddpm
+from experiments import ddpm, vae
 from jgen.app.export import export, public
 from jgen.config import changed
 from jgen.config.export import Export
@@ -118,6 +118,18 @@ def test_the_program_draws_the_images_of_the_run(run, tmp_path):
         jgen.load_sampler(tmp_path)
 
 
-def test_onnx_is_refused_by_name(run):
-    with pytest.raises(UserError, match="to=onnx"):
-        export(run, Export(to="onnx"))
+def test_onnx_of_a_sampler_of_steps_is_refused_by_name(run, tmp_path):
+    with pytest.raises(UserError, match="to=onnx: ddpm draws in steps"):
+        export(run, Export(to="onnx", out=str(tmp_path / "o")))
+
+
+def test_onnx_gives_the_images_of_its_noise(tmp_path):
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    jgen.main(vae.Config, vae.build, vae.PRESETS, ["--name", str(tmp_path / "v"), *tiny.FLAGS["vae"]])
+    out = export(tmp_path / "v", Export(to="onnx", out=str(tmp_path / "o"), batch=3))
+    session = runtime.InferenceSession(str(out / "network.onnx"))
+    given = {each.name: np.zeros(each.shape, np.float32) for each in session.get_inputs()}
+    found = session.run(None, given)[0]
+    assert found.shape == (3, 8, 8, 1)
+    assert abs(found).max() <= 1
