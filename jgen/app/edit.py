@@ -68,12 +68,12 @@ def inverted(editor: Editor, images: np.ndarray, given: Inversion) -> tuple[Inve
 
 
 def write(rows: Sequence[np.ndarray | jax.Array], out: str, folder: Path, name: str) -> None:
-    """A sheet with a row for each picture, of these columns [B, H, W, C]."""
+    """A sheet with a row for each picture, of these columns [B, H, W, C]; a grid of one column."""
     path = Path(out) if out else folder / f"{name}.png"
     if path.suffix != ".png":
         raise UserError(f"out={path}: must be a .png")
     sheet = np.stack([np.asarray(column) for column in rows], 1)
-    pictures.save(pictures.grid(sheet.reshape(-1, *sheet.shape[2:]), columns=len(rows)), path)
+    pictures.save(pictures.grid(sheet.reshape(-1, *sheet.shape[2:]), columns=len(rows) if len(rows) > 1 else 0), path)
     print(f"written: {path}")
 
 

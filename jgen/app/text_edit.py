@@ -44,10 +44,10 @@ class TextEditor:
         """Codes that are moved to a better score; with targets, whose pixels are kept, or only within the encoder's domain."""
         assert self.score is not None
         space, how = self.editor.space, self.how
+        kept_weight = 0.0 if targets is None else how.text_pixel_weight
         options = InDomainOptions(
-            how.text_steps, how.text_rate, pixel_weight=0.0 if targets is None else 1.0,
-            feature_weight=0.0 if targets is None else 0.5, encoder_weight=2.0 if space.encode else 0.0,
-            text_weight=how.text_score_weight,
+            how.text_steps, how.text_rate, pixel_weight=kept_weight, feature_weight=0.5 * kept_weight,
+            encoder_weight=2.0 if space.encode else 0.0, text_weight=how.text_score_weight,
         )  # fmt: skip
         kept = self.editor.show(ws) if targets is None else targets
         return text_guided(

@@ -121,9 +121,11 @@ class ByText:
     text_steps: Count = 200
     """Steps of that optimisation,"""
     text_rate: Positive = 0.01
-    """its learning rate, and"""
+    """its learning rate,"""
     text_score_weight: NonNegative = 2.0
-    """the weight of the text beside the picture's pixels."""
+    """the weight of the text, and"""
+    text_pixel_weight: NonNegative = 1.0
+    """that of the edited picture's own pixels; less for a text that changes all of it, such as its ground."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,9 @@ def test_pictures_are_edited_and_made_by_a_text(runs, photo, tmp_path, capsys):
     assert "fit of the text: source" in said
     assert "zebra is in no caption of glyphs" in said
     edit.generate(runs["both"], Generate(3, label=3), str(out), MESH, ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2))
-    edit.generate(runs["both"], Generate(3, sketch=photo), str(tmp_path / "drawn.png"), MESH, ByText(TEXT))
+    edit.generate(runs["both"], Generate(4, sketch=photo), str(tmp_path / "drawn.png"), MESH, ByText(TEXT))
+    width, height = Image.open(tmp_path / "drawn.png").size
+    assert width == height
     width, height = Image.open(out).size
     assert height / width == pytest.approx(3 / 2, rel=0.2)
 
