@@ -67,7 +67,7 @@ def show_estimate(
     text = f"on each of {EIGHT} {kind} of {device.memory / 1e9:.0f} GB: about {_gigabytes(found.total)} GB ({parts}"
     if not now.remat:
         least = estimate.memory(stage_with(now.dtype, True, now.accumulate), EIGHT).activations
-        text += f", or {_gigabytes(least)} with --train.remat"
+        text += f", or {_gigabytes(least)} with --train.remat" if least < found.activations else ""
     text += f"), {_duration(days)} in all at {estimate.BUSY:.0%} of the peak"
     if found.total > device.memory:
         flags = estimate.advice(stage_with, now, EIGHT, device.memory)
@@ -89,12 +89,14 @@ def _gigabytes(value: float) -> str:
 def _duration(days: float) -> str:
     """Days, or hours or minutes where they are fewer.
 
-    >>> _duration(2.26), _duration(0.25), _duration(0.01)
-    ('2.3 days', '6 hours', '14 minutes')
+    >>> _duration(2.26), _duration(0.25), _duration(0.01), _duration(0.0004)
+    ('2.3 days', '6 hours', '14 minutes', 'a minute')
     """
     if days >= 1:
         return f"{days:.2g} days"
-    return f"{days * 24:.2g} hours" if days >= 1 / 24 else f"{max(days * 1440, 1):.0f} minutes"
+    if days >= 1 / 24:
+        return f"{days * 24:.2g} hours"
+    return f"{days * 1440:.0f} minutes" if days * 1440 >= 1.5 else "a minute"
 
 
 def _peak_bytes(compiled: Compiled, stage: Stage) -> int:
