@@ -34,6 +34,7 @@ def test_all_modes_come_alike_and_the_test_set_is_of_other_digits(train):
         open_source(DataConfig("stacked_digits", split="val"))
 
 
+@pytest.mark.slow
 def test_the_extractor_names_the_mode_of_each_image(train):
     extractor = open_extractor("", "stacked_digits")
     images = train.arrays["image"][:512].astype(np.float32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jgen.objectives.adversarial import GAN
 from jgen.objectives.style_losses import late_path_loss, path_loss, path_state
@@ -21,6 +22,7 @@ PARAMS = {"g": jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.flo
 BATCH = {"image": jnp.zeros((4, 2, 2, 1))}
 
 
+@pytest.mark.slow
 def test_it_begins_after_so_many_images():
     loss = jax.jit(jax.value_and_grad(late_path_loss(LINEAR, 2.0, 0.008), has_aux=True))
     state = {**path_state(), "pl_mean": jnp.float32(0.5)}

@@ -27,7 +27,7 @@ def test_the_networks_are_those_of_the_table(side, start):
 def test_a_discriminator_is_as_steep_as_its_kernels_are_and_those_have_norm_1():
     d = Discriminator(8, 2)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
-    made = d.init(jax.random.key(0), x)
+    made = jax.jit(d.init)(jax.random.key(0), x)
     step = jax.jit(lambda v: d.apply(v, x, mutable=["spectral"]))
     state = made["spectral"]
     for _ in range(30):
