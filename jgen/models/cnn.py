@@ -17,6 +17,9 @@ from jgen.nn.norm import GroupNorm
 from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
+GROUPS = 8
+"""Groups of every norm, so that widths are multiples of it."""
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
@@ -26,8 +29,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None) -> Array:
         shortcut = x if x.shape[-1] == self.features else nn.Dense(self.features, name="shortcut")(x)
-        x = Conv3x3(self.features, name="conv1")(nn.relu(GroupNorm(8, name="norm1")(x)))
-        x = GroupNorm(8, name="norm2")(x)
+        x = Conv3x3(self.features, name="conv1")(nn.relu(GroupNorm(GROUPS, name="norm1")(x)))
+        x = GroupNorm(GROUPS, name="norm2")(x)
         if embedding is not None:
             scale, shift = jnp.split(nn.Dense(2 * self.features, name="time")(embedding)[:, None, None], 2, -1)
             x = x * (1 + scale) + shift
@@ -58,6 +61,6 @@ class CNN(nn.Module):
             if i:
                 x = nn.max_pool(x, (2, 2), (2, 2), "SAME")
             x = Block(width, name=f"block_{i}")(x, embedding)
-        features = jnp.mean(at_least_float32(nn.relu(GroupNorm(8, name="norm")(x))), (1, 2))
+        features = jnp.mean(at_least_float32(nn.relu(GroupNorm(GROUPS, name="norm")(x))), (1, 2))
         kept = nn.Dropout(self.dropout, deterministic=not train)(features)
         return features, nn.Dense(self.classes, name="head")(kept)

@@ -1,6 +1,6 @@
 """Classifiers of images, clean or noisy: network, objective, evaluation, and their stage of training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jgen.config import ChainConfig, DataConfig, OptimizerConfig, TrainConfig
 from jgen.config.classifier import ClassifierConfig
 from jgen.errors import UserError
 from jgen.models.cnn import CNN
+from jgen.models.cnn import GROUPS as CNN_GROUPS
 from jgen.models.unet import Classifier
 from jgen.nn.norm import groups_of
 from jgen.nn.precision import in_dtype
@@ -27,13 +28,18 @@ Logits = Callable[..., Array]
 """(weights, x [B, H, W, C], t [B] or None, train=, rngs=) -> [B, classes]."""
 
 
+def check_widths(channels: Sequence[int], option: str = "channels") -> None:
+    """Raises UserError where a network of these widths would have no level, or groups of channels that do not fit."""
+    if not channels or any(width % CNN_GROUPS for width in channels):
+        raise UserError(f"{option}={channels}: must have a width for each level, multiples of {CNN_GROUPS}")
+
+
 def network(config: ClassifierConfig, data: DataConfig, dtype: str = "float32", remat: bool = False) -> CNN | Classifier:
     """The network, whose layers compute in a type; ADM's recomputes its blocks in the backward pass where remat is set.
 
     Raises UserError for ADM's without noise, or of widths that it can't have.
     """
-    if not config.channels:
-        raise UserError("channels: must have a width for each level")
+    check_widths(config.channels)
     if config.network == "cnn":
         return in_dtype(CNN(data.num_classes, config.channels, config.stride, config.noisy, config.dropout), dtype)
     if not config.noisy:

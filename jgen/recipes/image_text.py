@@ -13,7 +13,7 @@ from jgen.data.captions import encoded
 from jgen.errors import UserError
 from jgen.models.image_text import ImageText
 from jgen.objectives.contrastive import MAX_SCALE, info_nce, recall, similarities
-from jgen.recipes.classifier import moved
+from jgen.recipes.classifier import check_widths, moved
 from jgen.recipes.common import adam_rate, clipped
 from jgen.train import Phase
 from jgen.train.rates import ramped
@@ -26,8 +26,7 @@ SHOWN = 8
 
 def network(config: ImageTextConfig) -> ImageText:
     """The network. Raises UserError for widths that it can't have."""
-    if not config.channels or any(width % 8 for width in config.channels):
-        raise UserError(f"channels={config.channels}: must have a width for each level, multiples of 8")
+    check_widths(config.channels)
     if config.text_width % 4:
         raise UserError(f"text_width={config.text_width}: must be a multiple of 4, the heads of its attention")
     return ImageText(config.features, config.channels, config.stride, config.text_width, config.dropout)

@@ -32,7 +32,9 @@ CLASSIFIER_SCALES = (1.0, 3.0, 10.0)
 
 
 def classifier_config(own: OwnClassifierConfig, network: UNetConfig) -> ClassifierConfig:
-    """The network of the second stage."""
+    """The network of the second stage. Raises UserError for widths that it can't have."""
+    if own.classifier_network == "cnn":
+        classifier.check_widths(own.classifier_channels, "classifier_channels")
     return ClassifierConfig(
         network=own.classifier_network,
         channels=own.classifier_channels,
