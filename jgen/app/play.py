@@ -95,7 +95,7 @@ def controls(run: Run) -> list[Control]:
             found.append(
                 Control(name, name.replace("_", " ").capitalize(), own[name], 0, REACH.get(name, 2.0), 1 if whole else 0.05)
             )
-    if "label" in own and run.stage.data.num_classes:
+    if "label" in own and run.stage.data.num_classes and kind != "styles":  # whose styles are of a class drawn for each
         found.append(Control("label", "Class (-1: any)", own["label"], -1, run.stage.data.num_classes - 1))
     return found + _more(stage, kind)
 
@@ -148,7 +148,10 @@ def checked(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def image_of(run: Run, path: str | Path) -> np.ndarray:
     """A reader's image [H, W, C] in [-1, 1], brought to the run's size. Raises UserError for a file that is no image."""
-    return fitted(Path(path), run.stage.data.shape)
+    try:
+        return fitted(Path(path), run.stage.data.shape)
+    except UserError as error:
+        raise UserError(f"{Path(path).name}: can't be read; must be a PNG, JPEG or WebP picture") from error
 
 
 def show(run: Run, given: Mapping[str, Any], image: np.ndarray | None = None) -> Shown:

@@ -50,6 +50,7 @@ class Log:
         self.active, self.step, self.steps, self.batch_size = active, step, steps, batch_size
         self.console = Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, quiet=not active)
         self.began: float | None = None
+        self.rates: Mapping[str, np.ndarray] = {}
         self.first, self.spoke, self.seconds = step, time.monotonic(), 0.0
         if not active:
             return
@@ -76,15 +77,16 @@ class Log:
         """A line for the person watching."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def record(self, step: int, metrics: Mapping[str, float], **rates: float) -> None:
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line of metrics.jsonl and the same values to the trackers; values that are not finite are left out.
 
-        rates: further values for the trackers alone, such as the learning rate; that of images is added.
+        The trackers are given the learning rates of the step and the images a second too.
         """
         if not self.active:
             return
         values = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         self.file.write(json.dumps({"step": step, **values}) + "\n")
+        rates = {name: float(each[min(step, len(each)) - 1]) for name, each in self.rates.items()}
         if self.seconds:
             rates["images_per_second"] = self.batch_size / self.seconds
         for tracker in self.trackers:

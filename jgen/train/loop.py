@@ -235,7 +235,7 @@ class Watch:
 
     def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
         self.stage, self.log, self.pipeline = stage, log, pipeline
-        self.rates = learning_rates(stage.optimizers, stage.train.steps) if log.active else {}
+        log.rates = learning_rates(stage.optimizers, stage.train.steps) if log.active else {}
         self.bad, self.too_large = 0, 0  # in a row; in all
         self.pending: tuple[int, Metrics] | None = None
 
@@ -263,8 +263,7 @@ class Watch:
             if bad:
                 self._complain(step, *next(iter(bad.items())))
             if step % self.stage.train.log_every == 0 or step == self.stage.train.steps:
-                rates = {name: float(values[step - 1]) for name, values in self.rates.items()}
-                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}}, **rates)
+                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}})
         self.log.progress(last, next((v[-1] for k, v in values.items() if k.endswith("loss")), float("nan")))
 
     def _complain(self, step: int, metric: str, code: int) -> None:

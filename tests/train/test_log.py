@@ -38,7 +38,8 @@ def test_records_rates_and_pictures_go_to_both(tmp_path, wandb):
     with Log(tmp_path, 0, 2, 8, wandb="project") as log:
         log.progress(1, 0.5)
         log.progress(2, 0.5)
-        log.record(2, {"loss": 0.5, "bad": float("nan")}, **{"learning_rate/net": 0.1})
+        log.rates = {"learning_rate/net": np.array([0.2, 0.1])}
+        log.record(2, {"loss": 0.5, "bad": float("nan")})
         log.picture(2, "samples", Image.fromarray(np.zeros((4, 6), np.uint8)))
     values = {name: value for _, each in wandb.logged for name, value in each.items()}
     assert values["loss"] == 0.5
