@@ -7,7 +7,7 @@
 
 One command trains the stem and every later stage; each begins from the averaged generator before it, whose layers stay as they
 are. Classes go through means of the feature network's 320 channels over images of each. The paper has a second feature network,
-DeiT, and path length regularisation from a million images on; neither is here.
+DeiT, which is not here.
 
 Target of the cifar10 preset: FID 1.85, class-conditional (table 5; with both feature networks). Its sizes are the authors' for
 small sets; they stop a stage when FID does, and the numbers of steps are jgen's.

@@ -77,6 +77,6 @@ def _gaps() -> list[tuple[int, int]]:
 
 def has_accelerators() -> bool:
     """Whether JAX may find more than the CPU here. Does not start JAX."""
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return False
     return any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))

@@ -40,7 +40,7 @@ def _keep(number: Array, images: Array) -> None:
 
 
 def _report_images(number: Array, count: int, images: Array) -> None:
-    now = ((number + 1) % max(count // FRAMES, 1) == 0) | (number + 1 == count)
+    now = ((number + 1) % -(-count // FRAMES) == 0) | (number + 1 == count)
     jax.lax.cond(now, lambda: jax.debug.callback(_keep, number, images), lambda: None)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,17 +71,20 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True, kind
 def read_maybe_gzipped(path: Path) -> bytes:
     """The bytes of a file, unpacked where it is gzipped, whatever its name says.
 
-    Raises UserError for what expands out of proportion, else what gzip raises for a damaged file.
+    Raises UserError for what expands out of proportion, else OSError or EOFError for a damaged file.
     """
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     if not packed:
         return path.read_bytes()
     budget, parts = budget_of(path), []
-    with gzip.open(path) as file:
-        while part := file.read(2**20):
-            budget.take(len(part))
-            parts.append(part)
+    try:
+        with gzip.open(path) as file:
+            while part := file.read(2**20):
+                budget.take(len(part))
+                parts.append(part)
+    except zlib.error as error:
+        raise OSError(f"{path}: a damaged gzip file ({error})") from error
     return b"".join(parts)
 
 

@@ -1,11 +1,9 @@
 """`train --preset auto`: settings chosen for the set that --data.name names, said a line each; options that are given win."""
 
-import os
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from jgen import memory
 from jgen.config import DataConfig, leaves
 from jgen.config.auto import SetFacts, Why
 from jgen.config.ranges import shown
@@ -23,19 +21,16 @@ class Choice(NamedTuple):
     head: str
 
 
-def has_accelerator() -> bool:
-    """Whether JAX has a plugin for one, and is not told to use CPUs; no device is touched."""
-    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
-        return False
-    return bool(entry_points(group="jax_plugins")) or find_spec("libtpu") is not None
-
-
 def choose(auto: Auto, facts: SetFacts, given: DataConfig) -> Choice:
     """The settings for a set; given: what the user says of the data."""
-    accelerator = has_accelerator()
+    accelerator = memory.has_accelerators()
     config, why = auto(facts, given, accelerator)
     sizes = f"{facts.count:,} images of {facts.side} pixels and more, {facts.channels} channels, {facts.classes} classes"
-    machine = "an accelerator" if accelerator else "CPUs (JAX has no plugin for an accelerator here)"
+    machine = (
+        "an accelerator (JAX_PLATFORMS=cpu plans for CPUs)"
+        if accelerator
+        else "CPUs (JAX has no plugin for an accelerator here)"
+    )
     return Choice(config, why, f"auto: {given.name}, {sizes}; on {machine}")
 
 

@@ -48,20 +48,24 @@ images = session.run(None, noise)[0]  # [BATCH, H, W, C] in [-1, 1]
 }
 
 
-def card(run: Run, stored: dict[str, Any], form: str, batch: int) -> str:
-    """The text of README.md: model, paper, data, how to use it, scores found in the run, options, versions, licence."""
+def card(run: Run, stored: dict[str, Any], form: str, batch: int, options: Any) -> str:
+    """The text of README.md: model, paper, data, how to use it, scores found in the run, options, versions, licence.
+
+    stored: the run's config without folders of this machine; options: of sampling, as the form has them.
+    """
     module, stage, data = stored["module"], run.stage, run.stage.data
+    name = str(stored["config"].get("data", {}).get("name", data.name))
     title = (importlib.import_module(module).__doc__ or module).splitlines()[0]
     use = USE[form].replace("MODULE", module).replace("BATCH", str(batch))
     players = ", ".join(f"{name} {count(tree):,}" for name, tree in run.params.items())
     facts = {
         "experiment": f"`{module}`, preset `{stored['preset']}`, stage `{stage.name}`",
-        "images": f"{_line(data.name)}, split {_line(data.split)}, {'x'.join(map(str, data.shape))}",
+        "images": f"{_line(name)}, split {_line(data.split)}, {'x'.join(map(str, data.shape))}",
         "classes": f"{data.num_classes}" if data.num_classes else "none",
         "trained": f"{run.step:,} of {stage.train.steps:,} steps of {data.batch_size} images",
         "parameters": f"{players} (the moving average where there is one)",
-        "sampling": ", ".join(f"{leaf.name}={ranges.shown(leaf.value)}" for leaf in ranges.leaves(stage.options))
-        if stage.options
+        "sampling": ", ".join(f"{leaf.name}={ranges.shown(leaf.value)}" for leaf in ranges.leaves(options))
+        if options
         else "none",
         "versions": ", ".join(f"{name} {number}" for name, number in versions("jax", "flax", "numpy").items()),
     }
@@ -83,7 +87,7 @@ tags: [jgen, jax, flax, unconditional-image-generation]
 
 ## Scores
 
-{_scores(run.folder)}
+{_scores(run.folder).replace(_line(data.name), _line(name))}
 
 ## Licence
 

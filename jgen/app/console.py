@@ -3,12 +3,12 @@
     jgen list                                  the experiments, each with its paper and cost
     jgen EXPERIMENT [COMMAND] [OPTIONS]        as python -m experiments.EXPERIMENT, such as: jgen ddpm --preset fashion_mnist
     jgen sample|evaluate RUN [OPTIONS]         images and scores of a run, whatever experiment it is of
-    jgen export RUN --to weights|stablehlo     a run taken elsewhere
+    jgen export RUN --to weights|stablehlo|onnx  a run taken elsewhere
     jgen serve RUN ...                         a page in the browser to play with runs
     jgen doctor                                versions, devices, data sets, optional packages of this machine
     jgen data list|show|prepare                sets of images
     jgen metrics compare|score|pairs|...       scores of any images
-    jgen completion bash|zsh|tcsh              completion of these words, for a shell to read
+    jgen completion bash|zsh              completion of these words, for a shell to read
 
 Every command shows its options with --help.
 """

@@ -13,7 +13,7 @@ from jgen.app.load import Run, load
 from jgen.app.text_edit import generated, text_editor
 from jgen.config import MeshConfig
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
-from jgen.data import open_source
+from jgen.data import index_order, open_source
 from jgen.data.images import read_image
 from jgen.edit.directions import move, project_out
 from jgen.errors import UserError
@@ -135,7 +135,7 @@ def _direction(run: Run, editor: Editor, name: str) -> np.ndarray:
     if name.endswith(".npy") or attribute in ("pca", "sefa"):
         return editor.direction(name, _from_file(name))
     source = open_source(run.stage.data, run.stage.train.seed)
-    examples = [source[i] for i in range(min(len(source), EXAMPLES))]
+    examples = [source[i] for i in index_order(len(source))[:EXAMPLES]]
     known = [key for key, number in examples[0].items() if np.ndim(number) == 0]
     if attribute not in known:
         raise UserError(f"direction={name}: must be pca:N, sefa:N, a .npy file, or an attribute: {', '.join(known) or 'none'}")

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from jgen.app.card import card
 from jgen.app.load import Run, load
 from jgen.app.onnx import NETWORK, write_onnx
+from jgen.config import to_dict
 from jgen.config.export import Export
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
@@ -33,6 +34,8 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
     Raises UserError for a folder that holds something else, and for a run that can't be written so.
     """
     run = load(folder, make_mesh(), stage=given.stage)
+    if given.to == "weights":
+        _check_alone(run, options)
     out = Path(given.out) if given.out else folder / f"export-{given.to}"
     names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS), "onnx": (NETWORK,)}[given.to]
     _check_out(out, {*names, "README.md"})
@@ -45,10 +48,19 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
     else:
         _write_sampler(run, out, given.batch, options)
     with replacing(out / "README.md") as temporary:
-        temporary.write_text(card(run, stored, given.to, given.batch), encoding="utf-8")
+        chosen = run.stage.options if options is None else options
+        temporary.write_text(card(run, stored, given.to, given.batch, chosen), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.iterdir() if path.name in (*names, "README.md"))
     print(f"{run.stage.name}, step {run.step}, as {given.to}: {out} ({size / 1e6:.1f} MB)")
     return out
+
+
+def _check_alone(run: Run, options: Any) -> None:
+    """Raises UserError where weights and config alone would not load, and for options that they do not hold."""
+    if gan := getattr(getattr(run.config, "inversion", None), "gan", ""):
+        raise UserError(f"to=weights: the generator is that of another run, gan={gan}, without which this one does not load")
+    if options is not None and to_dict(options) != to_dict(run.stage.options):
+        raise UserError("to=weights: sampling is chosen when the weights are used; leave its options out")
 
 
 def _check_out(out: Path, own: set[str]) -> None:
@@ -71,9 +83,22 @@ def public(stored: dict[str, Any]) -> dict[str, Any]:
         data["name"] = f"{kind}:{Path(place).name}"
     if "begin_from" in train:
         train["begin_from"] = ""
+    config = _named(config)
     return {"format": FORMAT, **{name: stored[name] for name in ("module", "preset")}, "config": config} | (
         {"versions": stored["versions"]} if isinstance(stored.get("versions"), dict) else {}
     )
+
+
+def _named(value: Any) -> Any:
+    """A config in which a file or a folder of this machine has its name alone."""
+    if isinstance(value, dict):
+        return {name: _named(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    kind, colon, place = value.rpartition(":")
+    return f"{kind}{colon}{Path(place).name}" if place.startswith(("/", "~", "..")) else value
 
 
 def _write_weights(run: Run, stored: dict[str, Any], out: Path) -> None:
@@ -106,6 +131,7 @@ def _write_sampler(run: Run, out: Path, batch: int, options: Any) -> None:
         temporary.write_bytes(_serialized(exported))
     weights.write(out / ARRAYS, {name: arrays[name] for name in read}, {"stage": stage.name, "step": str(run.step)})
     facts = {"batch": batch, "shape": list(stage.data.shape), "stage": stage.name, "step": run.step, "platforms": PLATFORMS}
+    facts["sampling"] = None if chosen is None else to_dict(chosen)
     with replacing(out / FACTS) as temporary:
         temporary.write_text(json.dumps(facts, indent=2))
 

@@ -91,10 +91,9 @@ def controls(run: Run) -> list[Control]:
         found.append(Control("steps", "Steps", min(own.get("steps", 20), 200), 1, 200))
     for name in OPTIONS:
         if isinstance(own.get(name), (int, float)):
-            whole = isinstance(own[name], int)
-            found.append(
-                Control(name, name.replace("_", " ").capitalize(), own[name], 0, REACH.get(name, 2.0), 1 if whole else 0.05)
-            )
+            value, step = own[name], 1 if isinstance(own[name], int) else 0.05
+            low, high = min(0, value), max(REACH.get(name, 2.0), value)
+            found.append(Control(name, name.replace("_", " ").capitalize(), value, low, high, step))
     if "label" in own and run.stage.data.num_classes and kind != "styles":  # whose styles are of a class drawn for each
         found.append(Control("label", "Class (-1: any)", own["label"], -1, run.stage.data.num_classes - 1))
     return found + _more(stage, kind)
@@ -229,7 +228,8 @@ def transform(right: float, down: float, degrees: float) -> np.ndarray:
     return np.linalg.inv(move @ turn).astype(np.float32)
 
 
-_PROGRAMS: dict[int, dict[str, Any]] = {}
+_PROGRAMS: dict[int, tuple[Run, dict[str, Any]]] = {}
+"""By the run's id, and with the run, so that no other one gets its id."""
 
 
 def _compiled(run: Run) -> dict[str, Any]:
@@ -252,5 +252,5 @@ def _compiled(run: Run) -> dict[str, Any]:
         programs: dict[str, Any] = {"styles": styles, "images": jax.jit(space.synthesize), "components": components}
         if space.transformed:
             programs["transformed"] = jax.jit(space.transformed)
-        _PROGRAMS[id(run)] = programs
-    return _PROGRAMS[id(run)]
+        _PROGRAMS[id(run)] = run, programs
+    return _PROGRAMS[id(run)][1]

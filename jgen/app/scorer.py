@@ -1,5 +1,6 @@
 """How well pictures fit a text, by a run of experiments.image_text or by official weights of CLIP."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,23 @@ def open_scorer(name: str, text: str, vocabulary: str = "") -> Score:
         raise UserError("vocabulary: CLIP's weights need its table of merges, bpe_simple_vocab_16e6.txt.gz")
     weights = convert.load_weights(path)
     official = "visual.proj" in weights or not any(key.startswith("vision_model.") for key in weights)
-    net, variables = (convert.clip.clip if official else convert.clip.clip_hugging_face)(weights)
+    net, variables = convert.clip.clip(weights) if official else convert.clip.clip_hugging_face(weights, **_config(path))
     tokens = tokenizer(vocabulary, net.transformer.context)(text)
     if tokens.max() >= net.transformer.vocabulary:
         raise UserError(f"vocabulary={vocabulary}: has tokens to {tokens.max()}; {name} knows {net.transformer.vocabulary}")
     run: Any = net.apply
     embedding = run(variables, jnp.asarray(tokens)[None], method="text")
     return _score(lambda images: run(variables, prepared(images, net.visual.side), method="image"), embedding)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The config.json beside weights in Hugging Face's names, which says what the weights do not: heads and activations."""
+    beside = path.parent / "config.json"
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+        return {name: found[name] for name in ("text_config", "vision_config", "projection_dim") if name in found}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"scorer={path}: weights in Hugging Face's names need their config.json beside them") from error
 
 
 def _of_run(folder: Path, text: str) -> Score:

@@ -1,5 +1,6 @@
 """The page of `jgen serve`: a tab a run, its controls, and the picture of them. `jgen.app.play` makes all that it shows."""
 
+import functools
 import hashlib
 import importlib
 import os
@@ -38,10 +39,13 @@ def serve(folders: Sequence[str], host: str = "127.0.0.1", port: int = 7860, blo
     runs = [load(folder) for folder in folders]
     page = page_of(runs)
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    page.launch(
-        server_name=host, server_port=port or None, share=False, prevent_thread_lock=not block, theme=theme, css=CSS,
-        footer_links=[],
-    )  # fmt: skip
+    try:
+        page.launch(
+            server_name=host, server_port=port or None, share=False, prevent_thread_lock=not block, theme=theme, css=CSS,
+            footer_links=[],
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"host={host}, port={port}: can't be listened at; --port 0 takes a free one ({error})") from error
     return page
 
 
@@ -148,11 +152,17 @@ def _update(run: Run, values: dict[str, Any], upload: str | None, drawing: Any) 
     return str(path[0]), path[1], str(path[0])
 
 
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Where pictures lie until the page is closed."""
+    return tempfile.TemporaryDirectory(prefix="jgen-serve-")
+
+
 def written(shown: play.Shown) -> tuple[Path, str]:
     """(file, caption) of a picture: a PNG, or a GIF of a moving one; its name says what it shows."""
     tag = hashlib.sha256(shown.caption.encode()).hexdigest()[:12]
     moving = len(shown.frames) > 1
-    path = Path(tempfile.mkdtemp(prefix="jgen-serve-")) / f"{shown.caption.split(',')[0]}-{tag}{'.gif' if moving else '.png'}"
+    path = Path(_folder().name) / f"{shown.caption.split(',')[0]}-{tag}{'.gif' if moving else '.png'}"
     if moving:
         save_animation(path, shown.frames)
     else:

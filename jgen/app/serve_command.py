@@ -3,11 +3,13 @@
 import dataclasses
 import importlib
 from importlib.util import find_spec
+from typing import Annotated
 
 import tyro
 
 from jgen import memory
-from jgen.config import Natural, check
+from jgen.config import check
+from jgen.config.ranges import Range
 from jgen.errors import UserError
 
 
@@ -19,7 +21,7 @@ class Serve:
     """Folders of runs, or of exported ones."""
     host: str = "127.0.0.1"
     """The address to listen at. Another one shows the page to whoever can reach this machine."""
-    port: Natural = 7860
+    port: Annotated[int, Range(0, 65535)] = 7860
     """Its port; 0 for any that is free."""
 
 

@@ -10,7 +10,7 @@ from jgen.app.load import Run
 from jgen.app.scorer import open_scorer
 from jgen.app.words import check_words
 from jgen.config.inversion import ByText, Generate
-from jgen.data import open_source
+from jgen.data import index_order, open_source
 from jgen.data.captions import encoded
 from jgen.edit.in_domain import InDomainOptions
 from jgen.edit.styles import ranges
@@ -136,17 +136,21 @@ def _base(run: Run, editor: Editor, given: Generate, drawn: np.ndarray | None, m
 def _of_class(run: Run, editor: Editor, label: int) -> Array:
     """The mean style [1, num_ws, D] of a class's images. Raises UserError for a class that there is none of."""
     data = run.stage.data
+    if not data.num_classes:
+        raise UserError(f"label={label}: {data.name} has no classes")
     if not 0 <= label < data.num_classes:
         raise UserError(f"label={label}: must be from 0 to {data.num_classes - 1}, a class of {data.name}")
+    if editor.space.encode is None:
+        raise UserError(f"label={label}: this run has no encoder, whose styles of a class are taken; see experiments.inversion")
     source, images = open_source(data, run.stage.train.seed), []
-    for i in range(min(len(source), SHOWN * data.num_classes)):
+    for i in index_order(len(source)):
         example = source[i]
         if int(example["label"]) == label:
             images.append(np.asarray(example["image"]))
         if len(images) == SHOWN:
             break
     if not images:
-        raise UserError(f"label={label}: no image of this class among the first of {data.name}")
+        raise UserError(f"label={label}: no image of this class was found in {data.name}")
     stack = np.stack(images)
     levels = stack / np.float32(127.5) - 1 if stack.dtype == np.uint8 else stack
     return jnp.mean(jax.jit(editor.encode)(jnp.asarray(levels)), 0, keepdims=True)

@@ -76,9 +76,11 @@ def plan(facts: SetFacts, given: DataConfig, accelerator: bool, batch: Callable[
         why["data.resolution"] = f"nine images in ten have a shorter side of {facts.side} pixels or more{mixed}{limit}"
     side = 1 << ((resolution or facts.side) - 1).bit_length()
     channels = given.channels or (facts.channels if facts.resizable else 0)
-    why["data.channels"] = "no image has a colour" if facts.channels == 1 else "there are images in colour"
+    if not given.channels:
+        why["data.channels"] = "no image has a colour" if facts.channels == 1 else "there are images in colour"
     size = given.batch_size or min(batch(side), 1 << (facts.count.bit_length() - 1))
-    why["data.batch_size"] = f"for {side}x{side} pixels on {_machine(accelerator)}, and {facts.count:,} images"
+    if not given.batch_size:
+        why["data.batch_size"] = f"for {side}x{side} pixels on {_machine(accelerator)}, and {facts.count:,} images"
     conditional = facts.classes > 1 and facts.least_class >= ENOUGH_FOR_A_CLASS
     why["conditional"] = _classes(facts)
     data = dataclasses.replace(given, resolution=resolution, channels=channels, batch_size=size)

@@ -14,7 +14,7 @@ class Animation:
     """A moving picture: translate, rotate or walk of a style-based generator."""
 
     frames: Count = 60
-    """Frames of one round."""
+    """Frames of one round; a denoising has as many as its sampler reports."""
     fps: Annotated[float, Range(0, 100, open_low=True)] = 20.0
     """Frames a second."""
 

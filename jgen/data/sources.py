@@ -103,6 +103,11 @@ def digits(split: str) -> ArraySource:
     return ArraySource({"image": images, "label": table[:, 64].astype(np.int32)}, classes, "digits")
 
 
+def index_order(count: int, most: int = 50_000) -> list[int]:
+    """Indices of a set in a mixed order, since that of a folder follows its classes; of the first `most` images."""
+    return np.random.default_rng(0).permutation(min(count, most)).tolist()
+
+
 def classes_of(config: DataConfig, conditional: bool, option: str = "conditional=True") -> int:
     """How many classes a model of a (resolved) set takes: 0 where it is unconditional.
 

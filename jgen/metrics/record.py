@@ -56,7 +56,8 @@ def read(path: Path) -> list[Record]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        return [Record(**row) for row in json.loads(path.read_text())["records"]]
+        found = [Record(**row) for row in json.loads(path.read_text())["records"]]
+        return [dataclasses.replace(each, value=float(each.value)) for each in found]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a file of scores, as `evaluate` writes them ({type(error).__name__}: {error})") from error
 

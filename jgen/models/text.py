@@ -27,7 +27,7 @@ class WordEncoder(nn.Module):
     """Captions uint8 [B, L], filled up with zeros -> a token a word [B, (L + 1) // 2, width], zeros behind the last one.
 
     An empty caption is all zeros, and so are its tokens. A word is the sum of its letters' embeddings by their places. At first
-    the transformer passes words on as they are, so that what a word says is heard from the beginning.
+    the transformer passes words on as they are, so that a word has an effect from the beginning.
     """
 
     width: int = 64

@@ -30,9 +30,9 @@ def denoising(
     sample, chosen = _sampler(stage, options)
     with watched() as found:
         last = np.asarray(_watched_program(sample, chosen, num)(params, stage.extra_for(extra, chosen, mesh), seed))
-    frames = [found[step] for step in sorted(found)]
-    if not frames or frames[0].shape != last.shape:
-        why = "its steps are in latents" if frames else "it does not report its steps"
+    frames = [found[step] for step in sorted(found) if found[step].shape == last.shape]  # a cascade has smaller ones too
+    if not frames:
+        why = "its steps are in latents" if found else "it does not report its steps"
         raise UserError(f"picture=denoising: {stage.name} can't be watched, since {why}; take --picture walk")
     return np.clip(np.stack([*frames, last]), -1, 1)
 
@@ -55,8 +55,9 @@ def latent_walk(
     stops: draws that a walk passes before it comes back; start: where it begins, from 0 to `stops`. Raises UserError for a
     model whose images depend on no normal noise, such as an autoregressive one.
     """
-    if frames < 2:
-        raise UserError(f"frames={frames}: must be at least 2")
+    for name, number in (("frames", frames), ("stops", stops)):
+        if number < 2:
+            raise UserError(f"{name}={number}: must be at least 2")
     sample, chosen = _sampler(stage, options)
     run, whole = _walk_program(sample, chosen, num, stops), stage.extra_for(extra, chosen, mesh)
     places = np.float32(start) + np.arange(frames, dtype=np.float32) * np.float32(stops / frames)

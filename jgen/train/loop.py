@@ -162,7 +162,7 @@ class Stop:
             signal.signal(number, handler)
 
     def now(self) -> bool:
-        """Whether to stop after this dispatch, to be asked after each; all processes of a run answer alike."""
+        """Whether to stop after this dispatch, called after each; all processes of a run answer alike."""
         if jax.process_count() == 1:
             return self.requested
         return bool(multihost_utils.reached_preemption_sync_point(next(DISPATCHES)))
@@ -215,6 +215,7 @@ def fit(
                 watch.catch_up()
                 _save(checkpoints, folder, step, state, held_out, log)
             if (config.sample_every and step % config.sample_every == 0) or step == config.steps:
+                watch.catch_up()  # a tracker takes records in the order of their steps
                 _preview(stage, state, mesh, folder, step, log)
                 if not drawn:
                     memory.fill()

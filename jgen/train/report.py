@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from jgen.data.images import UNREADABLE
 from jgen.errors import UserError
 from jgen.files import replacing
 from jgen.metrics import record
@@ -81,6 +83,7 @@ def _part(part: Part, several: bool) -> str:
     rows = "".join(f"<tr><th scope=row>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in part.facts.items())
     last = [part.folder / "samples.png"] if (part.folder / "samples.png").is_file() else []
     last += [path for path in sorted(part.folder.glob("*.png")) if path.name not in ("samples.png", "loss.png")]
+    last = [path for path in last if _readable(path)]  # a file of the user's ends no training
     lapse = [path for path in sorted((part.folder / "samples").glob("*.png")) if "-" not in path.name]
     lapse = [lapse[round(i)] for i in np.linspace(0, len(lapse) - 1, min(len(lapse), LAPSE))] if len(lapse) > 1 else []
     records = read(part.folder / "metrics.jsonl")
@@ -97,6 +100,15 @@ def _part(part: Part, several: bool) -> str:
         text = "Every record is faint, their trailing mean is bold."
         found.append(f"<{level}>Curves</{level}>{figure(curves(records), text, plot=True)}")
     return "".join(found)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UNREADABLE:
+        return False
+    return True
 
 
 def _caption(path: Path, part: Part) -> str:

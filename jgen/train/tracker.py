@@ -19,7 +19,11 @@ class Wandb:
         except ImportError as error:
             raise UserError(f"train.wandb={project}: the package is not installed; pip install wandb") from error
         place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-        self.run = self.wandb.init(project=project, name=str(folder), id=place, resume="allow", dir=str(folder))
+        how = {"settings": self.wandb.Settings(symlink=False)}  # a run's folder holds no links
+        try:
+            self.run = self.wandb.init(project=project, name=str(folder), id=place, resume="allow", dir=str(folder), **how)
+        except Exception as error:  # whatever the package says of a login or a network
+            raise UserError(f"train.wandb={project}: {str(error).strip() or type(error).__name__}") from error
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         """Records a number of a step."""

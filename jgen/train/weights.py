@@ -85,6 +85,6 @@ def _checked(path: Path, wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
                 if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
                     raise UserError(f"{path}: {name} is not finite")
                 found[name] = array
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
     return found

@@ -21,7 +21,7 @@ def shown(monkeypatch):
         show_costs=lambda build, config, memory, device: found.append(config),
     )  # fmt: skip
     monkeypatch.setattr(cli, "_runs", lambda: runs)
-    monkeypatch.setattr(auto, "has_accelerator", lambda: False)
+    monkeypatch.setattr(auto.memory, "has_accelerators", lambda: False)
     return found
 
 
@@ -59,6 +59,6 @@ def test_bad_input_is_one_line(shown, args, message, capsys):
 
 
 @pytest.mark.parametrize("platforms,expected", [("cpu", False), ("cpu,cuda", False)])
-def test_a_machine_told_to_use_cpus_has_no_accelerator(platforms, expected, monkeypatch):
+def test_a_machine_that_uses_cpus_alone_has_no_accelerator(platforms, expected, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
-    assert auto.has_accelerator() is expected
+    assert auto.memory.has_accelerators() is expected

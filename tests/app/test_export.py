@@ -58,6 +58,13 @@ def test_no_folder_of_the_machine_is_published():
     config = {"data": {"name": "folder:/home/me/photos", "root": "/x"}, "train": {"begin_from": "/runs/a"}}
     text = json.dumps(public({"module": "m", "preset": "p", "config": config}))
     assert "/home" not in text
+    places = {
+        "inversion": {"gan": "/home/me/gan"},
+        "sampling": {"classifier": "~/c", "sampler": "ddim"},
+        "x": "cnn:/home/f.npz",
+    }
+    named = public({"module": "m", "preset": "p", "config": places})["config"]
+    assert named == {"inversion": {"gan": "gan"}, "sampling": {"classifier": "c", "sampler": "ddim"}, "x": "cnn:f.npz"}
     assert "folder:photos" in text
     assert "/x" not in text
     assert "/runs" not in text

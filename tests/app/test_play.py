@@ -1,5 +1,6 @@
 """The playground's functions: controls of every family, pictures that change with them, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ from PIL import Image
 
 from jgen.app import play
 from jgen.app.load import Run
+from jgen.config import changed
 from jgen.errors import UserError
 from jgen.sharding import make_mesh
 from jgen.train.stage import Experiment, first_batch
@@ -63,6 +65,9 @@ def test_values_of_an_address_are_checked(diffusion):
     assert "other" not in found
     with pytest.raises(UserError, match="did you mean heun"):
         play.checked(diffusion, {"sampler": "hean"})
+    beyond = changed(diffusion.stage.options, {"guidance": 10.0})
+    strong = replace(diffusion, stage=replace(diffusion.stage, options=beyond))
+    assert play.checked(strong, {})["guidance"] == 10.0  # a run's own value is in range, however large
     for bad in ("nan", "-1", "x", "1e99"):
         with pytest.raises(UserError, match="seed="):
             play.checked(diffusion, {"seed": bad})

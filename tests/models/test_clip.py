@@ -168,5 +168,10 @@ def test_tokens_are_joined_in_the_order_of_the_merges(tmp_path):
         plain.write_text(text)
         with pytest.raises(UserError, match=match):
             tokenizer(plain)
+    damaged = bytearray(path.read_bytes())
+    damaged[10] ^= 0xFF
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(UserError, match="no text of merges"):
+        tokenizer(path)
     with pytest.raises(UserError, match="no such file; CLIP's is bpe_simple_vocab"):
         tokenizer(tmp_path / "none.txt")

@@ -43,5 +43,6 @@ def test_denoising_ends_with_the_samples_and_a_walk_moves():
     walk = latent_walk(stage, state.params, state.extra, mesh, frames=4, stops=2, **how)
     assert walk.shape == (4, 2, 8, 8, 1)
     assert np.std(walk, axis=0).max() > 0
-    with pytest.raises(UserError, match="frames=1"):
-        latent_walk(stage, state.params, state.extra, mesh, frames=1, **how)
+    for bad in ({"frames": 1}, {"stops": 1}):
+        with pytest.raises(UserError, match="must be at least 2"):
+            latent_walk(stage, state.params, state.extra, mesh, **bad, **how)

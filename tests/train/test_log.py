@@ -29,7 +29,9 @@ class _Run:
 def wandb(monkeypatch):
     """A stand-in for the package."""
     run = _Run()
-    fake = types.SimpleNamespace(init=lambda **how: setattr(run, "how", how) or run, Image=lambda pixels: pixels.shape)
+    fake = types.SimpleNamespace(
+        init=lambda **how: setattr(run, "how", how) or run, Image=lambda pixels: pixels.shape, Settings=dict
+    )  # fmt: skip
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return run
 
@@ -49,6 +51,7 @@ def test_records_rates_and_pictures_go_to_both(tmp_path, wandb):
     assert "bad" not in values
     assert wandb.finished
     assert wandb.how["project"] == "project"
+    assert wandb.how["settings"] == {"symlink": False}  # a run's folder holds no links
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2, "loss": 0.5}\n'
     assert list((tmp_path / "tensorboard").iterdir())
 

@@ -13,7 +13,10 @@ from jgen.types import Array, PyTree
 
 
 def moved_constant(constant: Array, transform: Array) -> Array:
-    """constant [n, n, C] sampled anew; transform: the inverse of what happens to the image, [3, 3], in widths, x first."""
+    """constant [n, n, C] sampled at moved places.
+
+    transform [3, 3]: the inverse of what happens to the image, in widths, x first.
+    """
     n = constant.shape[0]
     place = (jnp.arange(n) + 0.5) / n - 0.5
     across, down = jnp.meshgrid(place, place)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jgen.edit.latents import closed_walk
 from jgen.edit.space import StyleSpace
+from jgen.errors import UserError
 from jgen.metrics.equivariance import rotation_matrix
 from jgen.models.gan.stylegan2 import truncate
 from jgen.samplers import image_keys
@@ -59,6 +60,8 @@ def _moved(stage: Stage, options: Any, transform: Callable[[Array], Array]) -> F
 
 def _walks(space: StyleSpace, params: Params, extra: Extra, seed: int | Array, rows: int, times: Array, options: Any) -> Array:
     """ws [rows, T, num_ws, D]: each row's ring through styles of its own, pulled to the mean by psi."""
+    if (label := getattr(options, "label", -1)) >= 0:
+        raise UserError(f"label={label}: a walk passes styles of a class drawn for each; leave it out")
     keys = image_keys(seed, rows * POINTS)
     ws = truncate(space.styles(params, extra, keys), space.mean(extra), getattr(options, "psi", 1.0))
     points = ws.reshape(rows, POINTS, *ws.shape[1:])

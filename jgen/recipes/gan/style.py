@@ -140,15 +140,19 @@ class StyleModel:
 
     def sample(self, params: Params, extra: Extra, keys: Key, options: LabelSampling | StyleSampling) -> Array:
         """The stage's sampler."""
-        planes = {}
-        if isinstance(options, StyleSampling) and options.noise != "none":
-            planes = noise_kinds.planes(keys, self.networks.noise_sides, getattr(noise_kinds, options.noise))
+        planes = self.planes(keys, options)
         return self.synthesized(params, extra, self.styles(params, extra, keys, options), planes)
+
+    def planes(self, keys: Key, options: LabelSampling | StyleSampling) -> dict[str, Array]:
+        """The noise inputs, of the kind that the options say; none where there are no styles."""
+        if not isinstance(options, StyleSampling) or options.noise == "none":
+            return {}
+        return noise_kinds.planes(keys, self.networks.noise_sides, getattr(noise_kinds, options.noise))
 
     def moved(self, params: Params, extra: Extra, keys: Key, options: StyleSampling, transform: Array) -> Array:
         """Images whose constant is moved; noise inputs stay in place. See `jgen.models.gan.moved_constant`."""
         ws = self.styles(params, extra, keys, options)
-        planes = {} if options.noise == "none" else noise_kinds.planes(keys, self.networks.noise_sides)
+        planes = self.planes(keys, options)
         images = self.networks.synthesize(with_moved_constant(params["g"], transform), ws, planes, **self.grown(extra))
         return images if self.growth is None else progan.enlarge(images, self.networks.side)
 
