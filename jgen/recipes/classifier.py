@@ -39,13 +39,13 @@ def network(config: ClassifierConfig, data: DataConfig, dtype: str = "float32", 
 
     Raises UserError for ADM's without noise, or of widths that it can't have.
     """
-    check_widths(config.channels)
     if config.network == "cnn":
+        check_widths(config.channels)
         return in_dtype(CNN(data.num_classes, config.channels, config.stride, config.noisy, config.dropout), dtype)
     if not config.noisy:
         raise UserError("network=adm: ADM's classifier takes the noise level of its images; say --noisy")
-    width = config.channels[0]
-    if width % groups_of(width) or any(each % width for each in config.channels):
+    width = config.channels[0] if config.channels else 0
+    if not width or width % groups_of(width) or any(each % width for each in config.channels):
         raise UserError(
             f"channels={config.channels}: of adm, all must be multiples of the first, and that one of {groups_of(width)}"
         )
