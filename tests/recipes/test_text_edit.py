@@ -159,7 +159,7 @@ def test_bad_input_is_one_line(runs, photo):
         ("gan", Generate(sketch=photo), ByText(), "this run has no encoder of sketches"),
         ("both", Generate(sketch="none.png"), ByText(), "sketch=none.png: no such file"),
         ("both", Generate(label=62), ByText(), "label=62: must be from 0 to 61, a class of glyphs"),
-        ("gan", Generate(label=3), ByText(), "method: this run has no encoder"),
+        ("gan", Generate(label=3), ByText(), "label=3: this run has no encoder"),
         ("scorer", Generate(), by, "has no styles; must be of a StyleGAN"),
     ):
         with pytest.raises(UserError, match=match):
