@@ -20,6 +20,7 @@ from jgen.config import changed, leaves
 from jgen.config.ranges import Leaf
 from jgen.edit.styles import swapped
 from jgen.errors import UserError, nearest
+from jgen.recipes.gan.images import cropped
 from jgen.samplers import image_keys
 from jgen.train.draw import draw
 from jgen.train.frames import denoising, latent_walk
@@ -76,7 +77,7 @@ def kind_of(stage: Stage) -> Kind:
 def controls(run: Run) -> list[Control]:
     """The controls of a run, the first of which chooses what is shown."""
     stage, kind = run.stage, kind_of(run.stage)
-    modes = MODES[kind] + (("transform",) if stage.space is not None and stage.space.transformed else ())
+    modes = MODES[kind] + (("transform",) if kind == "styles" and stage.moved is not None else ())
     if kind == "diffusion" and "edited" not in stage.on_request:
         modes = modes[:-1]
     found = [
@@ -111,7 +112,7 @@ def _more(stage: Stage, kind: Kind) -> list[Control]:
         Control("direction", "Directions: component", 0, 0, COMPONENTS - 1),
         Control("amount", "Directions: amount", 2.0, -5, 5, 0.1),
     ]
-    if stage.space.transformed:
+    if stage.moved is not None:
         moves = [("move_x", "Move right", 0.5), ("move_y", "Move down", 0.5), ("turn", "Turn, degrees", 180)]
         found += [Control(name, f"Transform: {label}", 0.0, -high, high, high / 50) for name, label, high in moves]
     return found
@@ -216,7 +217,7 @@ def _styles(run: Run, values: Mapping[str, Any]) -> np.ndarray:
         ws = ws + values["amount"] * jnp.asarray(make["components"](params, extra)[values["direction"]])[None, None]
     if values["show"] == "transform":
         matrix = transform(values["move_x"], values["move_y"], values["turn"])
-        return np.clip(np.asarray(make["transformed"](params, extra, ws, matrix)), -1, 1)
+        return np.clip(np.asarray(make["moved"](params, extra, seed, num, values["psi"], matrix)), -1, 1)
     return np.clip(np.asarray(make["images"](params, extra, ws)), -1, 1)
 
 
@@ -250,7 +251,14 @@ def _compiled(run: Run) -> dict[str, Any]:
             return kept[0]
 
         programs: dict[str, Any] = {"styles": styles, "images": jax.jit(space.synthesize), "components": components}
-        if space.transformed:
-            programs["transformed"] = jax.jit(space.transformed)
+        if (moved := run.stage.moved) is not None:
+            plain = dataclasses.replace(run.stage.options, label=-1, noise="none")
+
+            def of_seed(params: Any, extra: Any, seed: int, num: int, psi: Array, matrix: Array) -> Array:
+                """The images of the styles that the other modes show, in the set's size."""
+                options = dataclasses.replace(plain, psi=psi)
+                return cropped(moved(params, extra, image_keys(seed, num), options, matrix), run.stage.data.shape[0])
+
+            programs["moved"] = jax.jit(of_seed, static_argnums=3)
         _PROGRAMS[id(run)] = run, programs
     return _PROGRAMS[id(run)][1]

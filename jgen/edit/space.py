@@ -25,6 +25,3 @@ class StyleSpace(NamedTuple):
     """(params, extra, sketches [B, H, W, C]) -> ws [B, num_ws, D], where the encoder was shown sketches."""
     describe: Callable[[Params, Extra, Array], Array] | None = None
     """(params, extra, captions [B, L] or features of them) -> ws [B, num_ws, D], where a text encoder was trained too."""
-    transformed: Callable[[Params, Extra, Array, Array], Array] | None = None
-    """(params, extra, ws, transform [3, 3]) -> images moved and turned by the network itself, of an alias-free generator;
-    transform: the inverse of what happens to the image, in widths of the image."""

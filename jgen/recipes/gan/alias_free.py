@@ -139,7 +139,7 @@ class AliasFreeModel:
         return StyleSpace(
             self.g.num_ws, self.g.w_dim, lambda params, extra, keys: self.styles(params, extra, keys, StyleSampling()),
             lambda params, extra, ws: cropped(self.synthesize(params, extra, ws), self.data.shape[0]),
-            lambda extra: extra["w_avg"], ("w_avg", "g"), transformed=self.images,
+            lambda extra: extra["w_avg"], ("w_avg", "g"),
         )  # fmt: skip
 
     def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
