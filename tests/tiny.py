@@ -9,13 +9,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import experiments
 from experiments import ddpm
 from jgen.app.parsing import parse_config
+from jgen.app.runs import write_config
 from jgen.config import changed
+from jgen.data import open_source
+from jgen.recipes.common import resolved
 from jgen.samplers import image_keys
+from jgen.train.checkpoint import Checkpoints
 from jgen.train.stage import first_batch, first_batch_shapes
 
 CPU = ("digits", "fashion_mnist", "glyphs", "emoji32")
@@ -268,6 +273,21 @@ def conditional_stage(module, name, *flags):
     params, extra = fresh(stage)
     random = np.random.default_rng(0)
     return stage, jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params), extra
+
+
+def stored(name, folder, *flags):
+    """A run of a tiny experiment, whose stages were begun and saved, each from the one before, but not trained."""
+    config = resolved(parsed(name, *flags))
+    folder.mkdir()
+    write_config(folder, f"experiments.{name}", "digits", config)
+    experiment, earlier = module(name).build(config), None
+    for stage in experiment.stages:
+        state = stage.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), earlier)
+        with Checkpoints(experiment.folder(folder, stage) / "checkpoints") as checkpoints:
+            checkpoints.save(1, state.replace(step=jnp.int32(1)))
+            checkpoints.wait()
+        earlier = (state.averaged, state.extra)
+    return folder
 
 
 def module(name):

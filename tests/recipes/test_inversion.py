@@ -12,43 +12,23 @@ from PIL import Image
 import jgen
 from experiments import inversion
 from jgen.app import edit
-from jgen.app.runs import write_config
 from jgen.config import MeshConfig
 from jgen.config.inversion import Edit, Inversion, Mix
-from jgen.data import open_source
 from jgen.edit.latent_losses import delta_loss
 from jgen.errors import UserError
-from jgen.recipes.common import resolved
 from jgen.recipes.inversion.encoder import splits
 from jgen.recipes.inversion.invert import style_matrices
-from jgen.train.checkpoint import Checkpoints
-from jgen.train.stage import first_batch
 from tests import tiny
 
 pytestmark = pytest.mark.slow
 MESH = MeshConfig(devices=1)
 
 
-def stored(name, folder):
-    """A run of a tiny experiment, whose stages were begun and saved, each from the one before, but not trained."""
-    config = resolved(tiny.parsed(name))
-    folder.mkdir()
-    write_config(folder, f"experiments.{name}", "digits", config)
-    experiment, earlier = tiny.module(name).build(config), None
-    for stage in experiment.stages:
-        state = stage.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), earlier)
-        with Checkpoints(experiment.folder(folder, stage) / "checkpoints") as checkpoints:
-            checkpoints.save(1, state.replace(step=jnp.int32(1)))
-            checkpoints.wait()
-        earlier = (state.averaged, state.extra)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """(a run of both stages, one of the GAN alone)."""
     folder = tmp_path_factory.mktemp("runs")
-    return [stored(name, folder / name) for name in ("inversion", "stylegan2")]
+    return [tiny.stored(name, folder / name) for name in ("inversion", "stylegan2")]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +120,7 @@ def test_bad_input_is_told_in_one_line(runs, photos, tmp_path):
 
 
 def test_a_run_without_styles_is_refused(photos, tmp_path):
-    stored("ddpm", tmp_path / "run")
+    tiny.stored("ddpm", tmp_path / "run")
     with pytest.raises(UserError, match="has no styles; must be of a StyleGAN or experiments.inversion"):
         edit.invert(Path(tmp_path / "run"), Inversion(photos), "", MESH)
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from experiments import inversion
 from jgen.app import edit, scorer
-from jgen.app.runs import write_config
 from jgen.config import MeshConfig
 from jgen.config.inversion import ByText, Edit, Generate
 from jgen.config.inversion import Inversion as Given
@@ -18,9 +17,6 @@ from jgen.data import open_source
 from jgen.edit.in_domain import InDomainOptions
 from jgen.edit.text_guided import controlled, text_guided
 from jgen.errors import UserError
-from jgen.recipes.common import resolved
-from jgen.train.checkpoint import Checkpoints
-from jgen.train.stage import first_batch
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -29,31 +25,16 @@ GLYPHS = ["--data.name", "glyphs", "--data.resolution", "8", "--data.channels", 
 TEXT = "a red A on blue"
 
 
-def stored(name, folder, *flags):
-    """A run of a tiny experiment, whose stages were begun and saved, but not trained."""
-    config = resolved(tiny.parsed(name, *flags))
-    folder.mkdir()
-    write_config(folder, f"experiments.{name}", "digits", config)
-    experiment, earlier = tiny.module(name).build(config), None
-    for stage in experiment.stages:
-        state = stage.create(jax.random.key(0), first_batch(stage, open_source(stage.data)), earlier)
-        with Checkpoints(experiment.folder(folder, stage) / "checkpoints") as checkpoints:
-            checkpoints.save(1, state.replace(step=jnp.int32(1)))
-            checkpoints.wait()
-        earlier = (state.averaged, state.extra)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run with both encoders, one of a GAN alone, and a scorer."""
     folder = tmp_path_factory.mktemp("runs")
     return {
-        "both": stored(
+        "both": tiny.stored(
             "inversion", folder / "both", *GLYPHS, "--text", "--text-width", "8", "--encoder", "psp", "--sees", "sketches"
         ),
-        "gan": stored("stylegan2", folder / "gan", *GLYPHS),
-        "scorer": stored("image_text", folder / "scorer"),
+        "gan": tiny.stored("stylegan2", folder / "gan", *GLYPHS),
+        "scorer": tiny.stored("image_text", folder / "scorer"),
     }
 
 
