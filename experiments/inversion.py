@@ -57,18 +57,15 @@ PRESETS = {
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
-    from jgen.recipes.gan import StyleRecipe, style_stage, style_updates, stylegan2_networks
-    from jgen.recipes.inversion.encoder import check_gan, encoder_stage, gan_first
+    from jgen.recipes.inversion.stages import check_gan, encoder_stage, stylegan2_first
 
     c = resolved(config)
     if c.inversion.gan:
         check_gan(c.inversion.gan)
         run = jgen.load(c.inversion.gan)
         return Experiment([encoder_stage(run.stage, (run.params, run.extra), c.inversion, c.data, c.train)])
-    networks = stylegan2_networks(c.networks, c.style, c.architecture, c.data, c.train.dtype)
-    updates = style_updates(c.style, c.networks.learning_rate, lazy_g=True)
-    recipe = StyleRecipe(networks, c.networks, c.augmentation, c.data, c.sampling, updates, c.style.mixing)
-    return Experiment(gan_first(style_stage(recipe, "stylegan2", c.train), c.inversion, c.data, c.train))
+    gan = (c.networks, c.augmentation, c.style, c.architecture, c.data, c.train, c.sampling)
+    return Experiment(stylegan2_first(c.inversion, *gan))
 
 
 if __name__ == "__main__":

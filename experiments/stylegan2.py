@@ -78,13 +78,10 @@ def auto(facts: SetFacts, given: DataConfig, accelerator: bool) -> tuple[Config,
 
 def build(config: Config) -> "Experiment":
     from jgen.recipes.common import Experiment, resolved
-    from jgen.recipes.gan import StyleRecipe, style_stage, style_updates, stylegan2_networks
+    from jgen.recipes.gan import stylegan2_stage
 
     c = resolved(config)
-    networks = stylegan2_networks(c.gan, c.style, c.architecture, c.data, c.train.dtype)
-    updates = style_updates(c.style, c.gan.learning_rate, lazy_g=True)
-    recipe = StyleRecipe(networks, c.gan, c.augmentation, c.data, c.sampling, updates, c.style.mixing)
-    return Experiment([style_stage(recipe, "stylegan2", c.train)])
+    return Experiment([stylegan2_stage(c.gan, c.augmentation, c.style, c.architecture, c.data, c.train, c.sampling)])
 
 
 if __name__ == "__main__":

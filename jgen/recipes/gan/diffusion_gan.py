@@ -5,10 +5,8 @@ from jgen.config.diffusion_gan import DiffusionGANConfig
 from jgen.config.gan import ArchitectureConfig
 from jgen.config.projected import FastGANConfig, FeatureHeadsConfig
 from jgen.recipes.gan.diffused import diffused_images
-from jgen.recipes.gan.networks import stylegan2_networks
 from jgen.recipes.gan.projected import ProjectedRecipe, projected_stage
-from jgen.recipes.gan.stage import StyleRecipe, style_stage
-from jgen.recipes.gan.updates import style_updates
+from jgen.recipes.gan.stylegan2 import stylegan2_stage
 from jgen.train.stage import Stage
 
 
@@ -17,11 +15,8 @@ def diffused_stylegan2_stage(
     data: DataConfig, train: TrainConfig, sampling: StyleSampling,
 ) -> Stage:  # fmt: skip
     """StyleGAN2's training with diffused images, whose time D takes."""
-    networks = stylegan2_networks(gan, style, own, data, train.dtype, augment_dim=1)
-    updates = style_updates(style, gan.learning_rate, lazy_g=True)
     augment = diffused_images(diffusion, augmentation)
-    recipe = StyleRecipe(networks, gan, augmentation, data, sampling, updates, style.mixing, augment)
-    return style_stage(recipe, "diffusion_gan", train)
+    return stylegan2_stage(gan, augmentation, style, own, data, train, sampling, "diffusion_gan", augment)
 
 
 def diffused_projected_stage(

@@ -1,5 +1,5 @@
 """Encoders into the styles of a GAN."""
 
-from jgen.recipes.inversion.encoder import encoder_stage
+from jgen.recipes.inversion.stages import encoder_stage
 
 __all__ = ["encoder_stage"]

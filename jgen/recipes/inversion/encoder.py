@@ -1,41 +1,27 @@
 """The training of pSp's and e4e's encoders for a generator that stays as it is: the player "g", which has no phase."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jgen.config import DataConfig, TrainConfig
+from jgen.config import DataConfig
 from jgen.config.inversion import EncoderConfig
-from jgen.data.captions import encoded
 from jgen.edit import latent_losses
 from jgen.edit.pool import LatentPool, empty_pool, exchange
 from jgen.edit.sketch import sketch
 from jgen.edit.space import StyleSpace
-from jgen.errors import UserError
 from jgen.metrics.extract import open_extractor
 from jgen.metrics.image_quality import psnr
 from jgen.models.style_encoder import GradualStyleEncoder, LatentDiscriminator, with_deltas
 from jgen.nn.precision import in_dtype
 from jgen.objectives.gan import non_saturating
 from jgen.objectives.gan_penalties import r1
-from jgen.recipes.common import mean_metrics
-from jgen.recipes.inversion.text import TextModel
-from jgen.run_folder import read_config
-from jgen.train import Phase
-from jgen.train.stage import Picture, Stage
+from jgen.train.stage import Picture
 from jgen.types import Array, Batch, Extra, Key, Metrics, Params
 
 Loss = tuple[Array, tuple[Extra, Metrics]]
-
-
-def check_gan(folder: str) -> None:
-    """Raises UserError for a folder that holds no run, or one of an encoder, which would be sought for itself."""
-    if read_config(Path(folder))["module"] == "experiments.inversion":
-        raise UserError(f"gan={folder}: is a run of an encoder; must be that of a StyleGAN")
 
 
 def splits(num_ws: int) -> tuple[int, int]:
@@ -174,74 +160,3 @@ class EncoderModel:
             return jnp.stack([images, jnp.clip(made, -1, 1)], 1).reshape(-1, *images.shape[1:])
 
         return {"inversion": inversion}
-
-
-def encoder_stage(
-    gan: Stage, trained: tuple[Params, Extra] | None, config: EncoderConfig, data: DataConfig, train: TrainConfig
-) -> Stage:
-    """The stage after a GAN's, or one for a run whose (params, extra) are given.
-
-    Raises UserError for a GAN without styles, for images of another shape than its own, and with config.text for a set without
-    captions.
-    """
-    named = f"gan={config.gan}: " if config.gan else ""
-    if gan.space is None:
-        raise UserError(f"{named}{gan.name} has no styles; must be a run of a StyleGAN (1, 2, 3 or XL)")
-    if gan.data.shape != data.shape:
-        own, other = ("x".join(map(str, shape)) for shape in (gan.data.shape, data.shape))
-        raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
-    space = gan.space
-    model = EncoderModel(config, space, data, train.dtype)
-    text = TextModel(config, space, model.encode)
-    caption = encoded("", data, "text=True") if config.text else None
-
-    def generator(params: Params, extra: Extra) -> tuple[Params, Extra]:
-        return {"g": params["g"]}, {name: extra[name] for name in space.state}
-
-    def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
-        params, extra = generator(*(trained or gan.init(key, batch)))
-        own, state = model.init(jax.random.fold_in(key, 1))
-        if caption is not None:
-            own = {**own, **text.init(jax.random.fold_in(key, 2), jnp.asarray(caption))}
-        return {**params, **own}, {**extra, **state}
-
-    def begin(params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
-        found, state = generator(params, extra)
-        return {**fresh, **found}, {**fresh_extra, **state}
-
-    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": optax.adam(config.encoder_learning_rate)}
-    if config.encoder == "e4e":
-        phases.insert(0, Phase("w_d", model.judge_loss))
-        if config.w_r1_gamma:
-            phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
-        optimizers["w_d"] = optax.adam(config.w_d_learning_rate)
-    if config.text:
-        phases.append(Phase("text", text.loss))
-        optimizers["text"] = optax.adam(config.text_learning_rate)
-    return Stage(
-        name="encoder",
-        data=data,
-        train=train,
-        init=init,
-        phases=phases,
-        optimizers=optimizers,
-        sample=gan.sample,
-        options=gan.options,
-        pictures=model.pictures(),
-        supports=frozenset(("dtype",)),
-        validate=model.held_out,
-        evaluate=mean_metrics(model.held_out, *([text.loss] if config.text else [])),
-        begin=None if trained else begin,
-        example_inputs={} if caption is None else {"caption": caption},
-        space=space._replace(
-            encode=model.encode,
-            from_sketch=model.from_sketch if config.sees == "sketches" else None,
-            describe=text.describe if config.text else None,
-        ),
-    )
-
-
-def gan_first(gan: Stage, config: EncoderConfig, data: DataConfig, train: TrainConfig) -> list[Stage]:
-    """Both stages: the GAN, of config.gan_steps, and the encoder."""
-    gan = replace(gan, train=replace(train, steps=config.gan_steps))
-    return [gan, encoder_stage(gan, None, config, data, train)]

@@ -1,0 +1,104 @@
+"""The stages of an encoder's run: one for a GAN that is there, or a StyleGAN2 and the encoder after it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgen.config import AugmentConfig, DataConfig, GANConfig, StyleConfig, StyleSampling, TrainConfig
+from jgen.config.gan import ArchitectureConfig
+from jgen.config.inversion import EncoderConfig
+from jgen.data.captions import encoded
+from jgen.errors import UserError
+from jgen.recipes.common import mean_metrics
+from jgen.recipes.gan.stylegan2 import stylegan2_stage
+from jgen.recipes.inversion.encoder import EncoderModel
+from jgen.recipes.inversion.text import TextModel
+from jgen.run_folder import read_config
+from jgen.train import Phase
+from jgen.train.stage import Stage
+from jgen.types import Batch, Extra, Key, Params
+
+
+def check_gan(folder: str) -> None:
+    """Raises UserError for a folder that holds no run, or one of an encoder, which would be sought for itself."""
+    if read_config(Path(folder))["module"] == "experiments.inversion":
+        raise UserError(f"gan={folder}: is a run of an encoder; must be that of a StyleGAN")
+
+
+def encoder_stage(
+    gan: Stage, trained: tuple[Params, Extra] | None, config: EncoderConfig, data: DataConfig, train: TrainConfig
+) -> Stage:
+    """The stage after a GAN's, or one for a run whose (params, extra) are given.
+
+    Raises UserError for a GAN without styles, for images of another shape than its own, and with config.text for a set without
+    captions.
+    """
+    named = f"gan={config.gan}: " if config.gan else ""
+    if gan.space is None:
+        raise UserError(f"{named}{gan.name} has no styles; must be a run of a StyleGAN (1, 2, 3 or XL)")
+    if gan.data.shape != data.shape:
+        own, other = ("x".join(map(str, shape)) for shape in (gan.data.shape, data.shape))
+        raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
+    space = gan.space
+    model = EncoderModel(config, space, data, train.dtype)
+    text = TextModel(config, space, model.encode)
+    caption = encoded("", data, "text=True") if config.text else None
+
+    def generator(params: Params, extra: Extra) -> tuple[Params, Extra]:
+        return {"g": params["g"]}, {name: extra[name] for name in space.state}
+
+    def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
+        params, extra = generator(*(trained or gan.init(key, batch)))
+        own, state = model.init(jax.random.fold_in(key, 1))
+        if caption is not None:
+            own = {**own, **text.init(jax.random.fold_in(key, 2), jnp.asarray(caption))}
+        return {**params, **own}, {**extra, **state}
+
+    def begin(params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
+        found, state = generator(params, extra)
+        return {**fresh, **found}, {**fresh_extra, **state}
+
+    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": optax.adam(config.encoder_learning_rate)}
+    if config.encoder == "e4e":
+        phases.insert(0, Phase("w_d", model.judge_loss))
+        if config.w_r1_gamma:
+            phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
+        optimizers["w_d"] = optax.adam(config.w_d_learning_rate)
+    if config.text:
+        phases.append(Phase("text", text.loss))
+        optimizers["text"] = optax.adam(config.text_learning_rate)
+    return Stage(
+        name="encoder",
+        data=data,
+        train=train,
+        init=init,
+        phases=phases,
+        optimizers=optimizers,
+        sample=gan.sample,
+        options=gan.options,
+        pictures=model.pictures(),
+        supports=frozenset(("dtype",)),
+        validate=model.held_out,
+        evaluate=mean_metrics(model.held_out, *([text.loss] if config.text else [])),
+        begin=None if trained else begin,
+        moved=gan.moved,
+        example_inputs={} if caption is None else {"caption": caption},
+        space=space._replace(
+            encode=model.encode,
+            from_sketch=model.from_sketch if config.sees == "sketches" else None,
+            describe=text.describe if config.text else None,
+        ),
+    )
+
+
+def stylegan2_first(
+    config: EncoderConfig, gan: GANConfig, augmentation: AugmentConfig, style: StyleConfig, own: ArchitectureConfig,
+    data: DataConfig, train: TrainConfig, sampling: StyleSampling,
+) -> list[Stage]:  # fmt: skip
+    """Both stages: a StyleGAN2, of config.gan_steps, and the encoder."""
+    first = stylegan2_stage(gan, augmentation, style, own, data, train, sampling)
+    first = replace(first, train=replace(train, steps=config.gan_steps))
+    return [first, encoder_stage(first, None, config, data, train)]
