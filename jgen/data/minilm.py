@@ -1,17 +1,20 @@
 """Features of texts by MiniLM, or another BERT, from the files of its package; needs the package tokenizers."""
 
 import functools
+import importlib
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tokenizers
 
 from jgen import convert
 from jgen.errors import UserError
+
+tokenizers: Any = importlib.import_module("tokenizers") if find_spec("tokenizers") else None  # optional
 
 TOKENS = 24
 """The most tokens of a caption, with the one at its beginning and the one at its end."""
