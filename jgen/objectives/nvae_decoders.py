@@ -4,6 +4,7 @@ The last bin begins at 0.99, which takes in the level 254 of 255 too; a temperat
 below 1 makes the noise larger, as in the authors' code.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ def mixture_decoder(mixtures: int = 10, channels: int = 3, *, num_bits: int = 8,
             red, green = x[..., 0, None], x[..., 1, None]
             shifts = [jnp.zeros_like(means[..., 0, :]), c[..., 0, :] * red, c[..., 1, :] * red + c[..., 2, :] * green]
             means = means + jnp.stack(shifts, -2)
-        each = discretized_logistic(x[..., None], means, scales, 1 / most, float(jnp.log(most / 2)), EDGE, 1e-10)
+        each = discretized_logistic(x[..., None], means, scales, 1 / most, math.log(most / 2), EDGE, 1e-10)
         return jax.nn.logsumexp(jnp.sum(each, -2) + jax.nn.log_softmax(logits, -1), -1)
 
     def draw(outputs: Array, uniforms: Array) -> Array:
@@ -80,7 +81,7 @@ def logistic_decoder(channels: int = 3) -> Single:
 
     def each(outputs: Array, x: Array) -> Array:
         mean, log_scale = parts(outputs)
-        return discretized_logistic(x, mean, log_scale, 1 / 255, float(jnp.log(127.5)), EDGE, 1e-10)
+        return discretized_logistic(x, mean, log_scale, 1 / 255, math.log(127.5), EDGE, 1e-10)
 
     def draw(outputs: Array, u: Array) -> Array:
         mean, log_scale = parts(outputs)

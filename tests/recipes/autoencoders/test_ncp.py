@@ -18,6 +18,7 @@ from jgen.recipes.autoencoders import ncp, nvae
 from jgen.samplers import image_keys
 from jgen.train.step import make_step
 from tests import tiny
+from tests.shapes import by_shape
 
 pytestmark = pytest.mark.slow
 X = jax.random.uniform(jax.random.key(5), (4, 8, 8, 1), minval=-1, maxval=1)
@@ -143,9 +144,11 @@ def test_refusals():
         )
 
 
-def test_every_likelihood_has_a_network():
-    config = tiny.parsed("ncp_vae").network
+def test_every_likelihood_has_a_network_and_a_loss():
+    config = tiny.parsed("ncp_vae")
     for kind in ("mixture", "gaussian", "bernoulli"):
-        model = nvae.Model(replace(config, likelihood=kind), DataConfig(shape=(8, 8, 1)))
+        network = replace(config.network, likelihood=kind)
+        model = nvae.Model(network, DataConfig(shape=(8, 8, 1)))
         assert isinstance(model.net, NVAE)
         assert model.law.outputs == {"mixture": 30, "gaussian": 2, "bernoulli": 1}[kind]
+        by_shape(tiny.module("ncp_vae"), replace(config, network=network), losses=True, samples=True)
