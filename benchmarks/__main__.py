@@ -12,12 +12,36 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import diffusion, diffusion_steps, foundation, gan, latent, metrics, score
+from benchmarks import (
+    alias_free,
+    class_gan,
+    diffusion,
+    diffusion_steps,
+    editing,
+    foundation,
+    gan,
+    latent,
+    likelihood,
+    metrics,
+    score,
+)
 from benchmarks.timing import Row
 
 BENCHMARKS = {
     name: run
-    for part in (foundation, metrics, latent, diffusion, diffusion_steps, score, gan)
+    for part in (
+        foundation,
+        metrics,
+        latent,
+        diffusion,
+        diffusion_steps,
+        score,
+        gan,
+        class_gan,
+        alias_free,
+        likelihood,
+        editing,
+    )
     for name, run in part.BENCHMARKS.items()
 }
 

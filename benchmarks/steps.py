@@ -11,6 +11,8 @@ import optax
 from jgen import memory
 from jgen.sharding import batch_sharding, jit_once, jit_step, make_mesh, replicated
 from jgen.train import Phase, init_state, make_step
+from jgen.train.loop import compile_stage
+from jgen.train.stage import Stage, batch_shapes, first_batch_shapes
 
 Run = Callable[[], None]
 
@@ -34,6 +36,27 @@ def our_step(net: Any, loss: Any, batch: dict[str, np.ndarray], *inputs: Any) ->
     run()
     memory.fill()  # as training does after its first step
     return run, params
+
+
+def stage_step(stage: Stage) -> Run:
+    """The whole step of an experiment's stage, as training makes it, on all devices and random images."""
+    mesh, random = make_mesh(), np.random.default_rng(0)
+
+    def drawn(shapes: dict[str, Any]) -> dict[str, np.ndarray]:
+        whole = {n: random.integers(stage.data.num_classes or 1, size=s.shape) for n, s in shapes.items() if n == "label"}
+        return {n: random.standard_normal(s.shape, np.float32) for n, s in shapes.items() if n != "label"} | whole
+
+    compiled = compile_stage(stage, mesh)
+    held = [compiled.create(jax.random.key(0), drawn(first_batch_shapes(stage)), None)]
+    batch = jax.device_put(drawn(batch_shapes(stage)), batch_sharding(mesh))
+
+    def run() -> None:
+        held[0], metrics = compiled.step(held[0], jax.random.key(1), batch)
+        jax.block_until_ready((held[0], metrics))
+
+    run()
+    memory.fill()
+    return run
 
 
 def their_step(model: Any, loss: Callable[[], Any]) -> Run:

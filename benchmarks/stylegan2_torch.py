@@ -35,7 +35,7 @@ class Styled(nn.Module):
         super().__init__()
         self.affine, self.up, self.rgb = Dense(Z, i, bias=1.0), up, rgb
         self.w, self.b = nn.Parameter(torch.randn(o, i, size, size)), nn.Parameter(torch.zeros(o))
-        self.strength = nn.Parameter(torch.zeros(()))
+        self.strength, self.given = nn.Parameter(torch.zeros(())), None
 
     def forward(self, x: Any, w: Any) -> Any:
         b, i, h, wd = x.shape
@@ -51,7 +51,8 @@ class Styled(nn.Module):
             x = F.conv2d(x, k.reshape(-1, i, *k.shape[3:]), padding=k.shape[3] // 2, groups=b).reshape(b, -1, h, wd)
         if self.rgb:
             return x + self.b[None, :, None, None]
-        x = x + self.strength * torch.randn(b, 1, *x.shape[2:]) + self.b[None, :, None, None]
+        noise = torch.randn(b, 1, *x.shape[2:]) if self.given is None else self.given
+        x = x + self.strength * noise + self.b[None, :, None, None]
         return F.leaky_relu(x, 0.2) * 2**0.5
 
 
@@ -67,8 +68,10 @@ class Generator(nn.Module):
         self.rgbs = nn.ModuleList([Styled(WIDTH, 3, 1, rgb=True) for _ in sides])
 
     def forward(self, z: Any) -> Any:
-        w = self.mapping(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
-        x = self.first(self.const[None].repeat(len(z), 1, 1, 1), w)
+        return self.synthesize(self.mapping(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()))
+
+    def synthesize(self, w: Any) -> Any:
+        x = self.first(self.const[None].repeat(len(w), 1, 1, 1), w)
         image = self.rgbs[0](x, w)
         for up, conv, rgb in zip(self.ups, self.convs, self.rgbs[1:]):
             x = conv(up(x, w), w)
