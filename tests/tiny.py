@@ -124,8 +124,8 @@ FLAGS = {
         "--train.steps", "4", "--train.save-every", "2", "--train.sample-every", "0", "--warmup", "2",
     ],
     "ncp_vae": [
-        "--channels", "4", "--latents", "2", "--groups", "1", "1", "--ncp-width", "4", "--ncp-blocks", "1", "--ncp-steps", "4",
-        "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
+        "--channels", "4", "--latents", "2", "--groups", "1", "1", "--flows", "1", "--ncp-width", "4", "--ncp-blocks", "1",
+        "--ncp-steps", "4", "--data.batch-size", "8", "--data.limit", "64", "--train.steps", "4", "--train.save-every", "2",
         "--train.sample-every", "0", "--warmup", "2", "--sampling.proposals", "4", "--sampling.steps", "2",
     ],
     "pixelcnn": [

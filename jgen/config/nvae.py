@@ -26,6 +26,8 @@ class NVAEConfig:
     """Cells of the encoder before a group."""
     decoder_cells: Count = 1
     """Cells of the decoder before a group."""
+    flows: Natural = 0
+    """Normalising flows of each group's posterior."""
     likelihood: Literal["mixture", "gaussian", "bernoulli"] = "gaussian"
     """Distribution of the pixels: logistics in bins; a density, as in NCP-VAE; or binary values, drawn again at every step."""
     mixtures: Count = 10

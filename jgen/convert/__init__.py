@@ -17,6 +17,7 @@ from jgen.convert import (
     latent_diffusion,
     minilm,
     ncsn,
+    nvae,
     pixelcnn,
     projected_gan,
     psp,
@@ -36,6 +37,6 @@ from jgen.convert.files import load_weights
 
 __all__ = [
     "adm", "biggan", "biggan_hub", "clip", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion",
-    "load_weights", "minilm", "ncsn", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1",
+    "load_weights", "minilm", "ncsn", "nvae", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1",
     "stylegan2", "stylegan2_pytorch", "stylegan3", "stylegan_xl", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip

@@ -59,6 +59,7 @@ def tensor_names(budget: Budget) -> dict[tuple[str, str], Any]:
         ("torch", "Size"): Function(lambda sides=(): tuple(sides[:DIMENSIONS])),
         ("torch", "device"): Function(lambda *parts: None),
         ("torch.serialization", "_get_layout"): Function(lambda name: None),
+        ("argparse", "Namespace"): Function(lambda: {}),  # options beside the weights, which are not read
         ("collections", "OrderedDict"): Function(lambda pairs=(): _ordered(pairs, budget)),
     }
 

@@ -1,8 +1,9 @@
 """NVAE: a deep hierarchical VAE of depthwise convolutions (Vahdat & Kautz 2020, arXiv:2007.03898).
 
 The cells are those of the authors' `res_mbconv` (NVlabs/NVAE): plain residual ones in the encoder, with two 3x3 convolutions,
-and inverted ones in the decoder, with a depthwise 5x5 convolution. The normalising flows of the posteriors are left out. The
-network gives raw means and log deviations; its caller says how latents are drawn from them, as `jgen.objectives.nvae` does.
+and inverted ones in the decoder, with a depthwise 5x5 convolution. The network gives raw means and log deviations; its caller
+says how latents are drawn from them, as `jgen.objectives.nvae` does. Flows of `jgen.models.nvae_flow` then move the posteriors'
+latents, which no flow does to the prior's.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,16 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
+from jgen.models.nvae_conv import UNIFORM, Conv
+from jgen.models.nvae_flow import Flow
 from jgen.nn import norm
-from jgen.nn.conv import conv
-from jgen.nn.dense import product
-from jgen.nn.depthwise import depthwise
-from jgen.nn.plain import convolve
 from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
-UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""PyTorch's start of a layer: uniform within 1 over the root of its inputs."""
 BatchNorm = partial(norm.BatchNorm, momentum=0.05)
 Raw = tuple[Array, Array]
 """Mean and log deviation of a normal, before they are clamped."""
@@ -38,49 +35,14 @@ class Group(NamedTuple):
     """Each [B, side, side, latents]."""
     residual: Raw | None
     """The posterior's, relative to the prior's; None without an image."""
+    drawn: Array | None = None
+    """[B, side, side, latents]: the posterior's draw before its flows; None where it has none."""
+    latents: Array | None = None
+    """[B, side, side, latents]: what the decoder sees, after the flows; None while they are not drawn."""
 
 
 Draw = Callable[[int, Group], Array]
 """(which group, the group) -> its latents [B, side, side, latents]."""
-
-
-def normalized_kernel(kernel: Array, log_norm: Array | None) -> Array:
-    """A kernel [..., O] whose outputs have norms exp(log_norm) [O]; None leaves it as it is."""
-    if log_norm is None:
-        return kernel
-    wide, log_norm = at_least_float32(kernel), at_least_float32(log_norm)
-    size = jnp.sqrt(jnp.sum(jnp.square(wide), tuple(range(kernel.ndim - 1)), keepdims=True))
-    return (jnp.exp(log_norm).reshape(*[1] * (kernel.ndim - 1), -1) * wide / (size + 1e-5)).astype(kernel.dtype)
-
-
-class Conv(nn.Module):
-    """Convolution with weight normalisation and a bias, or with neither (plain); zeros around."""
-
-    features: int
-    size: int = 1
-    stride: int = 1
-    plain: bool = False
-    depthwise: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", UNIFORM, (self.size, self.size, 1 if self.depthwise else x.shape[-1], self.features))
-        if not self.plain:
-            kernel = normalized_kernel(kernel, self.param("log_norm", lambda _: _log_norm(kernel)))
-        x = self._convolved(x, kernel)
-        return x if self.plain else x + self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
-
-    def _convolved(self, x: Array, kernel: Array) -> Array:
-        rim = (self.size // 2, self.size // 2)
-        if self.depthwise:
-            return depthwise(x, kernel)
-        if self.stride > 1:
-            return convolve(x, kernel, self.stride, (rim, rim))
-        return product(x, kernel[0, 0]) if self.size == 1 else conv(x, kernel, (rim, rim))
-
-
-def _log_norm(kernel: Array) -> Array:
-    return jnp.log(jnp.sqrt(jnp.sum(jnp.square(kernel), (0, 1, 2))) + 1e-2)
 
 
 class SqueezeExcite(nn.Module):
@@ -149,7 +111,7 @@ class DecoderCell(nn.Module):
         hidden, skip = self.expand * x.shape[-1], x
         width = x.shape[-1] // (1 + self.up)
         if self.up:
-            skip, x = Conv(width, name="skip")(upsampled(x)), _repeated(x)
+            skip, x = Conv(width, bias=False, name="skip")(upsampled(x)), _repeated(x)
         x = BatchNorm(name="norm_0")(x, train)
         x = nn.swish(BatchNorm(name="norm_1")(Conv(hidden, plain=True, name="expand_conv")(x), train))
         x = Conv(hidden, 5, plain=True, depthwise=True, name="depthwise")(x)
@@ -173,6 +135,8 @@ class NVAE(nn.Module):
     image_cells: int = 2
     encoder_cells: int = 2
     decoder_cells: int = 2
+    flows: int = 0
+    """Flows of each group's posterior (the authors' num_nf)."""
 
     def setup(self) -> None:
         scales = len(self.groups)
@@ -187,6 +151,7 @@ class NVAE(nn.Module):
         self.start = self.param("start", nn.initializers.uniform(1.0), (small, small, width))
         widths = [width // 2**s for s, count in enumerate(reversed(self.groups)) for _ in range(count)]
         self.posteriors = [Conv(2 * self.latents, 3) for _ in widths]
+        self.flow = [[Flow() for _ in range(self.flows)] for _ in widths]
         self.combiners = [Conv(w) for w in widths[1:]]
         self.priors = [Conv(2 * self.latents) for _ in widths[1:]]
         self.decoder = [[DecoderCell() for _ in range(self.decoder_cells)] for _ in widths[1:]]
@@ -224,8 +189,9 @@ class NVAE(nn.Module):
                 x = self.up[list(firsts).index(k)](x, train)
             for cell in self.decoder[k - 1] if k else []:
                 x = cell(x, train)
-            found.append(self._group(k, x, None if encoded is None else encoded[k]))
-            x = self.joins[k](jnp.concatenate([x, draw(k, found[-1]).astype(x.dtype)], -1))
+            group = self._group(k, x, None if encoded is None else encoded[k])
+            found.append(self._with_latents(k, group, draw(k, group)))
+            x = self.joins[k](jnp.concatenate([x, found[-1].latents.astype(x.dtype)], -1))
         for cell in self.post:
             x = cell(x, train)
         return at_least_float32(self.head(nn.elu(x))), found
@@ -237,6 +203,15 @@ class NVAE(nn.Module):
             return Group(x, prior, None)
         found = encoded + self.combiners[k - 1](x) if k else encoded
         return Group(x, prior, _halves(self.posteriors[k](found)))
+
+    def _with_latents(self, k: int, group: Group, drawn: Array) -> Group:
+        """A group with its latents, which flows move where they are the posterior's."""
+        if group.residual is None or not self.flows:
+            return group._replace(latents=drawn)
+        latents = drawn
+        for flow in self.flow[k]:
+            latents = flow(latents, group.features.dtype)
+        return group._replace(drawn=drawn, latents=latents)
 
 
 def _halves(x: Array) -> Raw:

@@ -1,5 +1,6 @@
 """Weight files: read without running code from them, refused with a name."""
 
+import argparse
 import io
 import pickle
 import zipfile
@@ -85,7 +86,7 @@ def test_torch_files(tmp_path):
     content, stored = tensors()
     fake_torch_file(tmp_path / "x.pt", content, stored)
     same(load_weights(tmp_path / "x.pt"))
-    fake_torch_file(tmp_path / "y.pth", {"state_dict": content, "epoch": 3}, stored)
+    fake_torch_file(tmp_path / "y.pth", {"state_dict": content, "epoch": 3, "args": argparse.Namespace(seed=1)}, stored)
     same(load_weights(tmp_path / "y.pth"))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jgen.errors import UserError
-from jgen.models.nvae import NVAE, Conv, DownSkip, check_sides, latent_shapes, normalized_kernel, upsampled
+from jgen.models.nvae import NVAE, DownSkip, check_sides, latent_shapes, upsampled
+from jgen.models.nvae_conv import Conv, normalized_kernel
 from jgen.objectives.nvae import from_posteriors, from_priors, posterior_of, prior_of
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from jgen.errors import UserError
 from jgen.models.ratio import GroupRatio, VectorRatio
 from jgen.nn.precision import in_dtype
 from jgen.objectives.noise_contrastive import accuracy, binary_nce, log_normalizer
-from jgen.objectives.nvae import from_posteriors, posterior_of, prior_of
+from jgen.objectives.nvae import from_posteriors, prior_of
 from jgen.objectives.residual_normal import Normal
 from jgen.recipes.autoencoders import nvae, vae, vae_model
 from jgen.recipes.common import adam, both
@@ -69,11 +69,11 @@ def of_nvae(model: nvae.Model) -> Backbone:
         x = model.prepare(jax.random.fold_in(key, 1 << 20), x) if model.prepare else x
         noise = [jax.random.normal(jax.random.fold_in(key, i), (len(x), *s)) for i, s in enumerate(model.shapes)]
         _, groups, _ = model.apply(params, extra, x, from_posteriors(noise), False)
-        return [_of_group(group, n) for group, n in zip(groups, noise)]
+        return [_of_group(group) for group in groups]
 
-    def _of_group(group: Any, noise: Array) -> Latents:
+    def _of_group(group: Any) -> Latents:
         prior = prior_of(group)
-        return Latents((posterior_of(group).sample(noise) - prior.mean) / prior.deviation, group.features)
+        return Latents((group.latents - prior.mean) / prior.deviation, group.features)
 
     def images(params: Params, extra: Extra, keys: Key, options: NCPSampling, choose: Choose) -> Array:
         extra = model.reread(params, extra, options)

@@ -51,7 +51,7 @@ class Model:
         self.config, self.law, self.dequantize = config, law_of(config, channels), data.dequantize
         self.net = NVAE(
             self.law.outputs, height, config.channels, config.latents, config.groups, config.image_blocks,
-            config.image_cells, config.encoder_cells, config.decoder_cells,
+            config.image_cells, config.encoder_cells, config.decoder_cells, config.flows,
         )  # fmt: skip
         check_sides(self.net)
         self.trained = in_dtype(self.net, dtype)
