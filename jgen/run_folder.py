@@ -36,6 +36,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 WEIGHTS = "weights.safetensors"
 """The file of weights of a run that was exported."""
+GENERATOR = "gan"
+"""The folder inside an exported encoder that holds the run of the generator which it was trained for."""
 
 
 def is_export(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from jgen.config.export import Export
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
 from jgen.files import replacing
-from jgen.run_folder import WEIGHTS, read_config
+from jgen.run_folder import GENERATOR, WEIGHTS, read_config
 from jgen.samplers import image_keys
 from jgen.sharding import make_mesh
 from jgen.train import weights
@@ -31,16 +31,21 @@ PROGRAM, ARRAYS, FACTS = "sampler.stablehlo", "sampler.safetensors", "sampler.js
 def export(folder: Path, given: Export, options: Any = None) -> Path:
     """Writes a run in another form, and returns the folder. options: of sampling, for a form that holds a sampler.
 
-    Raises UserError for a folder that holds something else, and for a run that can't be written so.
+    Weights of an encoder come with those of the run of its generator, in a folder inside. Raises UserError for a folder that
+    holds something else, and for a run that can't be written so.
     """
     run = load(folder, make_mesh(), stage=given.stage)
-    if given.to == "weights":
-        _check_alone(run, options)
+    if given.to == "weights" and options is not None and to_dict(options) != to_dict(run.stage.options):
+        raise UserError("to=weights: sampling is chosen when the weights are used; leave its options out")
+    generator = getattr(getattr(run.config, "inversion", None), "gan", "") if given.to == "weights" else ""
     out = Path(given.out) if given.out else folder / f"export-{given.to}"
     names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS), "onnx": (NETWORK,)}[given.to]
-    _check_out(out, {*names, "README.md"})
+    _check_out(out, {*names, "README.md", *([GENERATOR] if generator else [])})
     out.mkdir(parents=True, exist_ok=True)
     stored = public(read_config(folder))
+    if generator:  # without which the encoder's stage can't be built
+        export(Path(generator), Export(out=str(out / GENERATOR)))
+        stored["config"]["inversion"]["gan"] = GENERATOR
     if given.to == "weights":
         _write_weights(run, stored, out)
     elif given.to == "onnx":
@@ -53,14 +58,6 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
     size = sum(path.stat().st_size for path in out.iterdir() if path.name in (*names, "README.md"))
     print(f"{run.stage.name}, step {run.step}, as {given.to}: {out} ({size / 1e6:.1f} MB)")
     return out
-
-
-def _check_alone(run: Run, options: Any) -> None:
-    """Raises UserError where weights and config alone would not load, and for options that they do not hold."""
-    if gan := getattr(getattr(run.config, "inversion", None), "gan", ""):
-        raise UserError(f"to=weights: the generator is that of another run, gan={gan}, without which this one does not load")
-    if options is not None and to_dict(options) != to_dict(run.stage.options):
-        raise UserError("to=weights: sampling is chosen when the weights are used; leave its options out")
 
 
 def _check_out(out: Path, own: set[str]) -> None:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jgen.app.experiments import NAMES
 from jgen.config import changed, from_dict, newest_run
 from jgen.errors import UserError, nearest
-from jgen.run_folder import WEIGHTS, is_export, read_config
+from jgen.run_folder import GENERATOR, WEIGHTS, is_export, read_config
 from jgen.sharding import make_mesh
 from jgen.train import weights
 from jgen.train.draw import check_sampling, draw
@@ -105,7 +105,7 @@ def load(
     folder = run_folder(folder)
     stored = read_config(folder)
     code = experiment_module(stored, folder, module)
-    config = from_dict(code.Config, stored["config"])
+    config = _with_generator(from_dict(code.Config, stored["config"]), folder)
     trained = experiment = code.build(config)
     if sampling is not None:
         config = dataclasses.replace(config, sampling=sampling)
@@ -121,6 +121,14 @@ def load(
     if sampling is not None:  # refused where it can't be, as the run it was trained in would
         check_sampling(next(s for s in trained.stages if s.name == each.name), sampling)
     return Run(folder, config, experiment, each, step, state, mesh)
+
+
+def _with_generator(config: Any, folder: Path) -> Any:
+    """The config of an exported encoder with the generator's run that was exported with it; others as they are."""
+    encoder = getattr(config, "inversion", None)
+    if not (is_export(folder) and getattr(encoder, "gan", "")):
+        return config
+    return dataclasses.replace(config, inversion=dataclasses.replace(encoder, gan=str(folder / GENERATOR)))
 
 
 def _newest_stage(

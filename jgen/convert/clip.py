@@ -1,7 +1,7 @@
 """Weights of CLIP: of the authors (openai/CLIP) or of Hugging Face's CLIPModel -> `jgen.models.clip`.
 
-The authors' own files are TorchScript programs, which jgen does not run; the state dict that they hold, saved as .pt or
-.safetensors, and Hugging Face's files are read. Sizes follow the weights.
+The authors' own files (ViT-B-32.pt) are TorchScript programs: their weights are read, their code is not run. A state dict saved
+as .pt or .safetensors and Hugging Face's files are read too. Sizes follow the weights.
 """
 
 import re

@@ -1,6 +1,7 @@
 """torch's checkpoint files -> {official name: ndarray}, never running code from the file.
 
-Both of torch's formats: the zip of version 1.6 and newer, and the stream of pickles before it.
+Both of torch's formats: the zip of version 1.6 and newer, and the stream of pickles before it. The zip of a TorchScript program
+holds a module in place of a dict (`torch_script`).
 """
 
 import io
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jgen.convert import torch_script
 from jgen.convert.pickles import OPERATION, Function, Resolve, refused, unpickle
 from jgen.convert.weight_sets import choose, weight_sets
 from jgen.errors import UserError
@@ -122,10 +124,13 @@ def read_torch(file: BinaryIO, budget: Budget) -> Any:
     return _streamed(file, budget)
 
 
-def _resolver(budget: Budget) -> Resolve:
-    known = tensor_names(budget)
+def _resolver(budget: Budget, program: bool = False) -> Resolve:
+    """Tensors' names; of a TorchScript program also its own classes, as records without code."""
+    known = tensor_names(budget) | (torch_script.program_names() if program else {})
 
     def resolve(module: str, name: str) -> Any:
+        if program and torch_script.is_program_class(module):
+            return Function(torch_script.Module)
         if (module, name) not in known:
             raise refused(budget.path, module, name, "not a tensor")
         return known[module, name]
@@ -139,6 +144,7 @@ def _zipped(archive: zipfile.ZipFile, budget: Budget) -> Any:
         raise UserError(f"{budget.path}: a zip without data.pkl is no torch file")
     root = root.removesuffix("data.pkl")
     order = f"{root}byteorder"
+    program = f"{root}constants.pkl" in archive.NameToInfo
     if order in archive.NameToInfo and read_entry(archive, order, budget) != b"little":
         raise UserError(f"{budget.path}: is written in big-endian numbers, which can't be read")
     storages: dict[str, Storage] = {}
@@ -151,7 +157,8 @@ def _zipped(archive: zipfile.ZipFile, budget: Budget) -> Any:
         return storages[key]
 
     file = io.BytesIO(read_entry(archive, f"{root}data.pkl", budget))
-    return unpickle(file, _resolver(budget), budget, persistent)
+    content = unpickle(file, _resolver(budget, program), budget, persistent)
+    return torch_script.state_dict(content, budget) if isinstance(content, torch_script.Module) else content
 
 
 def _storage_id(pid: Any) -> tuple[Any, str, Any]:

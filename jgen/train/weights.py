@@ -27,7 +27,7 @@ def named(params: Params, extra: Extra) -> dict[str, Any]:
 
 def write(path: Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
     """Writes arrays by name as safetensors, with texts about them in its head."""
-    on_host = {name: np.ascontiguousarray(jax.device_get(array)) for name, array in arrays.items()}
+    on_host = {name: np.asarray(jax.device_get(array), order="C") for name, array in arrays.items()}
     with replacing(path) as temporary:
         save_file(on_host, temporary, dict(about))
 

@@ -1,5 +1,6 @@
 """A tiny GAN, its e4e encoder, and the commands for pictures of one's own."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from PIL import Image
 import jgen
 from experiments import inversion
 from jgen.app import edit
+from jgen.app.export import export
 from jgen.config import MeshConfig
+from jgen.config.export import Export
 from jgen.config.inversion import Edit, Inversion, Mix
 from jgen.edit.latent_losses import delta_loss
 from jgen.errors import UserError
@@ -60,6 +63,25 @@ def test_an_encoder_is_trained_for_a_run_and_refuses_others(runs, tmp_path):
             inversion.build(tiny.parsed("inversion", "--gan", str(gan)))
     with pytest.raises(UserError, match="makes images of 8x8x1; data.name=fashion_mnist has 28x28x1"):
         inversion.build(tiny.parsed("inversion", "--gan", str(runs[1]), "--data.name", "fashion_mnist"))
+
+
+def test_an_encoder_is_exported_with_its_generator_and_loads_alone(runs, photos, tmp_path):
+    """The folders that both were trained in are gone when it is loaded."""
+    gan, run = shutil.copytree(runs[1], tmp_path / "gan_run"), tmp_path / "run"
+    tiny.stored("inversion", run, "--gan", str(gan), "--encoder", "psp")
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
+
+    def codes(folder):
+        found = jgen.load(folder)
+        return found.stage.space.encode(found.params, found.extra, image)
+
+    before, out = codes(run), export(run, Export(out=str(tmp_path / "first")))
+    again = export(out, Export(out=str(tmp_path / "second")))
+    shutil.rmtree(gan), shutil.rmtree(run), shutil.rmtree(out)
+    moved = again.rename(tmp_path / "moved")
+    np.testing.assert_array_equal(codes(moved), before)
+    edit.edit(moved, Inversion(photos[:1]), Edit("sefa:0"), str(tmp_path / "sheet.png"), MESH)
+    assert str(tmp_path) not in (moved / "config.json").read_text()
 
 
 @pytest.mark.parametrize("method", ["w", "w_plus", "encoder", "encoder_plus", "pti"])
