@@ -51,9 +51,13 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def curves(records: list[dict[str, Any]], names: list[str] | None = None) -> Image.Image:
-    """The metrics of a run over its steps, a panel each; faint as recorded, bold as a trailing mean."""
-    found = {k for r in records for k in r} - {"step"}
-    names = names or sorted(k for k in found if not k.endswith("nonfinite"))
+    """The metrics of a run over its steps, a panel each; faint as recorded, bold as a trailing mean.
+
+    Without names all of them, but for what is not finite and learning rates that never change.
+    """
+    found = {k: {r[k] for r in records if k in r} for k in {k for r in records for k in r} - {"step"}}
+    still = {k for k, values in found.items() if k.startswith("learning_rate/") and len(values) < 2}
+    names = names or sorted(k for k in found if not k.endswith("nonfinite") and k not in still)
     figure = figures.new(6, 2.6 * max(len(names), 1))
     for i, name in enumerate(names):
         axes = figure.add_subplot(len(names), 1, i + 1)

@@ -236,7 +236,7 @@ class Watch:
 
     def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
         self.stage, self.log, self.pipeline = stage, log, pipeline
-        log.rates = learning_rates(stage.optimizers, stage.train.steps) if log.active else {}
+        self.rates = learning_rates(stage.optimizers, stage.phases, stage.train.steps) if log.active else {}
         self.bad, self.too_large = 0, 0  # in a row; in all
         self.pending: tuple[int, Metrics] | None = None
 
@@ -264,7 +264,8 @@ class Watch:
             if bad:
                 self._complain(step, *next(iter(bad.items())))
             if step % self.stage.train.log_every == 0 or step == self.stage.train.steps:
-                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}})
+                rates = {k: float(v[step - 1]) for k, v in self.rates.items()}
+                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}, **rates})
         self.log.progress(last, next((v[-1] for k, v in values.items() if k.endswith("loss")), float("nan")))
 
     def _complain(self, step: int, metric: str, code: int) -> None:

@@ -41,6 +41,7 @@ from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.recipes.gan.projected import hole_augment
 from jgen.train import Phase
 from jgen.train.lazy import ema_decay
+from jgen.train.rates import rated, rated_adam
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, Extra, Key, LossFn, Metrics, Params, PyTree
 
@@ -247,8 +248,8 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     augment = hole_augment(recipe.heads)
     path = bool(own.path_weight) and not kept
     form = model.gan({**augment.state, **(path_state() if path else {})})
-    adam = optax.adam(own.learning_rate, 0.0, 0.99)
-    g_adam = optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained)
+    adam = rated_adam(own.learning_rate, 0.0, 0.99)
+    g_adam = rated(optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained), own.learning_rate)
     g_loss = guided(still(form), augment, own.guidance if kept else 0.0, data)
     if path:
         g_loss = added(g_loss, late_path_loss(still(form), own.path_weight, own.path_kimg))
@@ -259,7 +260,7 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
         train=train,
         init=form.init,
         phases=[Phase("g", g_loss), Phase("d", discriminator_loss(form, gan.hinge, augment))],
-        optimizers={"g": g_adam if kept else adam, "d": optax.adam(own.d_learning_rate, 0.0, 0.99)},
+        optimizers={"g": g_adam if kept else adam, "d": rated_adam(own.d_learning_rate, 0.0, 0.99)},
         ema={"g": ema_decay(data.batch_size, own.ema_kimg, own.ema_rampup or None)},
         supports=frozenset(("dtype",)),
         sample=model.sample,
