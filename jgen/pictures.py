@@ -33,6 +33,20 @@ def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+def tiles(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    """The images uint8 [N, H, W, 3] of a picture that `grid` made. Raises ValueError for any other picture.
+
+    A last row that was not full ends in grey images.
+    """
+    for factor in range(picture.width // (width + 2), 0, -1):
+        columns, rows = picture.width // factor // (width + 1), picture.height // factor // (height + 1)
+        if picture.size == (factor * (columns * (width + 1) + 1), factor * (rows * (height + 1) + 1)):
+            small = np.asarray(picture.convert("RGB"))[factor // 2 :: factor, factor // 2 :: factor]
+            inner = small[1:, 1:].reshape(rows, height + 1, columns, width + 1, 3)[:, :height, :, :width]
+            return inner.swapaxes(1, 2).reshape(-1, height, width, 3)
+    raise ValueError(f"size={picture.size}: must be that of a grid of {height}x{width} images")
+
+
 def save(picture: Image.Image, path: Path, about: str = "") -> None:
     """Writes a PNG so that a reader never sees half of one; about: what it shows, kept in the file as its description."""
     text = PngInfo()

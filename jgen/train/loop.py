@@ -27,6 +27,7 @@ from jgen.sharding import batch_sharding, check_batch, jit_once, jit_step, repli
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
+from jgen.train.over_training import save_over_training
 from jgen.train.rates import learning_rates
 from jgen.train.remat import phases
 from jgen.train.stage import Picture, Stage, first_batch, state_shapes
@@ -228,6 +229,7 @@ def fit(
             log.say(f"data: passed over {pipeline.skipped} files that can't be read")
         if main:
             _draw_curves(folder)
+            save_over_training(folder, stage.data.shape)
         return Fitted(state, step, step >= config.steps, log.seconds)
 
 
