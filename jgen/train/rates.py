@@ -1,7 +1,7 @@
 """Rates over the steps of a run: of learning, and of the weights' moving average."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,20 +58,24 @@ def half_cosine(
     return jnp.where(images < warmup, low + (base - low) * images / warmup, value) if warmup else value
 
 
+Rate = float | Callable[[Any], Any]
+"""A learning rate: a number, or a function of the updates so far."""
+
+
 class Rated(optax.GradientTransformation):
     """An optimizer that says what its learning rate is, for the logs."""
 
-    rate: float | optax.Schedule
+    rate: Rate
 
 
-def rated(transform: optax.GradientTransformation, rate: float | optax.Schedule) -> Rated:
+def rated(transform: optax.GradientTransformation, rate: Rate) -> Rated:
     """The optimizer itself, with its rate beside it for `learning_rates`: a number, or a schedule of its updates so far."""
     found = Rated(*transform)
     found.rate = rate
     return found
 
 
-def rated_adam(rate: float | optax.Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rated:
+def rated_adam(rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rated:
     """Adam, which says what its learning rate is."""
     return rated(optax.adam(rate, b1, b2, eps), rate)
 
