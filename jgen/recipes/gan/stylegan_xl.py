@@ -166,17 +166,20 @@ class XLModel:
         return self.synthesize(params, extra, self.styles(params, extra, keys, options), transform)
 
     def space(self) -> StyleSpace:
-        """The styles, for inversion and editing; their mean is that of all classes."""
+        """The styles, for inversion and editing; each class has a mean, and without one it is that of all classes."""
 
-        def styles(params: Params, extra: Extra, keys: Key) -> Array:
-            label = samplers.class_labels(keys, -1, self.g.c_dim)
-            return repeat(self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), label), self.g.num_ws)
+        def styles(params: Params, extra: Extra, keys: Key, label: int = -1) -> Array:
+            labels = samplers.class_labels(keys, label, self.g.c_dim)
+            return repeat(self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), labels), self.g.num_ws)
 
         def synthesize(params: Params, extra: Extra, ws: Array) -> Array:
             images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
             return cropped(images, self.data.shape[0])
 
-        mean = lambda extra: jnp.mean(extra["w_avg"].reshape(-1, self.g.w_dim), 0)  # noqa: E731
+        def mean(extra: Extra, label: int = -1) -> Array:
+            means = extra["w_avg"].reshape(-1, self.g.w_dim)
+            return means[label] if label >= 0 and self.g.c_dim else jnp.mean(means, 0)
+
         return StyleSpace(self.g.num_ws, self.g.w_dim, styles, synthesize, mean, ("w_avg", "g"))
 
     def begin(self, params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
