@@ -1,7 +1,8 @@
 """Composes docs/gallery.png of the samples that runs have written:  python -m docs.gallery runs/*/NAME
 
 A line for each run, with the first samples of its last grid: none is chosen, and pixels are enlarged by whole numbers. Below
-stand the upper halves of the pictures that --below names.
+stand the upper halves of the pictures that --below names. --over-training writes docs/families/PAGE.png instead, a picture for
+each family of the runs: the same noise after some of their steps.
 """
 
 import argparse
@@ -11,22 +12,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from docs import results
+from jgen import pictures
+from jgen.train import over_training as taken
+
 HERE = Path(__file__).resolve().parent
-SIDE, GAP, COUNT, LABEL = 40, 2, 9, 18
-"""Pixels of a sample and between samples, samples of a run, and the height of a line of text."""
+SIDE, GAP, COUNT, LABEL, TIMES = 40, 2, 9, 18, 4
+"""Pixels of a sample and between samples, samples of a run, the height of a line of text, and steps of a run at most."""
 WIDTH = COUNT * (SIDE + GAP)
 MARGIN = 12
-
-
-def tiles(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    """The images [N, H, W, 3] of a grid that `jgen.pictures.grid` made. Raises ValueError for any other picture."""
-    for factor in range(picture.width // (width + 2), 0, -1):
-        columns, rows = picture.width // factor // (width + 1), picture.height // factor // (height + 1)
-        if picture.size == (factor * (columns * (width + 1) + 1), factor * (rows * (height + 1) + 1)):
-            small = np.asarray(picture.convert("RGB"))[factor // 2 :: factor, factor // 2 :: factor]
-            inner = small[1:, 1:].reshape(rows, height + 1, columns, width + 1, 3)[:, :height, :, :width]
-            return inner.swapaxes(1, 2).reshape(-1, height, width, 3)
-    raise ValueError("no grid of samples")
 
 
 def samples(run: Path) -> tuple[str, np.ndarray] | None:
@@ -37,7 +31,30 @@ def samples(run: Path) -> tuple[str, np.ndarray] | None:
     stored = json.loads((run / "config.json").read_text())
     height, width, _ = stored["config"]["data"]["shape"]
     with Image.open(found[-1]) as picture:
-        return stored["module"].split(".")[-1], tiles(picture, height, width)[:COUNT]
+        return stored["module"].split(".")[-1], pictures.tiles(picture, height, width)[:COUNT]
+
+
+def over_training(run: Path) -> tuple[str, list[Image.Image]] | None:
+    """(the experiment's name, a picture of at most `TIMES` lines) of a run; None where it wrote fewer than two grids."""
+    if not (run / "config.json").is_file():
+        return None
+    stored = json.loads((run / "config.json").read_text())
+    name, shape = stored["module"].split(".")[-1], stored["config"]["data"]["shape"]
+    for folder in sorted(run.glob("**/samples"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if found := taken.over_training(folder.parent, shape):
+            steps, images = found
+            shown = [round(i) for i in np.linspace(0, len(steps) - 1, min(len(steps), TIMES))]
+            lines = [strip(f"{name}, {steps[i]:,} steps", images[:, i]) for i in shown]
+            return name, lines
+    return None
+
+
+def stacked(lines: list[Image.Image], height: int) -> Image.Image:
+    """Lines below each other in a picture of some height."""
+    picture = Image.new("RGB", (WIDTH, height), "white")
+    for i, line in enumerate(lines):
+        picture.paste(line, (0, i * line.height))
+    return picture
 
 
 def strip(name: str, images: np.ndarray) -> Image.Image:
@@ -51,15 +68,16 @@ def strip(name: str, images: np.ndarray) -> Image.Image:
 
 
 def compose(lines: list[Image.Image], below: list[Path]) -> Image.Image:
-    """Lines in two columns, and pictures as wide as both below them."""
-    width, half = 2 * WIDTH + 3 * MARGIN, -(-len(lines) // 2)
+    """Lines of one height in two columns, and pictures as wide as both below them."""
+    columns = min(len(lines), 2)
+    width, half = columns * WIDTH + (columns + 1) * MARGIN, -(-len(lines) // 2)
     pictures = []
     for path in below:
         with Image.open(path) as picture:
             upper = picture.convert("RGB").crop((0, 0, picture.width, picture.height // 2))
             size = width - 2 * MARGIN, round(upper.height * (width - 2 * MARGIN) / upper.width)
             pictures.append(upper.resize(size, Image.Resampling.BOX))
-    step = LABEL + SIDE + GAP + MARGIN
+    step = lines[0].height + MARGIN
     sheet = Image.new("RGB", (width, MARGIN + half * step + sum(p.height + MARGIN for p in pictures)), "white")
     for i, line in enumerate(lines):
         sheet.paste(line, (MARGIN + (i // half) * (WIDTH + MARGIN), MARGIN + (i % half) * step))
@@ -70,12 +88,27 @@ def compose(lines: list[Image.Image], below: list[Path]) -> Image.Image:
     return sheet
 
 
+def save_families(runs: list[Path]) -> None:
+    """Writes the pictures over training of the families that some runs are of."""
+    blocks = dict(sorted(each for run in runs if (each := over_training(run))))
+    for family in results.read()["families"]:
+        own = [blocks[name] for name in family["experiments"] if name in blocks]
+        if own:
+            height = max(len(lines) for lines in own) * own[0][0].height
+            path = HERE / "families" / f"{family['page']}.png"
+            compose([stacked(lines, height) for lines in own], []).quantize(64).save(path, optimize=True)
+            print(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--over-training", action="store_true", help="The families' pictures over training.")
     parser.add_argument("--below", nargs="*", type=Path, default=[HERE / "inpainted.png"])
     parser.add_argument("--out", type=Path, default=HERE / "gallery.png")
     given = parser.parse_args()
+    if given.over_training:
+        return save_families(given.runs)
     found = dict(sorted(each for run in given.runs if (each := samples(run))))
     compose([strip(*each) for each in found.items()], given.below).quantize(256).save(given.out, optimize=True)
     print(f"{given.out}: {', '.join(found)}")

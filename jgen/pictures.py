@@ -33,6 +33,20 @@ def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+def tiles(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    """The images uint8 [N, H, W, 3] of a picture that `grid` made. Raises ValueError for any other picture.
+
+    A last row that was not full ends in grey images.
+    """
+    for factor in range(picture.width // (width + 2), 0, -1):
+        columns, rows = picture.width // factor // (width + 1), picture.height // factor // (height + 1)
+        if picture.size == (factor * (columns * (width + 1) + 1), factor * (rows * (height + 1) + 1)):
+            small = np.asarray(picture.convert("RGB"))[factor // 2 :: factor, factor // 2 :: factor]
+            inner = small[1:, 1:].reshape(rows, height + 1, columns, width + 1, 3)[:, :height, :, :width]
+            return inner.swapaxes(1, 2).reshape(-1, height, width, 3)
+    raise ValueError(f"size={picture.size}: must be that of a grid of {height}x{width} images")
+
+
 def save(picture: Image.Image, path: Path, about: str = "") -> None:
     """Writes a PNG so that a reader never sees half of one; about: what it shows, kept in the file as its description."""
     text = PngInfo()
@@ -51,9 +65,13 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def curves(records: list[dict[str, Any]], names: list[str] | None = None) -> Image.Image:
-    """The metrics of a run over its steps, a panel each; faint as recorded, bold as a trailing mean."""
-    found = {k for r in records for k in r} - {"step"}
-    names = names or sorted(k for k in found if not k.endswith("nonfinite"))
+    """The metrics of a run over its steps, a panel each; faint as recorded, bold as a trailing mean.
+
+    Without names all of them, but for what is not finite and learning rates that never change.
+    """
+    found = {k: {r[k] for r in records if k in r} for k in {k for r in records for k in r} - {"step"}}
+    still = {k for k, values in found.items() if k.startswith("learning_rate/") and len(values) < 2}
+    names = names or sorted(k for k in found if not k.endswith("nonfinite") and k not in still)
     figure = figures.new(6, 2.6 * max(len(names), 1))
     for i, name in enumerate(names):
         axes = figure.add_subplot(len(names), 1, i + 1)

@@ -162,13 +162,16 @@ def test_the_examples_of_a_page_run(name, toy_run, monkeypatch):
 
 def test_a_gallery_is_made_of_the_pixels_that_a_run_wrote(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
-    found = gallery.tiles(pictures.grid(images), 8, 8)
-    np.testing.assert_array_equal(found[:20], np.repeat(images, 3, -1))
     (tmp_path / "config.json").write_text(json.dumps({"module": "experiments.x", "config": {"data": {"shape": [8, 8, 1]}}}))
     pictures.save(pictures.grid(images), tmp_path / "samples.png")
+    (tmp_path / "samples").mkdir()
     name, some = gallery.samples(tmp_path)
     assert name == "x"
     assert some.shape == (gallery.COUNT, 8, 8, 3)
+    for step in (10, 20):
+        pictures.save(pictures.grid(images), tmp_path / "samples" / f"{step:08d}.png")
+    name, lines = gallery.over_training(tmp_path)
+    assert (name, len(lines)) == ("x", 2)
     sheet = gallery.compose([gallery.strip(name, some)] * 3, [])
     assert sheet.width == 2 * gallery.WIDTH + 3 * gallery.MARGIN
     with Image.open(DOCS / "gallery.png") as stored:

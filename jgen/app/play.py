@@ -16,13 +16,11 @@ from jgen import pictures
 from jgen.app.edit import fitted
 from jgen.app.load import Run
 from jgen.app.parsing import sampler_names
+from jgen.app.play_styles import COMPONENTS, WALK, kept, styled
 from jgen.config import changed, leaves
 from jgen.config.ranges import Leaf
-from jgen.edit.styles import swapped
 from jgen.errors import UserError, nearest
-from jgen.recipes.gan.images import cropped
-from jgen.samplers import image_keys
-from jgen.train.draw import draw
+from jgen.train.draw import check_sampling, draw
 from jgen.train.frames import denoising, latent_walk
 from jgen.train.stage import Stage
 from jgen.types import Array
@@ -30,7 +28,7 @@ from jgen.types import Array
 Kind = Literal["diffusion", "styles", "pixels", "latents"]
 MODES: Mapping[Kind, tuple[str, ...]] = {
     "diffusion": ("samples", "denoising", "edit"),
-    "styles": ("samples", "mixing", "directions"),
+    "styles": ("samples", "mixing", "directions", "walk"),
     "pixels": ("samples", "completion"),
     "latents": ("samples", "interpolation", "walk"),
 }
@@ -39,8 +37,6 @@ OF_IMAGES = ("edit", "completion")
 OPTIONS = ("guidance", "edit_from", "temperature", "deviation", "psi", "top_k", "eta")
 """Options of sampling that become sliders, where a run has them."""
 REACH = {"guidance": 8.0, "edit_from": 10.0, "psi": 1.5, "top_k": 256.0}
-COMPONENTS = 8
-"""Directions of a style-based GAN: the principal components of its styles."""
 _LOCK = threading.Lock()
 
 
@@ -85,19 +81,40 @@ def controls(run: Run) -> list[Control]:
         Control("seed", "Seed", 0, 0, 9999),
         Control("num", "Images", 16, 1, 36),
     ]
-    own = {leaf.name: leaf.value for leaf in _leaves(stage.options)}
+    own, refused = _own(stage.options), kept(run, "refused", _refused)
     if kind == "diffusion":
         solver = stage.options.solver
         found.append(Control("sampler", "Sampler", solver.sampler, choices=sampler_names(stage.options)))
         found.append(Control("steps", "Steps", min(own.get("steps", 20), 200), 1, 200))
     for name in OPTIONS:
-        if isinstance(own.get(name), (int, float)):
+        if isinstance(own.get(name), (int, float)) and name not in refused:
             value, step = own[name], 1 if isinstance(own[name], int) else 0.05
             low, high = min(0, value), max(REACH.get(name, 2.0), value)
             found.append(Control(name, name.replace("_", " ").capitalize(), value, low, high, step))
-    if "label" in own and run.stage.data.num_classes and kind != "styles":  # whose styles are of a class drawn for each
+    if "label" in own and "label" not in refused:
         found.append(Control("label", "Class (-1: any)", own["label"], -1, run.stage.data.num_classes - 1))
     return found + _more(stage, kind)
+
+
+def _own(options: Any) -> dict[str, Any]:
+    """The options of sampling by name, those of all samplers that can be chosen among them."""
+    found = {leaf.name: leaf.value for leaf in _leaves(options)}
+    for name in sampler_names(options):
+        found = {leaf.name: leaf.value for leaf in _leaves(changed(options, {"sampler": name}))} | found
+    return found
+
+
+def _refused(run: Run) -> set[str]:
+    """Options that the model refuses: the class of a model without classes, guidance of one that was not trained for it."""
+    stage, found = run.stage, set()
+    own = {leaf.name for leaf in _leaves(stage.options)}
+    changes = {"label": {"label": 0}, "guidance": {"label": 0, "guidance": 2.0}}
+    for name in sorted(own & set(changes)):
+        try:
+            check_sampling(stage, changed(stage.options, {k: v for k, v in changes[name].items() if k in own}))
+        except UserError:
+            found.add(name)
+    return found
 
 
 def _more(stage: Stage, kind: Kind) -> list[Control]:
@@ -164,7 +181,7 @@ def show(run: Run, given: Mapping[str, Any], image: np.ndarray | None = None) ->
     if mode in OF_IMAGES and image is None:
         raise UserError(f"{mode}: needs an image; choose a file, or draw one")
     with _LOCK:  # a walk and a watched sampler are traced with state of the module
-        images = _styles(run, values) if kind_of(run.stage) == "styles" else _drawn(run, values, image)
+        images = styled(run, values) if kind_of(run.stage) == "styles" else _drawn(run, values, image)
     stills = images if images.ndim == 5 else images[None]
     sheets = np.stack([np.asarray(pictures.grid(each).convert("RGB")) for each in stills])
     said = ", ".join(f"{name}={value}" for name, value in values.items() if name != "show")
@@ -182,7 +199,7 @@ def _drawn(run: Run, values: Mapping[str, Any], image: np.ndarray | None) -> np.
     if values["show"] == "denoising":
         return denoising(*weights, **how)
     if values["show"] == "walk":
-        return latent_walk(*weights, frames=24, stops=2, **how)
+        return latent_walk(*weights, frames=WALK, stops=2, **how)
     if values["show"] == "interpolation":
         return latent_walk(*weights, frames=2, stops=2, start=values["place"], **how)[0]
     if values["show"] in OF_IMAGES:
@@ -201,64 +218,3 @@ def _of_image(run: Run, options: Any, name: str, image: np.ndarray, seed: int) -
         batch["label"] = jnp.full((1,), max(getattr(options, "label", 0), 0), jnp.int32)
     extra = stage.extra_for(run.extra, options, run.mesh)
     return np.asarray(jax.jit(stage.on_request[name])(run.params, extra, jax.random.key(seed), batch))
-
-
-def _styles(run: Run, values: Mapping[str, Any]) -> np.ndarray:
-    """Images [N, H, W, C] of a style-based GAN, without noise."""
-    space, params, extra = run.stage.space, run.params, run.extra
-    assert space is not None
-    make, num, seed = _compiled(run), values["num"], values["seed"]
-    mean = space.mean(extra)[None, None]
-    truncated = lambda keys: mean + values["psi"] * (make["styles"](params, extra, keys) - mean)  # noqa: E731
-    ws = truncated(image_keys(seed, num))
-    if values["show"] == "mixing":
-        ws = swapped(ws, truncated(image_keys(seed + 1, num)), (values["rows_from"], values["rows_to"] + 1))
-    if values["show"] == "directions":
-        ws = ws + values["amount"] * jnp.asarray(make["components"](params, extra)[values["direction"]])[None, None]
-    if values["show"] == "transform":
-        matrix = transform(values["move_x"], values["move_y"], values["turn"])
-        return np.clip(np.asarray(make["moved"](params, extra, seed, num, values["psi"], matrix)), -1, 1)
-    return np.clip(np.asarray(make["images"](params, extra, ws)), -1, 1)
-
-
-def transform(right: float, down: float, degrees: float) -> np.ndarray:
-    """float32 [3, 3]: the inverse of turning an image anticlockwise and then moving it, in widths of the image."""
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
-    move = np.array([[1, 0, right], [0, 1, down], [0, 0, 1]])
-    return np.linalg.inv(move @ turn).astype(np.float32)
-
-
-_PROGRAMS: dict[int, tuple[Run, dict[str, Any]]] = {}
-"""By the run's id, and with the run, so that no other one gets its id."""
-
-
-def _compiled(run: Run) -> dict[str, Any]:
-    """The programs of a run with styles, made once."""
-    if id(run) not in _PROGRAMS:
-        space = run.stage.space
-        assert space is not None
-        styles = jax.jit(space.styles)
-        kept: list[np.ndarray] = []
-
-        def components(params: Any, extra: Any) -> np.ndarray:
-            """[COMPONENTS, D]: the directions in which styles vary most, each as long as their deviation there."""
-            if not kept:
-                rows = np.asarray(styles(params, extra, image_keys(0, 512)))[:, 0]
-                _, sizes, axes = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
-                scaled = axes * sizes[:, None] / math.sqrt(len(rows))
-                kept.append(np.concatenate([scaled, np.zeros((COMPONENTS, rows.shape[1]))])[:COMPONENTS].astype(np.float32))
-            return kept[0]
-
-        programs: dict[str, Any] = {"styles": styles, "images": jax.jit(space.synthesize), "components": components}
-        if (moved := run.stage.moved) is not None:
-            plain = dataclasses.replace(run.stage.options, label=-1, noise="none")
-
-            def of_seed(params: Any, extra: Any, seed: int, num: int, psi: Array, matrix: Array) -> Array:
-                """The images of the styles that the other modes show, in the set's size."""
-                options = dataclasses.replace(plain, psi=psi)
-                return cropped(moved(params, extra, image_keys(seed, num), options, matrix), run.stage.data.shape[0])
-
-            programs["moved"] = jax.jit(of_seed, static_argnums=3)
-        _PROGRAMS[id(run)] = run, programs
-    return _PROGRAMS[id(run)][1]

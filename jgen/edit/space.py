@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jgen.types import Array, Extra, Key, Params
+from jgen.types import Array, Extra, Params
 
 
 class StyleSpace(NamedTuple):
@@ -11,12 +11,13 @@ class StyleSpace(NamedTuple):
 
     num_ws: int
     w_dim: int
-    styles: Callable[[Params, Extra, Key], Array]
-    """(params, extra, one key an image) -> random ws [B, num_ws, D], without truncation."""
+    styles: Callable[..., Array]
+    """(params, extra, one key an image, label=-1) -> random ws [B, num_ws, D] of a class, without truncation; -1 draws a class
+    for each. Raises UserError for a class that the generator does not have."""
     synthesize: Callable[[Params, Extra, Array], Array]
     """(params, extra, ws) -> images [B, H, W, C] of the set's size, without noise; not clipped, so that gradients pass."""
-    mean: Callable[[Extra], Array]
-    """The mean style [D]."""
+    mean: Callable[..., Array]
+    """(extra, label=-1) -> the mean style [D]: of a class where the generator keeps one for each, else of all."""
     state: tuple[str, ...] = ("w_avg",)
     """The entries of extra that these functions read."""
     encode: Callable[[Params, Extra, Array], Array] | None = None

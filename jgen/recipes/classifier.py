@@ -20,7 +20,7 @@ from jgen.recipes.common import adam_rate, clipped, mean_over
 from jgen.recipes.diffusion.model import noise_chain
 from jgen.schedules import Schedule
 from jgen.train import Phase
-from jgen.train.rates import ramped
+from jgen.train.rates import ramped, rated
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, PyTree
 
@@ -78,8 +78,9 @@ def logits_of(config: ClassifierConfig, data: DataConfig, dtype: str = "float32"
 
 def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
     """AdamW, its rate warmed up and then falling to the end of `steps`."""
-    adamw = optax.adamw(adam_rate(config, steps), config.beta_1, config.beta_2, weight_decay=weight_decay)
-    return clipped(adamw, config.clip)
+    rate = adam_rate(config, steps)
+    adamw = optax.adamw(rate, config.beta_1, config.beta_2, weight_decay=weight_decay)
+    return rated(clipped(adamw, config.clip), rate)
 
 
 def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:

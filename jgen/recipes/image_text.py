@@ -16,7 +16,7 @@ from jgen.objectives.contrastive import MAX_SCALE, info_nce, recall, similaritie
 from jgen.recipes.classifier import check_widths, moved
 from jgen.recipes.common import adam_rate, clipped
 from jgen.train import Phase
-from jgen.train.rates import ramped
+from jgen.train.rates import ramped, rated
 from jgen.train.stage import Evaluate, Picture, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params
 
@@ -47,7 +47,7 @@ def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax
     matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     rate = adam_rate(config, steps)
     adamw = optax.adamw(rate, config.beta_1, config.beta_2, weight_decay=weight_decay, mask=matrices)
-    return clipped(optax.chain(adamw, capped(MAX_SCALE)), config.clip)
+    return rated(clipped(optax.chain(adamw, capped(MAX_SCALE)), config.clip), rate)
 
 
 def objective(net: ImageText, shift: int, train: bool) -> LossFn:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jgen.errors import UserError
+from jgen.train.rates import rated_adam
 from jgen.types import Array
 
 
@@ -32,7 +33,7 @@ def lazy_adam(
     The rates as of a player without one; they are corrected by `lazy_rates`. Raises UserError for interval < 1.
     """
     rate, b1, b2 = lazy_rates(learning_rate, b1, b2, interval)
-    return optax.adam(rate, b1, b2, eps)
+    return rated_adam(rate, b1, b2, eps)
 
 
 def ema_decay(batch: int, kimg: float = 10.0, rampup: float | None = 0.05) -> Callable[[Array], Array]:

@@ -50,7 +50,6 @@ class Log:
         self.active, self.step, self.steps, self.batch_size = active, step, steps, batch_size
         self.console = Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, quiet=not active)
         self.began: float | None = None
-        self.rates: Mapping[str, np.ndarray] = {}
         self.first, self.spoke, self.seconds = step, time.monotonic(), 0.0
         if not active:
             return
@@ -80,17 +79,15 @@ class Log:
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line of metrics.jsonl and the same values to the trackers; values that are not finite are left out.
 
-        The trackers are given the learning rates of the step and the images a second too.
+        The trackers are given the images a second too, which no two runs share.
         """
         if not self.active:
             return
         values = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         self.file.write(json.dumps({"step": step, **values}) + "\n")
-        rates = {name: float(each[min(step, len(each)) - 1]) for name, each in self.rates.items()}
-        if self.seconds:
-            rates["images_per_second"] = self.batch_size / self.seconds
+        speed = {"images_per_second": self.batch_size / self.seconds} if self.seconds else {}
         for tracker in self.trackers:
-            for name, value in {**values, **rates}.items():
+            for name, value in {**values, **speed}.items():
                 tracker.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:

@@ -27,6 +27,7 @@ from jgen.sharding import batch_sharding, check_batch, jit_once, jit_step, repli
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.draw import check_sampling, draw
 from jgen.train.log import Log, read
+from jgen.train.over_training import save_over_training
 from jgen.train.rates import learning_rates
 from jgen.train.remat import phases
 from jgen.train.stage import Picture, Stage, first_batch, state_shapes
@@ -228,6 +229,7 @@ def fit(
             log.say(f"data: passed over {pipeline.skipped} files that can't be read")
         if main:
             _draw_curves(folder)
+            save_over_training(folder, stage.data.shape)
         return Fitted(state, step, step >= config.steps, log.seconds)
 
 
@@ -236,7 +238,7 @@ class Watch:
 
     def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
         self.stage, self.log, self.pipeline = stage, log, pipeline
-        log.rates = learning_rates(stage.optimizers, stage.train.steps) if log.active else {}
+        self.rates = learning_rates(stage.optimizers, stage.phases, stage.train.steps) if log.active else {}
         self.bad, self.too_large = 0, 0  # in a row; in all
         self.pending: tuple[int, Metrics] | None = None
 
@@ -264,7 +266,8 @@ class Watch:
             if bad:
                 self._complain(step, *next(iter(bad.items())))
             if step % self.stage.train.log_every == 0 or step == self.stage.train.steps:
-                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}})
+                rates = {k: float(v[step - 1]) for k, v in self.rates.items()}
+                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}, **rates})
         self.log.progress(last, next((v[-1] for k, v in values.items() if k.endswith("loss")), float("nan")))
 
     def _complain(self, step: int, metric: str, code: int) -> None:

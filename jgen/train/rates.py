@@ -1,7 +1,7 @@
 """Rates over the steps of a run: of learning, and of the weights' moving average."""
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jgen.errors import UserError
+from jgen.train.step import Phase
 from jgen.types import Array
 
 
@@ -57,26 +58,40 @@ def half_cosine(
     return jnp.where(images < warmup, low + (base - low) * images / warmup, value) if warmup else value
 
 
+Rate = float | Callable[[Any], Any]
+"""A learning rate: a number, or a function of the updates so far."""
+
+
 class Rated(optax.GradientTransformation):
     """An optimizer that says what its learning rate is, for the logs."""
 
-    rate: optax.Schedule
+    rate: Rate
 
 
-def rated(transform: optax.GradientTransformation, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer itself, with its schedule beside it for `learning_rates`."""
+def rated(transform: optax.GradientTransformation, rate: Rate) -> Rated:
+    """The optimizer itself, with its rate beside it for `learning_rates`: a number, or a schedule of its updates so far."""
     found = Rated(*transform)
     found.rate = rate
     return found
 
 
-def learning_rates(optimizers: Mapping[str, optax.GradientTransformation], steps: int) -> dict[str, np.ndarray]:
-    """{"learning_rate/PLAYER": float32 [steps]} of the optimizers whose schedule is known."""
-    found = {name: each.rate for name, each in optimizers.items() if isinstance(each, Rated)}
-    count = jnp.arange(steps)
-    return {
-        f"learning_rate/{name}": np.broadcast_to(
-            np.asarray(jax.vmap(lambda n, rate=rate: jnp.asarray(rate(n)))(count)), (steps,)
-        )
-        for name, rate in found.items()
-    }
+def rated_adam(rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rated:
+    """Adam, which says what its learning rate is."""
+    return rated(optax.adam(rate, b1, b2, eps), rate)
+
+
+def learning_rates(
+    optimizers: Mapping[str, optax.GradientTransformation], phases: Sequence[Phase], steps: int
+) -> dict[str, np.ndarray]:
+    """{"learning_rate/PLAYER": float32 [steps]}: the rate of each player's newest update, where its optimizer is `rated`.
+
+    A schedule counts updates, not steps: a player that is updated every fifth step goes through it as slowly.
+    """
+    found, done = {}, np.arange(1, steps + 1)
+    for name, optimizer in optimizers.items():
+        if isinstance(optimizer, Rated):
+            updates = sum(-(-done // phase.every) for phase in phases if phase.player == name)
+            schedule = optimizer.rate if callable(optimizer.rate) else optax.constant_schedule(optimizer.rate)
+            rate = jax.vmap(lambda n, schedule=schedule: jnp.asarray(schedule(n), jnp.float32))(jnp.asarray(updates - 1))
+            found[f"learning_rate/{name}"] = np.asarray(rate)
+    return found

@@ -16,6 +16,7 @@ from jgen.metrics import record
 from jgen.pictures import curves
 from jgen.train.figure import figure
 from jgen.train.log import read
+from jgen.train.over_training import NAME
 from jgen.train.page import page
 
 LAPSE = 8
@@ -82,7 +83,7 @@ def _part(part: Part, several: bool) -> str:
     """A stage: facts, its last pictures, samples over time, curves."""
     rows = "".join(f"<tr><th scope=row>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in part.facts.items())
     last = [part.folder / "samples.png"] if (part.folder / "samples.png").is_file() else []
-    last += [path for path in sorted(part.folder.glob("*.png")) if path.name not in ("samples.png", "loss.png")]
+    last += [path for path in sorted(part.folder.glob("*.png")) if path.stem not in ("samples", "loss", NAME)]
     last = [path for path in last if _readable(path)]  # a file of the user's ends no training
     lapse = [path for path in sorted((part.folder / "samples").glob("*.png")) if "-" not in path.name]
     lapse = [lapse[round(i)] for i in np.linspace(0, len(lapse) - 1, min(len(lapse), LAPSE))] if len(lapse) > 1 else []
@@ -95,7 +96,8 @@ def _part(part: Part, several: bool) -> str:
     if lapse:
         steps = "".join(figure(path, f"Step {int(path.stem):,}" if path.stem.isdecimal() else path.stem) for path in lapse)
         same = "<p>The images of one seed while it trains: each place shows one image as it changes.</p>"
-        found.append(f"<{level}>Samples over time</{level}>{same}<div class='figures small'>{steps}</div>")
+        strip = "".join(figure(path, NAME.replace("_", " ")) for path in [part.folder / f"{NAME}.png"] if _readable(path))
+        found.append(f"<{level}>Samples over time</{level}>{strip}{same}<div class='figures small'>{steps}</div>")
     if records:
         text = "Every record is faint, their trailing mean is bold."
         found.append(f"<{level}>Curves</{level}>{figure(curves(records), text, plot=True)}")

@@ -142,6 +142,7 @@ def test_every_control_of_the_playground_changes_the_picture(browser, address, t
         changes(browser, 1, name, value)
     changes(browser, 1, "show", "directions")
     changes(browser, 1, "amount", -3)
+    changes(browser, 1, "show", "walk")
     changes(browser, 1, "show", "transform")
     changes(browser, 1, "move_x", 0.3)
     shot(browser, "playground-styles")

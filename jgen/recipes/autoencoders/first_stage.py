@@ -22,7 +22,7 @@ from jgen.objectives import first_stage as objectives
 from jgen.recipes.autoencoders.first_stage_losses import Losses, Reconstruct
 from jgen.recipes.common import adam, adam_rate
 from jgen.train import Phase
-from jgen.train.rates import ramped
+from jgen.train.rates import ramped, rated_adam
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Array, Batch, Extra, Key, Params, PyTree
 
@@ -103,7 +103,7 @@ def evaluation(reconstructed: Callable[[Params, Array], Array]) -> Evaluate:
 
 def players(config: FirstStageConfig, optimizer: OptimizerConfig, steps: int) -> dict[str, optax.GradientTransformation]:
     """The optimizers of the autoencoder and, where it has a weight, of the patch discriminator."""
-    critic = optax.adam(adam_rate(optimizer, steps), b1=0.5, b2=0.9)
+    critic = rated_adam(adam_rate(optimizer, steps), b1=0.5, b2=0.9)
     return {"net": adam(optimizer, steps)} | ({"critic": critic} if config.adversarial else {})
 
 

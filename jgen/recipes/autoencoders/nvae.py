@@ -21,7 +21,7 @@ from jgen.objectives.vae import binarize
 from jgen.recipes.autoencoders.vae import bound_in_bits
 from jgen.recipes.common import mean_metrics, refuse_dequantized
 from jgen.train import Phase
-from jgen.train.rates import warmup_cosine
+from jgen.train.rates import rated, warmup_cosine
 from jgen.train.stage import Evaluate, Picture, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
@@ -156,13 +156,14 @@ def stage(
     model = Model(config, data, train.dtype)
     validate = nvae(model.apply, model.law, model.shapes, prepare=model.prepare)
     rate = warmup_cosine(optimizer.learning_rate, train.steps, optimizer.warmup, optimizer.final_learning_rate)
+    adamax = optax.chain(optax.add_decayed_weights(optimizer.weight_decay), optax.adamax(rate, eps=1e-3))
     return Stage(
         name="nvae",
         data=data,
         train=train,
         init=model.init,
         phases=[Phase("net", objective(model, loss, train))],
-        optimizers={"net": optax.chain(optax.add_decayed_weights(optimizer.weight_decay), optax.adamax(rate, eps=1e-3))},
+        optimizers={"net": rated(adamax, rate)},
         sample=sampler(model),
         options=sampling,
         pictures=pictures(model),

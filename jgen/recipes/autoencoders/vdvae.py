@@ -18,7 +18,7 @@ from jgen.objectives.hierarchical import hierarchical_elbo
 from jgen.objectives.likelihood import logistic_mixture
 from jgen.recipes.common import adam_rate, both, clipped, mean_metrics, refuse_dequantized
 from jgen.train import Phase
-from jgen.train.rates import ramped
+from jgen.train.rates import ramped, rated
 from jgen.train.stage import Picture, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Params, Sample
 
@@ -118,14 +118,15 @@ def stage(
     """The training of the very deep VAE. Raises UserError for dequantised data: the likelihood is of the 8-bit values."""
     refuse_dequantized(data, "the likelihood is of the 8-bit values themselves")
     model = Model(config, data, train.dtype)
-    adamw = optax.adamw(adam_rate(optimizer, train.steps), b1=0.9, b2=0.9, weight_decay=skipping.weight_decay)
+    rate = adam_rate(optimizer, train.steps)
+    adamw = optax.adamw(rate, b1=0.9, b2=0.9, weight_decay=skipping.weight_decay)
     return Stage(
         name="vdvae",
         data=data,
         train=train,
         init=model.init,
         phases=[Phase("net", model.loss(train=True), skip_norm=skipping.skip_threshold)],
-        optimizers={"net": clipped(adamw, optimizer.clip)},
+        optimizers={"net": rated(clipped(adamw, optimizer.clip), rate)},
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(model),
         options=sampling,

@@ -15,7 +15,7 @@ from jgen.objectives.likelihood import categorical
 from jgen.recipes.autoencoders.vqvae_model import Model
 from jgen.recipes.common import clipped, mean_metrics
 from jgen.train import Phase
-from jgen.train.rates import ramped, warmup_cosine
+from jgen.train.rates import ramped, rated, rated_adam, warmup_cosine
 from jgen.train.stage import Stage
 from jgen.types import Array, LossFn, PyTree
 
@@ -42,13 +42,14 @@ def autoencoder_stage(model: Model, data: DataConfig, train: TrainConfig) -> Sta
     config = model.config
     if config.ema and train.accumulate > 1:
         raise UserError(f"train.accumulate={train.accumulate}: a codebook that follows its inputs needs the whole batch")
+    rate = warmup_cosine(config.learning_rate, train.steps, 100, 0.05)
     return Stage(
         name="autoencoder",
         data=data,
         train=train,
         init=model.init,
         phases=[Phase("net", objective(model, train=True))],
-        optimizers={"net": optax.adam(warmup_cosine(config.learning_rate, train.steps, 100, 0.05))},
+        optimizers={"net": rated_adam(rate)},
         supports=frozenset(("dtype",)),
         pictures={"reconstructions": model.reconstructions},
         validate=objective(model, train=False),
@@ -66,7 +67,7 @@ def prior_stage(model: Model, config: CodePriorConfig, data: DataConfig, train: 
         train=replace(train, steps=config.prior_steps),
         init=model.init_prior,
         phases=[Phase("prior", loss)],
-        optimizers={"prior": clipped(optax.adam(rate), 1.0)},
+        optimizers={"prior": rated(clipped(optax.adam(rate), 1.0), rate)},
         ema={"prior": ramped(0.998)},
         supports=frozenset(("dtype",)),
         sample=model.sample,

@@ -137,9 +137,10 @@ class AliasFreeModel:
     def space(self) -> StyleSpace:
         """The styles, for inversion and editing."""
         return StyleSpace(
-            self.g.num_ws, self.g.w_dim, lambda params, extra, keys: self.styles(params, extra, keys, StyleSampling()),
+            self.g.num_ws, self.g.w_dim,
+            lambda params, extra, keys, label=-1: self.styles(params, extra, keys, StyleSampling(label)),
             lambda params, extra, ws: cropped(self.synthesize(params, extra, ws), self.data.shape[0]),
-            lambda extra: extra["w_avg"], ("w_avg", "g"),
+            lambda extra, label=-1: extra["w_avg"], ("w_avg", "g"),
         )  # fmt: skip
 
     def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from jgen.edit.latents import closed_walk
 from jgen.edit.space import StyleSpace
-from jgen.errors import UserError
 from jgen.metrics.equivariance import rotation_matrix
 from jgen.models.gan.stylegan2 import truncate
 from jgen.samplers import image_keys
@@ -35,7 +34,8 @@ def animations(stage: Stage, options: Any) -> dict[str, Frame]:
     if (space := stage.space) is not None:
 
         def walk(params: Params, extra: Extra, seed: int, time: Array) -> Array:
-            return _shown(space, params, extra, _walks(space, params, extra, seed, IMAGES, time[None], options)[:, 0])
+            ws = walks(space, params, extra, seed, IMAGES, time[None], *_how(options))
+            return _shown(space, params, extra, ws[:, 0])
 
         found["walk"] = walk
     if stage.moved is not None:
@@ -58,12 +58,21 @@ def _moved(stage: Stage, options: Any, transform: Callable[[Array], Array]) -> F
     return frame
 
 
-def _walks(space: StyleSpace, params: Params, extra: Extra, seed: int | Array, rows: int, times: Array, options: Any) -> Array:
-    """ws [rows, T, num_ws, D]: each row's ring through styles of its own, pulled to the mean by psi."""
-    if (label := getattr(options, "label", -1)) >= 0:
-        raise UserError(f"label={label}: a walk passes styles of a class drawn for each; leave it out")
+def _how(options: Any) -> tuple[float, int]:
+    """(psi, label) of options of sampling."""
+    return getattr(options, "psi", 1.0), getattr(options, "label", -1)
+
+
+def walks(
+    space: StyleSpace, params: Params, extra: Extra, seed: int | Array, rows: int, times: Array, psi: float | Array, label: int
+) -> Array:
+    """ws [rows, T, num_ws, D] at times in 0..1: each row's ring through styles of its own, pulled to their mean by psi.
+
+    label: the class of all styles; -1 draws one for each, so that a walk passes several. Raises UserError for a class of a
+    generator without classes.
+    """
     keys = image_keys(seed, rows * POINTS)
-    ws = truncate(space.styles(params, extra, keys), space.mean(extra), getattr(options, "psi", 1.0))
+    ws = truncate(space.styles(params, extra, keys, label), space.mean(extra, label), psi)
     points = ws.reshape(rows, POINTS, *ws.shape[1:])
     return jax.vmap(closed_walk, (0, None))(points, times)
 
@@ -82,7 +91,7 @@ def sticking(space: StyleSpace, options: Any) -> Picture:
     def picture(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
         seed = jax.random.randint(key, (), 0, 2**31 - 1)
         times = jnp.linspace(0, 1 / POINTS, STRIP_STEPS)  # from the first style to the second
-        ws = _walks(space, params, extra, seed, STRIPS, times, options)
+        ws = walks(space, params, extra, seed, STRIPS, times, *_how(options))
 
         def column(ws: Array) -> Array:
             images = _shown(space, params, extra, ws)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jgen import samplers
 from jgen.config import DataConfig, TrainConfig
@@ -20,6 +19,7 @@ from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.biggan_players import NO_INSTANCES, Instances, Players, biggan_form, players, sampling_state
 from jgen.recipes.gan.images import cropped
 from jgen.train import Phase
+from jgen.train.rates import rated_adam
 from jgen.train.stage import Stage
 from jgen.train.step import Decay
 from jgen.types import Array, Batch, Condition, Extra, Key, LossFn, Metrics, Params, Sample
@@ -143,7 +143,7 @@ def biggan_stage(
     g_loss = orthogonalized(g_loss, "g", config.ortho)
     moved = isinstance(options, MovedSampling)
     sample: Any = moved_sampler(form, data) if moved else truncated_sampler(made, config, data, conditions(made.classes))
-    adam = {name: optax.adam(rate, 0.0, config.beta_2, config.epsilon) for name, rate in
+    adam = {name: rated_adam(rate, 0.0, config.beta_2, config.epsilon) for name, rate in
             (("g", config.g_rate), ("d", config.d_rate))}  # fmt: skip
     return Stage(
         name="gan",

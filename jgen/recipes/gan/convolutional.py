@@ -19,7 +19,7 @@ from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.images import square
 from jgen.recipes.gan.sampling import sampler
 from jgen.train import Phase
-from jgen.train.rates import decaying, ramped
+from jgen.train.rates import Rated, decaying, ramped, rated, rated_adam
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Dtype, Extra, Key, Params, PyTree
 
@@ -111,13 +111,14 @@ def optimizers(config: ConvGANConfig, steps: int) -> dict[str, optax.GradientTra
         new = gan_penalties.clip_weights(optax.apply_updates(params, updates), config.penalty_weight)
         return jax.tree.map(jnp.subtract, new, params), state
 
-    def adam(updates: int) -> optax.GradientTransformation:
+    def adam(updates: int) -> Rated:
         rate = decaying(config.learning_rate, updates, final=config.final_learning_rate, kind="linear")
-        return optax.adam(config.learning_rate if config.final_learning_rate == 1 else rate, config.beta_1, config.beta_2)
+        return rated_adam(config.learning_rate if config.final_learning_rate == 1 else rate, config.beta_1, config.beta_2)
 
     clip = optax.GradientTransformation(lambda params: optax.EmptyState(), clipped)  # pyright: ignore[reportArgumentType]
     d = adam(steps)
-    return {"d": optax.chain(d, clip) if config.penalty == "clip" else d, "g": adam(steps // config.critic_steps)}
+    g = adam(steps // config.critic_steps)
+    return {"d": rated(optax.chain(d, clip), d.rate) if config.penalty == "clip" else d, "g": g}
 
 
 def gan_stage(config: ConvGANConfig, data: DataConfig, train: TrainConfig, options: LabelSampling) -> Stage:

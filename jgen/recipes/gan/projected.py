@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jgen import samplers
 from jgen.arrays import shard_like
@@ -29,6 +28,7 @@ from jgen.recipes.gan.feature_heads import FeatureHeads
 from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.train import Phase
 from jgen.train.lazy import ema_decay
+from jgen.train.rates import rated_adam
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, Extra, Key, Params
 
@@ -103,7 +103,7 @@ def projected_stage(recipe: ProjectedRecipe, train: TrainConfig) -> Stage:
     if recipe.diffusion is not None:
         augment = diffused_features(recipe.diffusion, augment)
     form = projected_gan(recipe, augment.state, train.dtype)
-    adam = optax.adam(config.learning_rate, 0.0, 0.99)
+    adam = rated_adam(config.learning_rate, 0.0, 0.99)
 
     def sample(params: Params, extra: Extra, keys: Key, options: LabelSampling | StyleSampling) -> Array:
         condition = Condition(label=samplers.class_labels(keys, options.label, form.classes))

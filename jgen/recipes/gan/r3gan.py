@@ -23,7 +23,7 @@ from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.recipes.gan.sampling import sampler
 from jgen.train import Phase
-from jgen.train.rates import half_cosine
+from jgen.train.rates import half_cosine, rated
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Extra, Key, Metrics, Params, PyTree
 
@@ -115,7 +115,7 @@ def r3gan_stage(config: R3GANConfig, data: DataConfig, train: TrainConfig, optio
     )
 
     def adam() -> optax.GradientTransformation:
-        return optax.inject_hyperparams(optax.adam)(learning_rate=rate, b1=0.0, b2=beta_2, eps=1e-8)
+        return rated(optax.inject_hyperparams(optax.adam)(learning_rate=rate, b1=0.0, b2=beta_2, eps=1e-8), rate)
 
     def decay(step: Array) -> Array:
         return 0.5 ** (data.batch_size / jnp.maximum(1000 * kimg(step), 1e-8))

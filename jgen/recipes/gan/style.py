@@ -164,10 +164,12 @@ class StyleModel:
             images = images if self.growth is None else progan.enlarge(images, self.networks.side)
             return cropped(images, self.data.shape[0])
 
-        styles = lambda params, extra, keys: self.styles(params, extra, keys, LabelSampling())  # noqa: E731
+        def styles(params: Params, extra: Extra, keys: Key, label: int = -1) -> Array:
+            return self.styles(params, extra, keys, LabelSampling(label))
+
         state = ("w_avg", "fade_step") if self.growth else ("w_avg",)
         return StyleSpace(
-            self.networks.num_ws, self.networks.w_dim, styles, synthesize, lambda extra: extra["w_avg"], state
+            self.networks.num_ws, self.networks.w_dim, styles, synthesize, lambda extra, label=-1: extra["w_avg"], state
         )  # fmt: skip
 
     def from_w(self, params: Params, extra: Extra, w: Array, keys: Key) -> Array:

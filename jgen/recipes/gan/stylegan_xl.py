@@ -41,6 +41,7 @@ from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.recipes.gan.projected import hole_augment
 from jgen.train import Phase
 from jgen.train.lazy import ema_decay
+from jgen.train.rates import rated, rated_adam
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, Extra, Key, LossFn, Metrics, Params, PyTree
 
@@ -165,17 +166,20 @@ class XLModel:
         return self.synthesize(params, extra, self.styles(params, extra, keys, options), transform)
 
     def space(self) -> StyleSpace:
-        """The styles, for inversion and editing; their mean is that of all classes."""
+        """The styles, for inversion and editing; each class has a mean, and without one it is that of all classes."""
 
-        def styles(params: Params, extra: Extra, keys: Key) -> Array:
-            label = samplers.class_labels(keys, -1, self.g.c_dim)
-            return repeat(self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), label), self.g.num_ws)
+        def styles(params: Params, extra: Extra, keys: Key, label: int = -1) -> Array:
+            labels = samplers.class_labels(keys, label, self.g.c_dim)
+            return repeat(self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), labels), self.g.num_ws)
 
         def synthesize(params: Params, extra: Extra, ws: Array) -> Array:
             images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
             return cropped(images, self.data.shape[0])
 
-        mean = lambda extra: jnp.mean(extra["w_avg"].reshape(-1, self.g.w_dim), 0)  # noqa: E731
+        def mean(extra: Extra, label: int = -1) -> Array:
+            means = extra["w_avg"].reshape(-1, self.g.w_dim)
+            return means[label] if label >= 0 and self.g.c_dim else jnp.mean(means, 0)
+
         return StyleSpace(self.g.num_ws, self.g.w_dim, styles, synthesize, mean, ("w_avg", "g"))
 
     def begin(self, params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
@@ -247,8 +251,8 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     augment = hole_augment(recipe.heads)
     path = bool(own.path_weight) and not kept
     form = model.gan({**augment.state, **(path_state() if path else {})})
-    adam = optax.adam(own.learning_rate, 0.0, 0.99)
-    g_adam = optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained)
+    adam = rated_adam(own.learning_rate, 0.0, 0.99)
+    g_adam = rated(optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained), own.learning_rate)
     g_loss = guided(still(form), augment, own.guidance if kept else 0.0, data)
     if path:
         g_loss = added(g_loss, late_path_loss(still(form), own.path_weight, own.path_kimg))
@@ -259,7 +263,7 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
         train=train,
         init=form.init,
         phases=[Phase("g", g_loss), Phase("d", discriminator_loss(form, gan.hinge, augment))],
-        optimizers={"g": g_adam if kept else adam, "d": optax.adam(own.d_learning_rate, 0.0, 0.99)},
+        optimizers={"g": g_adam if kept else adam, "d": rated_adam(own.d_learning_rate, 0.0, 0.99)},
         ema={"g": ema_decay(data.batch_size, own.ema_kimg, own.ema_rampup or None)},
         supports=frozenset(("dtype",)),
         sample=model.sample,

@@ -15,6 +15,7 @@ from jgen.objectives.gan_penalties import gradient_penalty
 from jgen.objectives.style_losses import added, path_loss, r1_loss
 from jgen.train import Phase
 from jgen.train.lazy import lazy_adam
+from jgen.train.rates import rated_adam
 from jgen.types import Array, Key
 
 
@@ -35,7 +36,7 @@ def style_updates(config: StyleConfig, learning_rate: float, lazy_g: bool = Fals
     """
 
     def updates(form: GAN, augment: Augmentation) -> Updates:
-        plain = optax.adam(learning_rate, 0.0, 0.99)
+        plain = rated_adam(learning_rate, 0.0, 0.99)
         phases = [Phase("g", generator_loss(form, gan.non_saturating, augment))]
         if config.path_weight:
             path = path_loss(form, config.path_weight, config.path_every)
@@ -66,7 +67,7 @@ def critic_updates(config: CriticConfig, learning_rate: float) -> UpdatesOf:
         return config.penalty_weight * gradient_penalty(logits, real, fake, alphas, config.slope)
 
     def updates(form: GAN, augment: Augmentation) -> Updates:
-        adam = optax.adam(learning_rate, 0.0, 0.99)
+        adam = rated_adam(learning_rate, 0.0, 0.99)
         d = discriminator_loss(form, critic, augment, [penalty])
         return Updates([Phase("g", generator_loss(form, critic, augment)), Phase("d", d)], {"g": adam, "d": adam})
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jgen.config import AugmentConfig, DataConfig, GANConfig, StyleConfig, StyleSampling, TrainConfig
 from jgen.config.gan import ArchitectureConfig
@@ -18,6 +17,7 @@ from jgen.recipes.inversion.encoder import EncoderModel
 from jgen.recipes.inversion.text import TextModel
 from jgen.run_folder import read_config
 from jgen.train import Phase
+from jgen.train.rates import rated_adam
 from jgen.train.stage import Stage
 from jgen.types import Batch, Extra, Key, Params
 
@@ -61,15 +61,15 @@ def encoder_stage(
         found, state = generator(params, extra)
         return {**fresh, **found}, {**fresh_extra, **state}
 
-    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": optax.adam(config.encoder_learning_rate)}
+    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": rated_adam(config.encoder_learning_rate)}
     if config.encoder == "e4e":
         phases.insert(0, Phase("w_d", model.judge_loss))
         if config.w_r1_gamma:
             phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
-        optimizers["w_d"] = optax.adam(config.w_d_learning_rate)
+        optimizers["w_d"] = rated_adam(config.w_d_learning_rate)
     if config.text:
         phases.append(Phase("text", text.loss))
-        optimizers["text"] = optax.adam(config.text_learning_rate)
+        optimizers["text"] = rated_adam(config.text_learning_rate)
     return Stage(
         name="encoder",
         data=data,

@@ -7,7 +7,8 @@ import pytest
 
 from jgen.config import StyleSampling
 from jgen.edit.latents import closed_walk
-from jgen.recipes.gan.animations import SHIFT, STRIP_STEPS, STRIPS, _shift, animations
+from jgen.edit.space import StyleSpace
+from jgen.recipes.gan.animations import SHIFT, STRIP_STEPS, STRIPS, _shift, animations, walks
 from jgen.samplers import image_keys
 from tests import tiny
 
@@ -22,6 +23,17 @@ def test_a_closed_walk_meets_its_points_smoothly():
         expected = (points[(k + 1) % 4] - points[k - 1]) / 2 * 4
         for side in (-1e-4, 1e-4):
             np.testing.assert_allclose(speed(jnp.float32(k / 4 + side)), expected, atol=0.05)
+
+
+def test_a_walk_of_a_class_passes_its_styles_and_truncates_to_its_mean():
+    def styles(params, extra, keys, label=-1):
+        return jnp.full((len(keys), 2, 3), 1.0 + label)
+
+    space = StyleSpace(2, 3, styles, lambda params, extra, ws: ws, lambda extra, label=-1: jnp.full(3, 10.0 * label))
+    for label in (-1, 2):
+        ws = walks(space, {}, {}, 0, 5, jnp.asarray([0.0, 0.3]), 0.5, label)
+        assert ws.shape == (5, 2, 2, 3)
+        np.testing.assert_allclose(ws, 0.5 * (1 + label) + 0.5 * 10 * label, rtol=1e-6)
 
 
 def test_images_that_are_shifted_move_on_a_circle_from_where_they_are():
