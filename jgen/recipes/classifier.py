@@ -16,7 +16,7 @@ from jgen.models.unet import Classifier
 from jgen.nn.norm import groups_of
 from jgen.nn.precision import in_dtype
 from jgen.objectives import diffusion
-from jgen.recipes.common import adam_rate, clipped, mean_over
+from jgen.recipes.common import adam, mean_over
 from jgen.recipes.diffusion.model import noise_chain
 from jgen.schedules import Schedule
 from jgen.train import Phase
@@ -74,12 +74,6 @@ def logits_of(config: ClassifierConfig, data: DataConfig, dtype: str = "float32"
         return found[1] if config.network == "cnn" else found
 
     return logits
-
-
-def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
-    """AdamW, its rate warmed up and then falling to the end of `steps`."""
-    adamw = optax.adamw(adam_rate(config, steps), config.beta_1, config.beta_2, weight_decay=weight_decay)
-    return clipped(adamw, config.clip)
 
 
 def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
@@ -160,7 +154,7 @@ def stage(
         train=train,
         init=init,
         phases=[Phase(player, objective(config, trained, noise, data.num_classes, player, train=True))],
-        optimizers={player: optimizer(optimizer_config, config.weight_decay, train.steps)},
+        optimizers={player: adam(optimizer_config, train.steps, config.weight_decay)},
         ema={player: ramped(optimizer_config.ema)},
         supports=frozenset(("dtype", "remat") if config.network == "adm" else ("dtype",)),
         validate=objective(config, classify, noise, data.num_classes, player, train=False),
