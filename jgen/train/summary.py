@@ -1,7 +1,6 @@
 """The cost of a run, without running it: parameters, FLOPs and peak memory of a compiled step."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen.config.train import Accelerator
-from jgen.nn import winograd
 from jgen.train import estimate
+from jgen.train.flops import flops
 from jgen.train.loop import Compiled, check, compile_stage
 from jgen.train.stage import Stage, batch_shapes, count
 
@@ -22,8 +21,8 @@ EIGHT = 8
 def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bool = False) -> dict[str, float]:
     """Prints the parameter table and the cost of a step of a stage; returns parameters, flops and, with memory, peak bytes.
 
-    FLOPs are of the whole batch, with convolutions by the book, and need no compilation; peak memory is of one device, as XLA
-    plans it when it compiles the step.
+    FLOPs are of the whole batch, with convolutions by the book and updates of every k-th step at 1/k, and need no compilation;
+    peak memory is of one device, as XLA plans it when it compiles the step.
     """
     check(stage, mesh)
     compiled = compile_stage(stage, mesh)
@@ -36,7 +35,7 @@ def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bo
     total = count(compiled.shapes.params)
     table.add_section()
     table.add_row("all", "", f"{total:,}")
-    cost = flops(stage, mesh)
+    cost = flops(stage)
     console = console or Console()
     console.print(table)
     found = {"parameters": total, "flops": cost}
@@ -104,13 +103,3 @@ def _peak_bytes(compiled: Compiled, stage: Stage) -> int:
     found: Any = program.memory_analysis()
     # Donated inputs and outputs share their bytes.
     return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-
-
-def flops(stage: Stage, mesh: Mesh) -> float:
-    """Floating-point operations of a step on the whole batch, whatever a backend makes of it."""
-    # XLA counts the body of a loop once, so these are of a step without any.
-    stage = replace(stage, train=replace(stage.train, scan=1, accumulate=1))
-    compiled = compile_stage(stage, mesh)
-    with winograd.off():
-        step = compiled.step.lower(compiled.shapes, jax.random.key(0), batch_shapes(stage))
-    return (step.cost_analysis() or {}).get("flops", float("nan"))
