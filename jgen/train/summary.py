@@ -57,19 +57,23 @@ def show_estimate(
 ) -> dict[str, float]:
     """Prints the memory and the days of a stage's training on eight accelerators of a kind, and what makes it fit.
 
-    stage_with: (dtype, remat, accumulate) -> the stage with these settings. Returns bytes a device and days.
+    Of eight, as many are counted as divide the batch. stage_with: (dtype, remat, accumulate) -> the stage with these settings.
+    Returns bytes a device and days.
     """
     device, now = estimate.DEVICES[kind], estimate.Change(stage.train.dtype, stage.train.remat, stage.train.accumulate, 1)
-    found = estimate.memory(stage, EIGHT)
-    days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, EIGHT)
+    batch = stage.data.batch_size
+    count = estimate.devices_for(batch // now.accumulate, EIGHT)
+    found = estimate.memory(stage, count)
+    days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, count)
     parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in found._asdict().items())
-    text = f"on each of {EIGHT} {kind} of {device.memory / 1e9:.0f} GB: about {_gigabytes(found.total)} GB ({parts}"
+    fewer = "" if count == EIGHT else f" (--mesh.devices {count}: {EIGHT} do not divide a batch of {batch})"
+    text = f"on each of {count} {kind} of {device.memory / 1e9:.0f} GB{fewer}: about {_gigabytes(found.total)} GB ({parts}"
     if not now.remat:
-        least = estimate.memory(stage_with(now.dtype, True, now.accumulate), EIGHT).activations
+        least = estimate.memory(stage_with(now.dtype, True, now.accumulate), count).activations
         text += f", or {_gigabytes(least)} with --train.remat" if least < found.activations else ""
     text += f"), {_duration(days)} in all at {estimate.BUSY:.0%} of the peak"
     if found.total > device.memory:
-        flags = estimate.advice(stage_with, now, EIGHT, device.memory)
+        flags = estimate.advice(stage_with, now, count, device.memory)
         text += f"; it does not fit, with {flags} it does" if flags else "; it does not fit: take a smaller batch"
     (console or Console()).print(f"{stage.name}: {text}", soft_wrap=True)
     return {"bytes": found.total, "days": days}
