@@ -10,7 +10,10 @@
     python -m experiments.biggan sample --truncation 0.5 --statistics standing
 
 Target of the cifar10 preset: FID 14.73 and Inception Score 9.22 (the paper's appendix C.2; FID 4.16 in StudioGAN's benchmark).
-Target of imagenet128: FID 7.4, Inception Score 166.5 (the paper's abstract).
+Target of imagenet128: FID 7.4, Inception Score 166.5 (the paper's abstract). Both presets are those of the author's PyTorch
+scripts, which state no score for CIFAR-10; the G of that one has no chunks of z, and in every norm embeddings of its own.
+Samples take the average of the running statistics, where that script takes those of each batch of samples; and batch norms
+are over the whole batch, where the scripts' are over each GPU's part of it.
 """
 
 from dataclasses import dataclass
@@ -46,12 +49,12 @@ PRESETS = {
         gan=BigGANConfig(width=4, z_dim=64, shared_dim=32, attention=(16,), augment="diffaug"),
     ),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=50, flip=True),
+        data=DataConfig("cifar10", batch_size=50),
         train=TrainConfig(steps=500_000, save_every=10_000, sample_every=10_000, log_every=100),
         gan=BIGGAN_CIFAR10,
     ),
     "imagenet128": Config(
-        data=DataConfig("imagenet2012", batch_size=2048, resolution=128, flip=True),
+        data=DataConfig("imagenet2012", batch_size=2048, resolution=128),
         train=TrainConfig(steps=150_000, accumulate=8, save_every=5_000, sample_every=5_000, log_every=100),
         gan=BigGANConfig(
             width=96,

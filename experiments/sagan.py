@@ -44,13 +44,15 @@ PRESETS = {
         gan=BigGANConfig(width=4, z_dim=64, attention=(16,), hierarchical=False, initializer="xavier", augment="diffaug"),
     ),
     "imagenet128": Config(
-        data=DataConfig("imagenet2012", batch_size=256, resolution=128, flip=True),
+        data=DataConfig("imagenet2012", batch_size=256, resolution=128),
         train=TrainConfig(steps=1_000_000, save_every=10_000, sample_every=10_000, log_every=100),
         gan=BigGANConfig(
             width=64,
             z_dim=128,
             attention=(64,),
             hierarchical=False,
+            shared=True,
+            shared_dim=128,
             initializer="xavier",
             g_rate=1e-4,
             d_rate=4e-4,
@@ -58,6 +60,7 @@ PRESETS = {
             sn_epsilon=1e-8,
             ema=0.9999,
             ema_start=2000,
+            ema_statistics=True,
         ),
     ),
 }

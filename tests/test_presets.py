@@ -175,15 +175,19 @@ def test_a_run_is_measured_as_its_target_was():
     given = Evaluation(protocol="paper", extractor="inception_tf:weights.pth")
     found, line = protocol.paper("experiments.ddpm", "cifar10", given)
     assert (found.metrics, found.num, found.split, found.extractor) == ("fd", 50000, "train", given.extractor)
-    assert "FID 3.17, unconditional (Ho et al. 2020, table 1" in line
+    assert "FID 3.17, unconditional (Ho et al. 2020, table 1); of 50,000 samples, drawn with: DDPM, 1,000 steps" in line
+    assert line.endswith("against the training images")
     found, _ = protocol.paper("experiments.pixelcnn", "cifar10", Evaluation(protocol="paper"))
     assert (found.metrics, found.num, found.split) == ("", 10000, "test")
+    found, line = protocol.paper("experiments.tarflow", "imagenet64", Evaluation(protocol="paper"))
+    assert (found.metrics, found.num, found.split) == ("", 49999, "validation")
+    assert line.endswith("; of 49,999 validation images (8-bit values)")
 
 
 @pytest.mark.parametrize(
     "preset,options,message",
     [
-        ("digits", {}, "protocol=paper: ddpm --preset digits has no target; there are ddpm cifar10, "),
+        ("digits", {}, "protocol=paper: ddpm --preset digits has no published target; there is one for cifar10"),
         ("cifar10", {}, "protocol=paper: FID 3.17 is of Inception's features; .* --extractor inception_tf:FILE; .* 6726825d"),
         ("cifar10", {"num": 1000}, "num=1000: --protocol paper takes 50000"),
         ("cifar10", {"split": "test"}, "split=test: --protocol paper takes train"),

@@ -1,6 +1,7 @@
 """`evaluate --protocol paper`: a run measured as the target of its preset was, by the table of presets."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -27,11 +28,11 @@ def paper(module: str, preset: str, given: Evaluation) -> tuple[Evaluation, str]
     Raises UserError for a preset without a target, for options that say otherwise, and for features that are missing.
     """
     name = module.removeprefix("experiments.")
-    table = {(row["experiment"], row["preset"]): row["target"] for row in rows() if row["target"]}
-    target = table.get((name, preset))
-    if target is None:
-        known = ", ".join(f"{name} {preset}" for name, preset in table)
-        raise UserError(f"protocol=paper: {name} --preset {preset} has no target; there are {known}")
+    own = {row["preset"]: row for row in rows() if row["experiment"] == name and row["target"]}
+    if preset not in own:
+        others = f"; there is one for {', '.join(own)}" if own else ", nor have its other presets"
+        raise UserError(f"protocol=paper: {name} --preset {preset} has no published target{others}")
+    row, target = own[preset], own[preset]["target"]
     metrics = METRICS[target["metric"]]
     split = "validation" if target["reference"].startswith("validation") else "train" if metrics else "test"
     required = {"metrics": metrics, "num": target["samples"], "split": split, "reference_num": 0}
@@ -42,8 +43,18 @@ def paper(module: str, preset: str, given: Evaluation) -> tuple[Evaluation, str]
         raise UserError(f"against={given.against}: --protocol paper measures the run's own samples")
     if metrics and not given.extractor.startswith("inception_tf:"):
         raise UserError(f"protocol=paper: {target['metric']} {target['value']} is of Inception's features; {INCEPTION}")
+    return replace(given, **required), _line(row)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """The target of a row in words, and how its authors measured it."""
+    target = row["target"]
     conditional = "class-conditional" if target["conditional"] else "unconditional"
-    line = f"target: {target['metric']} {target['value']}, {conditional} ({target['source']}; reference: {target['reference']})"
+    line = f"target: {target['metric']} {target['value']}, {conditional} ({target['source']})"
+    line += f"; {target['note']}" if "note" in target else ""
+    if not METRICS[target["metric"]]:
+        return f"{line}; of {target['samples']:,} {target['reference']}"
+    line += f"; of {target['samples']:,} samples, drawn with: {row['sampler']}"
     if target["reference"].startswith("ADM"):
-        line += "; this is against the set's training images, which ADM's authors resized in another way"
-    return replace(given, **required), line
+        return f"{line}; against {target['reference']}, for which the training images stand in, resized in another way"
+    return line if target["reference"] == "none" else f"{line}; against the {target['reference']}"

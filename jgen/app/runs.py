@@ -345,6 +345,8 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
         raise UserError(f"run={run.folder}: {run.stage.name} has no evaluation of its own; name --metrics")
     num = min(given.num or 256, len(source))
     size = rounded_down(min(given.batch, num), run.mesh)
+    if given.protocol:  # which counts every image, where a batch of nearly that size divides them
+        size = next((n for n in range(size, size // 2, -1) if num % n == 0 and n % run.mesh.size == 0), size)
     pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), given.seed, run.mesh)
     count = max(num // size, 1)
     extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)

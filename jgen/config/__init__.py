@@ -18,14 +18,14 @@ from jgen.config.ranges import (
     leaves,
 )
 from jgen.config.sampling import Bound, DiffusionSampling, Editing, Guidance, LabelSampling
-from jgen.config.train import Evaluation, MeshConfig, OptimizerConfig, TrainConfig, paper_steps
+from jgen.config.train import AdamWConfig, Evaluation, MeshConfig, OptimizerConfig, TrainConfig, paper_steps
 from jgen.config.unet import LabelConfig, LevelsConfig, UNetConfig
 from jgen.config.values import changed, differences, from_dict, newest_run, to_dict
 
 __all__ = [
-    "AugmentConfig", "Bound", "ChainConfig", "Count", "DataConfig", "DiffusionSampling", "Editing", "Evaluation", "Flat",
-    "GANConfig", "GrowthConfig", "Guidance", "Inline", "LabelConfig", "LabelSampling", "LevelsConfig", "MeshConfig", "Natural",
-    "NonNegative", "OptimizerConfig", "Positive", "Range", "Seed", "Share", "ShareBelowOne", "StyleConfig", "StyleSampling",
-    "TrainConfig", "UNetConfig", "changed", "check", "differences", "from_dict", "leaves", "newest_run", "paper_steps",
-    "to_dict",
+    "AdamWConfig", "AugmentConfig", "Bound", "ChainConfig", "Count", "DataConfig", "DiffusionSampling", "Editing",
+    "Evaluation", "Flat", "GANConfig", "GrowthConfig", "Guidance", "Inline", "LabelConfig", "LabelSampling", "LevelsConfig",
+    "MeshConfig", "Natural", "NonNegative", "OptimizerConfig", "Positive", "Range", "Seed", "Share", "ShareBelowOne",
+    "StyleConfig", "StyleSampling", "TrainConfig", "UNetConfig", "changed", "check", "differences", "from_dict", "leaves",
+    "newest_run", "paper_steps", "to_dict",
 ]  # fmt: skip

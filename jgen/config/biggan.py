@@ -43,10 +43,14 @@ class BigGANConfig:
     """Size of the latent; each block has a part of it."""
     shared_dim: Count = 16
     """Size of the classes' shared embedding."""
+    slope: ShareBelowOne = 0.0
+    """Slope of both players' activations below 0; 0 is ReLU, and LOGAN has 0.2. For biggan and deep."""
     attention: tuple[Count, ...] = (8,)
     """Sides of the features that attention follows, in both players; it needs 8 channels."""
     hierarchical: bool = True
     """Give every block a part of z, and the classes a shared embedding; else z goes to the first layer, as in SAGAN."""
+    shared: bool = False
+    """One embedding of the classes for all norms even without hierarchical; else every norm then has its own."""
     conditional: bool = True
     """Give both networks the class."""
     head: Literal["projection", "auxiliary", "discriminative", "twin", "multi_hinge", "contrastive", "data_to_data"] = (
@@ -55,8 +59,8 @@ class BigGANConfig:
     """How D judges classes: projection, or by heads as in AC-GAN, ADC-GAN, TAC-GAN, MHingeGAN, ContraGAN and ReACGAN."""
     class_weight: NonNegative = 1.0
     """Weight of the heads' losses."""
-    initializer: Literal["ortho", "N02", "xavier"] = "ortho"
-    """How all kernels begin: orthogonal, N(0, 0.02), or Xavier's."""
+    initializer: Literal["ortho", "N02", "xavier", "lecun"] = "ortho"
+    """How all kernels begin: orthogonal, N(0, 0.02), Xavier's, or LeCun's."""
     ortho: NonNegative = 0.0
     """Strength of the orthogonal regularisation of both players' weights; the author's scripts have 0."""
     d_steps: Count = 1
@@ -65,8 +69,10 @@ class BigGANConfig:
     """Learning rate of G's Adam"""
     d_rate: Positive = 1e-3
     """and of D's."""
+    beta_1: ShareBelowOne = 0.0
+    """Decay of Adam's first moments"""
     beta_2: ShareBelowOne = 0.99
-    """Decay of Adam's second moments; the first ones are not averaged."""
+    """and of its second."""
     epsilon: Positive = 1e-8
     """Adam's epsilon."""
     sn_epsilon: Positive = 1e-12
@@ -83,8 +89,8 @@ class BigGANConfig:
 
 
 BIGGAN_CIFAR10 = BigGANConfig(
-    width=64, z_dim=128, shared_dim=128, attention=(), initializer="N02", d_steps=4, g_rate=2e-4, d_rate=2e-4, beta_2=0.999,
-    ema=0.9999, ema_start=1000, ema_statistics=True,
+    width=64, z_dim=128, hierarchical=False, attention=(), initializer="N02", d_steps=4, g_rate=2e-4, d_rate=2e-4,
+    beta_2=0.999, sn_epsilon=1e-8, ema=0.9999, ema_start=1000, ema_statistics=True,
 )  # fmt: skip
 """The settings of BigGAN's author for CIFAR-10 (ajbrock/BigGAN-PyTorch), which ADC-GAN's take over."""
 

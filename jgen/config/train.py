@@ -93,6 +93,14 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class AdamWConfig(OptimizerConfig):
+    """AdamW, its learning rate, and the moving average of the weights."""
+
+    weight_decay: NonNegative = 0.0
+    """Decay of the weights, a share of the learning rate; 0 is Adam."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The metrics of a run, and the samples they need."""
 

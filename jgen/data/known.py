@@ -17,6 +17,8 @@ KNOWN: Mapping[str, tuple[tuple[int, int, int] | None, int]] = {
     "fashion_mnist": ((28, 28, 1), 10),
     "imagenet_resized/32x32": ((32, 32, 3), 1000),
     "imagenet_resized/64x64": ((64, 64, 3), 1000),
+    "downsampled_imagenet/32x32": (None, 0),
+    "downsampled_imagenet/64x64": (None, 0),
     "imagenet2012": (None, 1000),
     "celeb_a": ((218, 178, 3), 0),
 }

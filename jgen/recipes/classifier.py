@@ -16,7 +16,7 @@ from jgen.models.unet import Classifier
 from jgen.nn.norm import groups_of
 from jgen.nn.precision import in_dtype
 from jgen.objectives import diffusion
-from jgen.recipes.common import adam_rate, clipped, mean_over
+from jgen.recipes.common import adam, mean_over
 from jgen.recipes.diffusion.model import noise_chain
 from jgen.schedules import Schedule
 from jgen.train import Phase
@@ -76,6 +76,7 @@ def logits_of(config: ClassifierConfig, data: DataConfig, dtype: str = "float32"
     return logits
 
 
+<<<<<<< HEAD
 def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
     """AdamW, its rate warmed up and then falling to the end of `steps`."""
     rate = adam_rate(config, steps)
@@ -83,6 +84,8 @@ def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax
     return rated(clipped(adamw, config.clip), rate)
 
 
+=======
+>>>>>>> h-audit
 def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
     """Accuracy and cross-entropy on held-out images; of a noisy classifier, at times 0, 1/4, 1/2 and 3/4 of the chain."""
     times = [None] if chain is None else [len(chain) * i // 4 for i in range(4)]
@@ -161,7 +164,7 @@ def stage(
         train=train,
         init=init,
         phases=[Phase(player, objective(config, trained, noise, data.num_classes, player, train=True))],
-        optimizers={player: optimizer(optimizer_config, config.weight_decay, train.steps)},
+        optimizers={player: adam(optimizer_config, train.steps, config.weight_decay)},
         ema={player: ramped(optimizer_config.ema)},
         supports=frozenset(("dtype", "remat") if config.network == "adm" else ("dtype",)),
         validate=objective(config, classify, noise, data.num_classes, player, train=False),

@@ -48,10 +48,11 @@ def clipped(transform: optax.GradientTransformation, clip: float) -> optax.Gradi
     return optax.chain(optax.clip_by_global_norm(clip) if clip else optax.identity(), transform)
 
 
-def adam(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam with clipped gradients, its rate warmed up and then falling to the end of `steps`."""
-    rate = adam_rate(config, steps)
-    return rated(clipped(optax.adam(rate, config.beta_1, config.beta_2), config.clip), rate)
+def adam(config: OptimizerConfig, steps: int, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Adam with clipped gradients, its rate warmed up and then falling to the end of `steps`; AdamW where weights decay."""
+    rate, betas = adam_rate(config, steps), (config.beta_1, config.beta_2)
+    plain = optax.adamw(rate, *betas, weight_decay=weight_decay) if weight_decay else optax.adam(rate, *betas)
+    return rated(clipped(plain, config.clip), rate)
 
 
 def mean_loss(loss: LossFn) -> Evaluate:

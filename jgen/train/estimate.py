@@ -58,6 +58,15 @@ class Memory(NamedTuple):
         return self.state + self.gradients + self.activations
 
 
+def devices_for(batch: int, most: int) -> int:
+    """The devices that a batch goes to, of so many: the greatest number that divides it.
+
+    >>> devices_for(64, 8), devices_for(50, 8)
+    (8, 5)
+    """
+    return max(n for n in range(1, most + 1) if batch % n == 0)
+
+
 def memory(stage: Stage, devices: int) -> Memory:
     """The memory of a step on each of so many devices, without FSDP.
 

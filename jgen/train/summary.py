@@ -1,7 +1,6 @@
 """The cost of a run, without running it: parameters, FLOPs and peak memory of a compiled step."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen.config.train import Accelerator
-from jgen.nn import winograd
 from jgen.train import estimate
+from jgen.train.flops import flops
 from jgen.train.loop import Compiled, check, compile_stage
 from jgen.train.stage import Stage, batch_shapes, count
 
@@ -22,8 +21,8 @@ EIGHT = 8
 def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bool = False) -> dict[str, float]:
     """Prints the parameter table and the cost of a step of a stage; returns parameters, flops and, with memory, peak bytes.
 
-    FLOPs are of the whole batch, with convolutions by the book, and need no compilation; peak memory is of one device, as XLA
-    plans it when it compiles the step.
+    FLOPs are of the whole batch, with convolutions by the book and updates of every k-th step at 1/k, and need no compilation;
+    peak memory is of one device, as XLA plans it when it compiles the step.
     """
     check(stage, mesh)
     compiled = compile_stage(stage, mesh)
@@ -36,7 +35,7 @@ def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bo
     total = count(compiled.shapes.params)
     table.add_section()
     table.add_row("all", "", f"{total:,}")
-    cost = flops(stage, mesh)
+    cost = flops(stage)
     console = console or Console()
     console.print(table)
     found = {"parameters": total, "flops": cost}
@@ -58,19 +57,23 @@ def show_estimate(
 ) -> dict[str, float]:
     """Prints the memory and the days of a stage's training on eight accelerators of a kind, and what makes it fit.
 
-    stage_with: (dtype, remat, accumulate) -> the stage with these settings. Returns bytes a device and days.
+    Of eight, as many are counted as divide the batch. stage_with: (dtype, remat, accumulate) -> the stage with these settings.
+    Returns bytes a device and days.
     """
     device, now = estimate.DEVICES[kind], estimate.Change(stage.train.dtype, stage.train.remat, stage.train.accumulate, 1)
-    found = estimate.memory(stage, EIGHT)
-    days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, EIGHT)
+    batch = stage.data.batch_size
+    count = estimate.devices_for(batch // now.accumulate, EIGHT)
+    found = estimate.memory(stage, count)
+    days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, count)
     parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in found._asdict().items())
-    text = f"on each of {EIGHT} {kind} of {device.memory / 1e9:.0f} GB: about {_gigabytes(found.total)} GB ({parts}"
+    fewer = "" if count == EIGHT else f" (--mesh.devices {count}: {EIGHT} do not divide a batch of {batch})"
+    text = f"on each of {count} {kind} of {device.memory / 1e9:.0f} GB{fewer}: about {_gigabytes(found.total)} GB ({parts}"
     if not now.remat:
-        least = estimate.memory(stage_with(now.dtype, True, now.accumulate), EIGHT).activations
+        least = estimate.memory(stage_with(now.dtype, True, now.accumulate), count).activations
         text += f", or {_gigabytes(least)} with --train.remat" if least < found.activations else ""
     text += f"), {_duration(days)} in all at {estimate.BUSY:.0%} of the peak"
     if found.total > device.memory:
-        flags = estimate.advice(stage_with, now, EIGHT, device.memory)
+        flags = estimate.advice(stage_with, now, count, device.memory)
         text += f"; it does not fit, with {flags} it does" if flags else "; it does not fit: take a smaller batch"
     (console or Console()).print(f"{stage.name}: {text}", soft_wrap=True)
     return {"bytes": found.total, "days": days}
@@ -104,13 +107,3 @@ def _peak_bytes(compiled: Compiled, stage: Stage) -> int:
     found: Any = program.memory_analysis()
     # Donated inputs and outputs share their bytes.
     return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-
-
-def flops(stage: Stage, mesh: Mesh) -> float:
-    """Floating-point operations of a step on the whole batch, whatever a backend makes of it."""
-    # XLA counts the body of a loop once, so these are of a step without any.
-    stage = replace(stage, train=replace(stage.train, scan=1, accumulate=1))
-    compiled = compile_stage(stage, mesh)
-    with winograd.off():
-        step = compiled.step.lower(compiled.shapes, jax.random.key(0), batch_shapes(stage))
-    return (step.cost_analysis() or {}).get("flops", float("nan"))

@@ -37,9 +37,15 @@ INITIALIZERS = {
     "ortho": nn.initializers.orthogonal(),
     "N02": nn.initializers.normal(0.02),
     "xavier": nn.initializers.glorot_uniform(),
+    "lecun": nn.initializers.lecun_normal(),
 }
-"""The author's choices, for kernels and embeddings alike."""
+"""The author's choices, and Sonnet's (lecun), for kernels and embeddings alike."""
 SN = SpectralNorm()
+
+
+def rectifier(slope: float) -> Callable[[Array], Array]:
+    """ReLU, or with a slope below 0 the leaky one, which LOGAN's players have (Wu et al. 2019, arXiv:1912.00953)."""
+    return partial(nn.leaky_relu, negative_slope=slope) if slope else nn.relu
 
 
 class Level(NamedTuple):
@@ -89,14 +95,17 @@ class GeneratorBlock(nn.Module):
     bn: Callable[..., ConditionalBatchNorm]
     norm: SpectralNorm | None
     kernel_init: nn.initializers.Initializer
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, y: Array, train: bool) -> Array:
+        rectify = rectifier(self.slope)
+
         def conv(name: str, size: int = 3, up: bool = False) -> Conv:
             return Conv(self.features, size, self.norm, kernel_init=self.kernel_init, up=up, name=name)
 
-        h = conv("conv1", up=True)(nn.relu(self.bn(name="bn1")(x, y, train)))
-        h = conv("conv2")(nn.relu(self.bn(name="bn2")(h, y, train)))
+        h = conv("conv1", up=True)(rectify(self.bn(name="bn1")(x, y, train)))
+        h = conv("conv2")(rectify(self.bn(name="bn2")(h, y, train)))
         # A 1x1 convolution and the repetition of pixels commute, and the small image is cheaper.
         return h + upsample(conv("conv_sc", 1)(x))
 
@@ -112,15 +121,18 @@ class DiscriminatorBlock(nn.Module):
     kernel_init: nn.initializers.Initializer
     wide: bool = True
     """Hidden channels as the output's; else as the input's."""
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        rectify = rectifier(self.slope)
+
         def conv(name: str, features: int, size: int = 3) -> Conv:
             return Conv(features, size, self.norm, kernel_init=self.kernel_init, name=name)
 
         hidden = self.features if self.wide else x.shape[-1]
-        h = conv("conv1", hidden)(x if self.first else nn.relu(x))
-        h = conv("conv2", self.features)(nn.relu(h))
+        h = conv("conv1", hidden)(x if self.first else rectify(x))
+        h = conv("conv2", self.features)(rectify(h))
         smaller = downsample if self.down else lambda x: x
         changes = self.down or x.shape[-1] != self.features
         return smaller(h) + (conv("conv_sc", self.features, 1)(smaller(x)) if changes else x)
@@ -156,6 +168,8 @@ class Generator(nn.Module):
     bn_epsilon: float = 1e-5
     unbiased: bool = True
     """The running variance is the unbiased one; False as the author's "mybn"."""
+    slope: float = 0.0
+    """Slope of the activations below 0; the author's are ReLU."""
 
     @property
     def chunk(self) -> int:
@@ -183,7 +197,7 @@ class Generator(nn.Module):
             ConditionalBatchNorm, self.norm, self.shared, self.bn_epsilon, unbiased=self.unbiased, kernel_init=kernel_init
         )
         self.blocks: list[list[Any]] = [
-            [GeneratorBlock(level.outputs, bn, self.norm, kernel_init)]
+            [GeneratorBlock(level.outputs, bn, self.norm, kernel_init, self.slope)]
             + [NonLocal(self.norm, kernel_init)] * (level.side in self.attention)
             for level in levels
         ]
@@ -211,7 +225,7 @@ class Generator(nn.Module):
             h = block(h, y, train)
             for layer in attention:
                 h = layer(h)
-        return jnp.tanh(self.rgb(nn.relu(self.bn(h, train))))
+        return jnp.tanh(self.rgb(rectifier(self.slope)(self.bn(h, train))))
 
     def __call__(self, z: Array, label: Array | None = None, features: Array | None = None, *, train: bool = False) -> Array:
         return self.synthesize(z, self.embed(label, features), train=train)
@@ -275,18 +289,20 @@ class Discriminator(nn.Module):
     norm: SpectralNorm | None = SN
     initializer: str = "ortho"
     head: Head = "projection"
+    slope: float = 0.0
+    """Slope of the activations below 0; the author's are ReLU."""
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None = None, features: Array | None = None) -> DiscriminatorOutput:
         kernel_init = INITIALIZERS[self.initializer]
         for i, level in enumerate(discriminator_levels(self.side, self.width, x.shape[-1])):
             block = DiscriminatorBlock(
-                level.outputs, level.resample, i == 0, self.norm, kernel_init, self.wide, name=f"blocks_{i}_0"
+                level.outputs, level.resample, i == 0, self.norm, kernel_init, self.wide, self.slope, name=f"blocks_{i}_0"
             )
             x = block(x)
             if level.side in self.attention:
                 x = NonLocal(self.norm, kernel_init, name=f"blocks_{i}_1")(x)
-        h = jnp.sum(nn.relu(x), (1, 2))
+        h = jnp.sum(rectifier(self.slope)(x), (1, 2))
         head = ClassHead(self.classes, self.instance, self.norm, kernel_init, self.head, name="head")
         return head(h, label, features)
 

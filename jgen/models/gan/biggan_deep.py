@@ -23,6 +23,7 @@ from jgen.models.gan.biggan import (
     Level,
     check_side,
     generator_levels,
+    rectifier,
     small_side,
 )
 from jgen.nn.conditional_norm import ConditionalBatchNorm
@@ -54,14 +55,15 @@ class GeneratorBlock(nn.Module):
     bn: Callable[..., ConditionalBatchNorm]
     norm: SpectralNorm | None
     kernel_init: nn.initializers.Initializer
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, y: Array, train: bool) -> Array:
-        hidden = x.shape[-1] // REDUCTION
+        rectify, hidden = rectifier(self.slope), x.shape[-1] // REDUCTION
 
         def layer(index: int, h: Array, features: int, size: int = 3, up: bool = False) -> Array:
             conv = Conv(features, size, self.norm, kernel_init=self.kernel_init, up=up, name=f"conv{index}")
-            return conv(nn.relu(self.bn(name=f"bn{index}")(h, y, train)))
+            return conv(rectify(self.bn(name=f"bn{index}")(h, y, train)))
 
         h = layer(1, x, hidden, 1)
         h = layer(2, h, hidden, up=self.up)
@@ -77,17 +79,20 @@ class DiscriminatorBlock(nn.Module):
     down: bool
     norm: SpectralNorm | None
     kernel_init: nn.initializers.Initializer
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        rectify = rectifier(self.slope)
+
         def conv(name: str, features: int, size: int) -> Conv:
             return Conv(features, size, self.norm, kernel_init=self.kernel_init, name=name)
 
         hidden, missing = self.features // REDUCTION, self.features - x.shape[-1]
         smaller = downsample if self.down else lambda x: x
-        h = nn.relu(conv("conv1", hidden, 1)(nn.relu(x)))
-        h = nn.relu(conv("conv2", hidden, 3)(h))
-        h = smaller(nn.relu(conv("conv3", hidden, 3)(h)))
+        h = rectify(conv("conv1", hidden, 1)(rectify(x)))
+        h = rectify(conv("conv2", hidden, 3)(h))
+        h = smaller(rectify(conv("conv3", hidden, 3)(h)))
         h, x = conv("conv4", self.features, 1)(h), smaller(x)
         return h + (jnp.concatenate([x, conv("conv_sc", missing, 1)(x)], -1) if missing else x)
 
@@ -112,6 +117,8 @@ class Generator(nn.Module):
     unbiased: bool = True
     """The running variance is the unbiased one; False as the author's "mybn"."""
     last_bn_epsilon: float = 1e-5
+    slope: float = 0.0
+    """Slope of the activations below 0; the author's are ReLU."""
 
     def setup(self) -> None:
         levels, kernel_init = generator_levels(self.side, self.width), INITIALIZERS[self.initializer]
@@ -119,7 +126,7 @@ class Generator(nn.Module):
         self.linear = Dense(levels[0].inputs * self.bottom**2, self.norm, kernel_init=kernel_init)
         bn = partial(ConditionalBatchNorm, self.norm, True, self.bn_epsilon, unbiased=self.unbiased, kernel_init=kernel_init)
         self.blocks: list[list[Any]] = [
-            [GeneratorBlock(level.outputs if last else level.inputs, last, bn, self.norm, kernel_init)]
+            [GeneratorBlock(level.outputs if last else level.inputs, last, bn, self.norm, kernel_init, self.slope)]
             + [NonLocal(self.norm, kernel_init)] * (last and level.side in self.attention)
             for level in levels
             for last in [False] * (self.depth - 1) + [True]
@@ -140,7 +147,7 @@ class Generator(nn.Module):
             h = block(h, y, train)
             for layer in attention:
                 h = layer(h)
-        return jnp.tanh(self.rgb(nn.relu(self.bn(h, train))))
+        return jnp.tanh(self.rgb(rectifier(self.slope)(self.bn(h, train))))
 
     def __call__(self, z: Array, label: Array, *, train: bool = False) -> Array:
         return self.synthesize(z, self.embed(label), train=train)
@@ -158,6 +165,8 @@ class Discriminator(nn.Module):
     norm: SpectralNorm | None = SN
     initializer: str = "ortho"
     head: Head = "projection"
+    slope: float = 0.0
+    """Slope of the activations below 0; the author's are ReLU."""
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None = None) -> DiscriminatorOutput:
@@ -167,9 +176,9 @@ class Discriminator(nn.Module):
         for i, level in enumerate(levels):
             for j in range(self.depth):
                 down = level.resample and j == 0
-                block = DiscriminatorBlock(level.outputs, down, self.norm, kernel_init, name=f"blocks_{i}_{j}")
-                x = block(x)
+                name = f"blocks_{i}_{j}"
+                x = DiscriminatorBlock(level.outputs, down, self.norm, kernel_init, self.slope, name=name)(x)
             if level.side in self.attention:
                 x = NonLocal(self.norm, kernel_init, name=f"blocks_{i}_{self.depth}")(x)
-        h = jnp.sum(nn.relu(x), (1, 2))
+        h = jnp.sum(rectifier(self.slope)(x), (1, 2))
         return ClassHead(self.classes, False, self.norm, kernel_init, self.head, name="head")(h, label)

@@ -1,7 +1,7 @@
 """SN-GAN's standard CNN (Miyato et al. 2018, arXiv:1802.05957, table 3), the players that CS-GAN's authors train.
 
 Both go over three halvings of the side: 4 to 32 pixels, 8 to 64. As in deepmind-research/cs_gan, the generator's first layer is
-linear, and batch normalisation and ReLU follow each transposed convolution.
+linear, and batch normalisation, of epsilon 1e-3, and ReLU follow each transposed convolution.
 """
 
 import flax.linen as nn
@@ -40,7 +40,7 @@ class Generator(nn.Module):
         x = Dense(start * start * 8 * self.width, kernel_init=init, name="linear")(z).reshape(-1, start, start, 8 * self.width)
         for i, times in enumerate((4, 2, 1)):
             x = nn.ConvTranspose(times * self.width, (4, 4), (2, 2), use_bias=False, kernel_init=init, name=f"up_{i}")(x)
-            x = nn.relu(BatchNorm(name=f"norm_{i}")(x, train))
+            x = nn.relu(BatchNorm(epsilon=1e-3, name=f"norm_{i}")(x, train))
         x = nn.Conv(self.channels, (3, 3), kernel_init=init, name="rgb")(x)
         return jnp.tanh(at_least_float32(x))
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgen import samplers
-from jgen.config import DataConfig, OptimizerConfig, TrainConfig
+from jgen.config import AdamWConfig, DataConfig, TrainConfig
 from jgen.config.flow import TarFlowConfig, TarFlowSampling
 from jgen.data import classes_of
 from jgen.errors import UserError
@@ -78,7 +78,7 @@ def sampler(model: Model) -> Sample:
 
 
 def stage(
-    config: TarFlowConfig, optimizer: OptimizerConfig, data: DataConfig, train: TrainConfig, sampling: TarFlowSampling
+    config: TarFlowConfig, optimizer: AdamWConfig, data: DataConfig, train: TrainConfig, sampling: TarFlowSampling
 ) -> Stage:
     """The training of TarFlow. Raises UserError for dequantised data: the loss adds the noise itself."""
     refuse_dequantized(data, "TarFlow's loss adds the noise itself")
@@ -89,7 +89,7 @@ def stage(
         train=train,
         init=model.init,
         phases=[Phase("net", model.loss(train=True))],
-        optimizers={"net": adam(optimizer, train.steps)},
+        optimizers={"net": adam(optimizer, train.steps, optimizer.weight_decay)},
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(model),
         options=sampling,

@@ -143,7 +143,7 @@ def biggan_stage(
     g_loss = orthogonalized(g_loss, "g", config.ortho)
     moved = isinstance(options, MovedSampling)
     sample: Any = moved_sampler(form, data) if moved else truncated_sampler(made, config, data, conditions(made.classes))
-    adam = {name: rated_adam(rate, 0.0, config.beta_2, config.epsilon) for name, rate in
+    adam = {name: rated_adam(rate, config.beta_1, config.beta_2, config.epsilon) for name, rate in
             (("g", config.g_rate), ("d", config.d_rate))}  # fmt: skip
     return Stage(
         name="gan",

@@ -84,9 +84,12 @@ def players(
     if config.network == "deep":
         if unet or not classes or not config.hierarchical:
             raise UserError("network=deep: needs classes and hierarchical latents, and its own discriminator")
+        common["slope"] = config.slope
         g = biggan_deep.Generator(side, channels, config.width, config.z_dim, shared_dim=config.shared_dim, **common)
         d = biggan_deep.Discriminator(side, config.width, head=config.head, **common)
         return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes)
+    if config.slope and (unet or config.network == "sn_dcgan"):
+        raise UserError(f"slope={config.slope}: the activations of sn_dcgan and of U-Net GAN's discriminator are fixed")
     if config.network == "sn_dcgan":
         if unet or classes or instance or config.attention:
             raise UserError("network=sn_dcgan: takes --no-conditional and an empty --attention; no instances, no mixed images")
@@ -95,11 +98,14 @@ def players(
         return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, 0)
     if not classes and not config.hierarchical and not instance:
         raise UserError("conditional=False: without classes the norms take parts of z, so hierarchical must be True")
-    how: Any = dict(hierarchical=config.hierarchical, shared=config.hierarchical or instance, shared_dim=config.shared_dim)
+    shared = config.hierarchical or config.shared or instance
+    how: Any = dict(hierarchical=config.hierarchical, shared=shared, shared_dim=config.shared_dim, slope=config.slope)
     g = biggan.Generator(side, channels, config.width, config.z_dim, shared_features=instances.embedding, **how, **common)
     _ = g.chunk  # which says so where z can't be divided
-    d = unetgan.Discriminator(side, config.width, **common) if unet else None
-    d = biggan.Discriminator(side, config.width, instance=instance, head=config.head, **common) if d is None else d
+    if unet:
+        d: Any = unetgan.Discriminator(side, config.width, **common)
+    else:
+        d = biggan.Discriminator(side, config.width, instance=instance, head=config.head, slope=config.slope, **common)
     return Players(in_dtype(g, dtype), in_dtype(d, dtype), side, channels, classes, instances.features)
 
 

@@ -1,5 +1,7 @@
 """BigGAN's recipes and their kin: what can't work is said in one line, and moved latents do what they are for."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ SMALL = BigGANConfig(width=2, z_dim=4, shared_dim=4)
         (BigGANConfig(network="deep", conditional=False), DIGITS, "network=deep: needs classes"),
         (BigGANConfig(hierarchical=False, conditional=False), DIGITS, "conditional=False: without classes"),
         (BigGANConfig(network="sn_dcgan", attention=()), DIGITS, "network=sn_dcgan: takes --no-conditional"),
+        (BigGANConfig(network="sn_dcgan", attention=(), conditional=False, slope=0.2), DIGITS, "slope=0.2: the activations of"),
         (SMALL, DataConfig("folder:x", batch_size=8, shape=(8, 8, 3)), "no labels|classes|labels"),
         (SMALL, DataConfig("folder:x", batch_size=8, shape=(8, 6, 3), num_classes=2), "8x6"),
         (SMALL, DataConfig("folder:x", batch_size=8, shape=(1024, 1024, 3), num_classes=2), "resolution=1024"),
@@ -39,6 +42,27 @@ def test_settings_that_cannot_work_are_said_in_one_line(config, data, match):
     with pytest.raises(UserError, match=match) as found:
         players(config, data, unet=False)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("network", ["biggan", "deep"])
+def test_every_activation_of_both_players_has_the_slope(network):
+    made = players(replace(SMALL, network=network, slope=0.2), DIGITS, unet=False)
+    z, images, label = jnp.zeros((2, 4)), jnp.zeros((2, 8, 8, 1)), jnp.zeros((2, 10))
+    for net, x in ((made.g, z), (made.d, images)):
+        variables = jax.eval_shape(net.init, jax.random.key(0), x, label)
+        traced = str(jax.make_jaxpr(lambda v, net=net, x=x: jax.tree.leaves(net.apply(v, x, label)))(variables))
+        assert "leaky_relu" in traced
+        assert "relu" not in traced.replace("leaky_relu", "")
+
+
+def test_classes_have_one_embedding_for_all_norms_or_one_in_each():
+    def shapes(**options):
+        g = players(replace(SMALL, hierarchical=False, **options), DIGITS, unet=False).g
+        return jax.eval_shape(lambda: g.init(jax.random.key(0), jnp.zeros((2, 4)), jnp.zeros((2, 10))))["params"]
+
+    assert shapes()["blocks_0_0"]["bn1"]["gain"]["embedding"].shape == (10, 8)
+    assert shapes(shared=True)["embedding"]["embedding"].shape == (10, 4)
+    assert shapes(shared=True)["blocks_0_0"]["bn1"]["gain"]["kernel"].shape == (4, 8)
 
 
 def test_groups_must_divide_the_width():
