@@ -27,7 +27,7 @@ _KEPT: dict[int, tuple[Run, dict[str, Any]]] = {}
 
 
 def kept(run: Run, name: str, make: Callable[[Run], T]) -> T:
-    """What a function makes of a run, made once."""
+    """A function of a run: its result is made once and kept."""
     _, found = _KEPT.setdefault(id(run), (run, {}))
     if name not in found:
         found[name] = make(run)

@@ -20,7 +20,7 @@ from jgen.recipes.common import adam, mean_over
 from jgen.recipes.diffusion.model import noise_chain
 from jgen.schedules import Schedule
 from jgen.train import Phase
-from jgen.train.rates import ramped, rated
+from jgen.train.rates import ramped
 from jgen.train.stage import Evaluate, Stage
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, PyTree
 
@@ -76,16 +76,6 @@ def logits_of(config: ClassifierConfig, data: DataConfig, dtype: str = "float32"
     return logits
 
 
-<<<<<<< HEAD
-def optimizer(config: OptimizerConfig, weight_decay: float, steps: int) -> optax.GradientTransformation:
-    """AdamW, its rate warmed up and then falling to the end of `steps`."""
-    rate = adam_rate(config, steps)
-    adamw = optax.adamw(rate, config.beta_1, config.beta_2, weight_decay=weight_decay)
-    return rated(clipped(adamw, config.clip), rate)
-
-
-=======
->>>>>>> h-audit
 def evaluation(classify: Logits, chain: Schedule | None) -> Evaluate:
     """Accuracy and cross-entropy on held-out images; of a noisy classifier, at times 0, 1/4, 1/2 and 3/4 of the chain."""
     times = [None] if chain is None else [len(chain) * i // 4 for i in range(4)]

@@ -30,7 +30,7 @@ def flops(stage: Stage) -> float:
 
 
 def _counted(lowered: Any) -> float:
-    """What XLA counts of a program: the body of a loop once."""
+    """XLA's count of a program, in which a loop is run once."""
     return (lowered.cost_analysis() or {}).get("flops", float("nan"))
 
 
