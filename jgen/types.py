@@ -44,7 +44,7 @@ class Condition(flax.struct.PyTreeNode):
     features: Array | None = None
     """float32 [B, D] of norm 1: a frozen network's features of an instance (IC-GAN)."""
     noise_key: Array | None = None
-    """uint32 [B, 2]: data of the key of noise that a network adds to its features."""
+    """uint32 [B, 2]: data of the key of noise that a network adds to its features, or of augmentations that it draws itself."""
 
 
 class DiscriminatorOutput(NamedTuple):

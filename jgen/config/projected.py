@@ -8,8 +8,12 @@ from jgen.config.ranges import Count, Natural, NonNegative, Positive, Range
 
 @dataclass(frozen=True)
 class FeatureHeadsConfig:
-    """The discriminator's heads on features of EfficientNet-Lite0, and what it sees."""
+    """The discriminator's heads on features of frozen networks, and what it sees."""
 
+    backbones: tuple[Literal["efficientnet_lite0", "deit"], ...] = ("efficientnet_lite0",)
+    """Feature networks, each with heads and random weights of its own; StyleGAN-XL's are deit efficientnet_lite0."""
+    deit_file: str = ""
+    """Weights of DeiT, the official deit_base_distilled_patch16_224-df68dfff.pth; jgen ships none."""
     feature_size: Annotated[int, Range(32, 1024)] = 64
     """Side, a multiple of 32, to which images are resized for the feature network; 224 in the papers."""
     heads: Annotated[int, Range(1, 4)] = 4

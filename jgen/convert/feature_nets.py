@@ -1,4 +1,4 @@
-"""Weights of feature networks: torchvision's VGG16 and AlexNet, LPIPS, pytorch-fid's Inception-v3, EfficientNet-Lite0."""
+"""Weights of feature networks: torchvision's VGG16 and AlexNet, LPIPS, pytorch-fid's Inception-v3, EfficientNet-Lite0, DeiT."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 
 from jgen.convert.common import fill, linen_path, param_shapes, to_linen
 from jgen.errors import UserError
+from jgen.models.deit import HEAD, DeiT
 from jgen.models.efficientnet_lite import EfficientNetLite
 from jgen.models.inception import InceptionV3
 from jgen.models.perceptual import LPIPS, VGG16, AlexNet
@@ -58,6 +59,40 @@ def efficientnet_lite0(weights: Weights, head: bool = True) -> tuple[EfficientNe
     folded = folded if head else {k: v for k, v in folded.items() if not k.startswith(("head.", "classifier."))}
     params = fill(shapes, folded, lambda name: tuple(name.split(".")), lambda _, array, shape: to_linen(array, shape))
     return net, {"params": params}
+
+
+DEIT_LAYERS = {"attn.qkv": "attn_in", "attn.proj": "attn_out", "norm1": "ln_1", "norm2": "ln_2", "mlp.fc1": "c_fc",
+               "mlp.fc2": "c_proj"}  # fmt: skip
+"""Layers of a block by timm's names."""
+
+
+def deit(weights: Weights, head: bool = True) -> tuple[DeiT, dict[str, Any]]:
+    """A distilled DeiT of any size by timm's names, which the official files have as well; sizes follow the weights.
+
+    head: without, the network ends at its last tokens. Raises UserError for a DeiT that was not distilled.
+    """
+    missing = [name for name in ("cls_token", "dist_token", "pos_embed", "patch_embed.proj.weight") if name not in weights]
+    if missing:
+        raise UserError(f"weights do not match the network: missing {', '.join(missing)} of a distilled DeiT")
+    width, layers = weights["cls_token"].shape[-1], len([n for n in weights if re.fullmatch(r"blocks\.\d+\.norm1\.bias", n)])
+    if width % HEAD or not layers or layers % 4:
+        raise UserError(
+            f"weights do not match the network: {width} channels, {layers} blocks; DeiT's are multiples of {HEAD} and of 4"
+        )
+    grid = round((weights["pos_embed"].shape[1] - 2) ** 0.5)
+    net = DeiT(width, layers, grid, len(weights.get("head.bias", np.zeros(1000))), head)
+    shapes = param_shapes(net.init, jnp.zeros((1, 16, 16, 3)))
+    used = weights if head else {k: v for k, v in weights.items() if not k.startswith(("head", "norm."))}
+
+    def path(name: str) -> tuple[str, ...]:
+        if found := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name):
+            return f"blocks_{found[1]}", DEIT_LAYERS.get(found[2], found[2]), found[3]
+        return tuple(name.replace("patch_embed.proj", "patch_embed").split("."))
+
+    def layout(_: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return array if array.shape == shape and array.ndim == 3 else to_linen(array, shape)
+
+    return net, {"params": fill(shapes, used, path, layout)}
 
 
 def vgg16(weights: Weights, dense: bool = True) -> tuple[VGG16, dict[str, Any]]:

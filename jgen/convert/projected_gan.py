@@ -1,6 +1,6 @@
 """Weights of Projected GAN and Diffusion-GAN -> `jgen.models.gan.fastgan` and `projected`, by the names of their state dicts.
 
-The arguments are those of the authors' constructors. The feature network is `feature_nets.efficientnet_lite0`.
+The arguments are those of the authors' constructors. The feature networks are `feature_nets.efficientnet_lite0` and `deit`.
 """
 
 import re
@@ -14,6 +14,7 @@ import numpy as np
 from jgen.convert.common import fill_collections, to_linen
 from jgen.convert.options import ANY, check_options
 from jgen.errors import UserError
+from jgen.models.deit import TokenMaps
 from jgen.models.gan.fastgan import Generator
 from jgen.models.gan.projected import MultiScale, Projection
 
@@ -120,6 +121,31 @@ def projection(
     used = {k.removeprefix("scratch."): v for k, v in weights.items()}
     rules = ((r"(layer\d+_csm)\.out_conv", r"\1"),)
     return net, fill_collections(made, used, lambda name: renamed(name, rules), lambda _, a, shape: to_linen(a, shape))
+
+
+def token_maps(weights: Weights) -> tuple[TokenMaps, dict[str, Any]]:
+    """The random layers that make StyleGAN-XL's maps of DeiT's tokens, by the names of the authors' module "pretrained".
+
+    Those are layer1.3 (a 1x1 convolution) to layer4.4; names of the transformer, model.*, are passed over.
+    """
+    used = {name: array for name, array in weights.items() if not name.startswith("model.")}
+    width = used["layer4.3.bias"].shape[0] if "layer4.3.bias" in used else 768
+    net, grid = TokenMaps(), jnp.zeros((1, 2, 2, width))
+    made = jax.eval_shape(lambda: net.init(jax.random.key(0), [grid] * 4))
+
+    def path(name: str) -> tuple[str, ...]:
+        if found := re.fullmatch(r"layer([1-4])\.3\.(weight|bias)", name):
+            return f"layer{int(found[1]) - 1}", found[2]
+        if found := re.fullmatch(r"layer([124])\.4\.(weight|bias)", name):
+            kind = "down" if found[1] == "4" else "up"
+            return (f"layer{int(found[1]) - 1}_{kind}_{'kernel' if found[2] == 'weight' else 'bias'}",)
+        return (name,)
+
+    def layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        transposed = name in ("layer1.4.weight", "layer2.4.weight")
+        return array.transpose(2, 3, 0, 1) if transposed else to_linen(array, shape)
+
+    return net, fill_collections(made, used, path, layout)
 
 
 HEADS = (

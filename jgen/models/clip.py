@@ -32,16 +32,18 @@ class Block(nn.Module):
     heads: int
     causal: bool = False
     activation: Activation = "quick_gelu"
+    epsilon: float = 1e-5
+    """Added to the variance that tokens are normalised by."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, length, width = x.shape
         mask = jnp.tril(jnp.ones((1, 1, length, length), bool)) if self.causal else None
-        qkv = nn.Dense(3 * width, name="attn_in")(nn.LayerNorm(1e-5, name="ln_1")(x))
+        qkv = nn.Dense(3 * width, name="attn_in")(nn.LayerNorm(self.epsilon, name="ln_1")(x))
         q, k, v = (part.reshape(batch, length, self.heads, -1) for part in jnp.split(qkv, 3, -1))
         mixed = nn.dot_product_attention(q, k, v, mask=mask).reshape(x.shape)
         x = x + nn.Dense(width, name="attn_out")(mixed)
-        hidden = nn.Dense(4 * width, name="c_fc")(nn.LayerNorm(1e-5, name="ln_2")(x))
+        hidden = nn.Dense(4 * width, name="c_fc")(nn.LayerNorm(self.epsilon, name="ln_2")(x))
         hidden = quick_gelu(hidden) if self.activation == "quick_gelu" else nn.gelu(hidden, approximate=False)
         return x + nn.Dense(width, name="c_proj")(hidden)
 

@@ -50,6 +50,11 @@ def summed(loss: Adversarial) -> Adversarial:
     return Adversarial(of(loss.d), of(loss.g))
 
 
+def scaled(loss: Adversarial, factor: float) -> Adversarial:
+    """Both players' losses times a factor."""
+    return Adversarial(lambda real, fake: factor * loss.d(real, fake), lambda fake, real: factor * loss.g(fake, real))
+
+
 def _softplus_neg(x: Array) -> Array:
     return jax.nn.softplus(-x)
 

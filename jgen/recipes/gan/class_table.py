@@ -8,7 +8,8 @@ import numpy as np
 from jgen.config import DataConfig
 from jgen.data import open_source
 from jgen.errors import UserError
-from jgen.recipes.gan.feature_heads import lite0, resized
+from jgen.recipes.gan.backbones import lite0
+from jgen.recipes.gan.feature_heads import resized
 
 EACH, SEARCHED = 16, 4096
 """Images of a class that count, among so many first ones of the set."""

@@ -17,14 +17,13 @@ from jgen.config.projected import FastGANConfig, FeatureHeadsConfig
 from jgen.edit import noise as noise_kinds
 from jgen.models.gan import fastgan
 from jgen.nn.precision import in_dtype
-from jgen.objectives import gan
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
 from jgen.objectives.augmentation import NO_AUGMENTATION, Augmentation
 from jgen.objectives.blur import fading_blur
 from jgen.objectives.diffaug import diffaug
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.diffused import diffused_features, process_of
-from jgen.recipes.gan.feature_heads import FeatureHeads
+from jgen.recipes.gan.feature_heads import HOLE, feature_heads, hinge_of, separately
 from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.train import Phase
 from jgen.train.lazy import ema_decay
@@ -54,11 +53,21 @@ class ProjectedRecipe(NamedTuple):
 
 
 def hole_augment(config: FeatureHeadsConfig) -> Augmentation:
-    """The images that D sees: blurred at first, then DiffAugment with a hole of a fifth of the side."""
+    """The images that D sees: blurred at first, then DiffAugment with a hole of a fifth of the side.
+
+    With several feature networks DiffAugment is theirs, drawn for each by the condition's noise_key.
+    """
     first = NO_AUGMENTATION
     if config.d_augment == "diffaug":
-        first = Augmentation(lambda key, images, extra: diffaug(key, images, hole=0.2))
+        first = Augmentation(lambda key, images, extra: diffaug(key, images, hole=HOLE))
+        first = Augmentation(condition=_with_key) if separately(config) else first
     return fading_blur(first, config.blur_sigma, config.blur_kimg)
+
+
+def _with_key(key: Key, images: Array, extra: Extra, condition: Condition) -> Condition:
+    """The condition with the key of augmentations that every feature network draws for itself."""
+    data = jax.random.key_data(key)
+    return condition.replace(noise_key=shard_like(jnp.broadcast_to(data[None], (len(images), *data.shape)), images))
 
 
 def projected_gan(recipe: ProjectedRecipe, state: Extra, dtype: str = "float32") -> GAN:
@@ -68,7 +77,7 @@ def projected_gan(recipe: ProjectedRecipe, state: Extra, dtype: str = "float32")
     lite = config.generator == "fastgan_lite"
     g = in_dtype(fastgan.Generator(side, channels, config.width, classes, lite), dtype)
     process = None if recipe.diffusion is None else process_of(recipe.diffusion)
-    d = FeatureHeads(recipe.heads, classes, process, dtype=dtype)
+    d = feature_heads(recipe.heads, classes, process, dtype=dtype)
     planes = fastgan.noise_planes(side, lite)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
@@ -103,7 +112,7 @@ def projected_stage(recipe: ProjectedRecipe, train: TrainConfig) -> Stage:
     if recipe.diffusion is not None:
         augment = diffused_features(recipe.diffusion, augment)
     form = projected_gan(recipe, augment.state, train.dtype)
-    adam = rated_adam(config.learning_rate, 0.0, 0.99)
+    adam, loss = rated_adam(config.learning_rate, 0.0, 0.99), hinge_of(recipe.heads)
 
     def sample(params: Params, extra: Extra, keys: Key, options: LabelSampling | StyleSampling) -> Array:
         condition = Condition(label=samplers.class_labels(keys, options.label, form.classes))
@@ -115,7 +124,7 @@ def projected_stage(recipe: ProjectedRecipe, train: TrainConfig) -> Stage:
         data=data,
         train=train,
         init=form.init,
-        phases=[Phase("g", generator_loss(form, gan.hinge, augment)), Phase("d", discriminator_loss(form, gan.hinge, augment))],
+        phases=[Phase("g", generator_loss(form, loss, augment)), Phase("d", discriminator_loss(form, loss, augment))],
         optimizers={"g": adam, "d": adam},
         ema={"g": ema_decay(data.batch_size, config.ema_kimg, config.ema_rampup or None)},
         supports=frozenset(("dtype",)),

@@ -26,9 +26,9 @@ from jgen.models.gan.alias_free_layers import Design, Layer, alias_free_layers, 
 from jgen.models.gan.stylegan2 import repeat
 from jgen.nn.precision import in_dtype
 from jgen.nn.resample import downsample
-from jgen.objectives import gan
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
 from jgen.objectives.augmentation import Augmentation
+from jgen.objectives.gan import Adversarial
 from jgen.objectives.gan_conditional import cross_entropy
 from jgen.objectives.style_losses import added, late_path_loss, path_state
 from jgen.objectives.stylegan import Draws
@@ -36,7 +36,7 @@ from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.alias_free import still
 from jgen.recipes.gan.animations import sticking
 from jgen.recipes.gan.class_table import WIDTH, class_table
-from jgen.recipes.gan.feature_heads import FeatureHeads
+from jgen.recipes.gan.feature_heads import FeatureHeads, SeveralHeads, feature_heads, hinge_of
 from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.recipes.gan.projected import hole_augment
 from jgen.train import Phase
@@ -78,7 +78,7 @@ class XLModel:
     """The players of a stage. Images have the stage's side; samples the set's, their pixels repeated."""
 
     g: stylegan_xl.Generator
-    d: FeatureHeads
+    d: FeatureHeads | SeveralHeads
     data: DataConfig
     kept: tuple[str, ...] = ()
     """Layers of the stage before, which are not trained."""
@@ -215,10 +215,10 @@ def _with_table(tree: PyTree, table: Array) -> PyTree:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def guided(form: GAN, augment: Augmentation, weight: float, data: DataConfig) -> LossFn:
+def guided(form: GAN, adversarial: Adversarial, augment: Augmentation, weight: float, data: DataConfig) -> LossFn:
     """G's loss, and the classifier's cross-entropy of its images, times a weight. Raises UserError for a set without one."""
     if not weight:
-        return generator_loss(form, gan.hinge, augment)
+        return generator_loss(form, adversarial, augment)
     if f"{data.name}_cnn" not in SHIPPED or not form.classes:
         raise UserError(f"guidance={weight}: needs a conditional model of a set whose classifier ships with jgen")
     classifier = open_extractor("", data.name)
@@ -231,7 +231,7 @@ def guided(form: GAN, augment: Augmentation, weight: float, data: DataConfig) ->
             made.append(images)
             return images, moved
 
-        inner = generator_loss(form._replace(generate=generate), gan.hinge, augment)
+        inner = generator_loss(form._replace(generate=generate), adversarial, augment)
         value, (state, metrics) = inner(params, extra, key, batch)
         images = cropped(progan.enlarge(made[0], shape_of(data, False).side), data.shape[0])
         logits = classifier.apply(classifier.variables, (images + 1) * 127.5)[1]
@@ -247,13 +247,14 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     own, data = recipe.own, recipe.data
     classes = shape_of(data, own.conditional).classes
     g = in_dtype(stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH), train.dtype)
-    model = XLModel(g, FeatureHeads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept)
+    model = XLModel(g, feature_heads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept)
     augment = hole_augment(recipe.heads)
     path = bool(own.path_weight) and not kept
     form = model.gan({**augment.state, **(path_state() if path else {})})
     adam = rated_adam(own.learning_rate, 0.0, 0.99)
     g_adam = rated(optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained), own.learning_rate)
-    g_loss = guided(still(form), augment, own.guidance if kept else 0.0, data)
+    hinge = hinge_of(recipe.heads)
+    g_loss = guided(still(form), hinge, augment, own.guidance if kept else 0.0, data)
     if path:
         g_loss = added(g_loss, late_path_loss(still(form), own.path_weight, own.path_kimg))
     side = g.resolution
@@ -262,7 +263,7 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
         data=data,
         train=train,
         init=form.init,
-        phases=[Phase("g", g_loss), Phase("d", discriminator_loss(form, gan.hinge, augment))],
+        phases=[Phase("g", g_loss), Phase("d", discriminator_loss(form, hinge, augment))],
         optimizers={"g": g_adam if kept else adam, "d": rated_adam(own.d_learning_rate, 0.0, 0.99)},
         ema={"g": ema_decay(data.batch_size, own.ema_kimg, own.ema_rampup or None)},
         supports=frozenset(("dtype",)),
