@@ -5,6 +5,7 @@ A page says where a table stands, and this module writes what is between the two
     <!-- results: ddpm edm -->     the records of some experiments, a row a preset
     <!-- costs -->                 all records, with steps and batch
     <!-- table: gans -->           one of the tables of results.json
+    <!-- tricks -->                the pairs of docs/tricks.py, which measures them
     <!-- families -->              the families, and what was measured of each
     <!-- end -->
 
@@ -17,17 +18,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import tricks
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PLACE = re.compile(r"(<!-- (results|costs|table|families):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
+PLACE = re.compile(r"(<!-- (results|costs|table|tricks|families):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
 UNMEASURED = "not measured"
 
 Record = Mapping[str, Any]
 
 
 def read() -> dict[str, Any]:
-    """The records, tables and families."""
-    return json.loads((HERE / "results.json").read_text())
+    """The records, tables, families, and what docs.tricks measured."""
+    return {**json.loads((HERE / "results.json").read_text()), "tricks": tricks.read()}
 
 
 def size(record: Record) -> str:
@@ -105,6 +108,8 @@ def fill(page: str, data: Mapping[str, Any]) -> str:
             made = results(records, names)
         elif kind == "families":
             made = families(data["families"], records)
+        elif kind == "tricks":
+            made = table(tricks.COLUMNS, tricks.rows(data["tricks"]))
         else:
             one = data["tables"][names[0]]
             made = table(one["columns"], [[UNMEASURED if cell is None else cell for cell in row] for row in one["rows"]])

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 import jgen
-from docs import gallery, results
+from docs import gallery, results, tricks
 from jgen import pictures
+from jgen.app.parsing import parse_config
 from tests import tiny
 
 DOCS = tiny.ROOT / "docs"
@@ -43,6 +44,20 @@ def test_records_hold_every_preset_and_experiment_once():
         shown = re.search(r"<!-- results: ([^>]*) -->", (DOCS / "families" / f"{family['page']}.md").read_text())
         assert shown
         assert set(family["experiments"]) - {*tiny.STUDIES} == set(shown[1].split())
+
+
+def test_the_pairs_of_tricks_can_be_trained_and_shown():
+    for name, sides in tricks.PAIRS.items():
+        settings = [parse_config(tiny.module(side.experiment).PRESETS["digits"], side.flags) for side in sides]
+        assert settings[0] != settings[1], name
+    side = {"steps": 9, "ms": 1.0, "fd": 1.0, "precision": 0.5, "recall": 0.25}
+    same = {"mechanism": "attention", "preset": "digits", "with": side}
+    measured = [{**same, "seed": seed, "without": {**side, "fd": seed}} for seed in (0, 1)]
+    assert tricks.rows(measured)[0][3:] == ("2", "1.00 / 0.50", "- / -", "0.50 / 0.50", "0.25 / 0.25")
+    assert {row[4] for row in tricks.rows(measured)[1:]} == {"not measured"}
+    for each in tricks.read():
+        assert each["mechanism"] in tricks.PAIRS
+        assert {"steps", "ms", *tricks.SCORES} >= set(each["with"]) >= set(side)
 
 
 def test_links_lead_to_files():
@@ -178,7 +193,7 @@ def test_a_gallery_is_made_of_the_pixels_that_a_run_wrote(tmp_path):
         assert stored.width == sheet.width
 
 
-NOT_STORED = ("ddpm", "score_matching")
+NOT_STORED = ("biggan", "ddpm", "image_text", "score_matching")
 """Notebooks that were not run for storing yet: `python -m docs.notebooks NAME` does, then they leave this list."""
 STORED = [path for path in sorted((tiny.ROOT / "notebooks").glob("*.ipynb")) if path.stem not in NOT_STORED]
 

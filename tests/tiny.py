@@ -26,7 +26,7 @@ from jgen.train.stage import first_batch, first_batch_shapes
 CPU = ("digits", "fashion_mnist", "glyphs", "emoji32")
 """Presets of any experiment that are for CPUs; the others are for accelerators."""
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = ("mixture",)  # not trained on images, so without a Config
+STUDIES = ("mixture", "gaussians")  # not trained on images, so without a Config
 EXPERIMENTS = sorted({m.name for m in pkgutil.iter_modules(experiments.__path__) if m.name[0] != "_"} - {*STUDIES})
 
 # Command-line flags that shrink each experiment; a new experiment must be given its own.

@@ -75,6 +75,8 @@ class BigGANConfig:
     """and of its second."""
     epsilon: Positive = 1e-8
     """Adam's epsilon."""
+    spectral: bool = True
+    """Divide the weights of both players, of sn_dcgan of D, by their greatest singular value (spectral normalisation)."""
     sn_epsilon: Positive = 1e-12
     """Epsilon of spectral normalisation."""
     augment: Literal["none", "diffaug"] = "none"
@@ -126,8 +128,8 @@ class CutMixConfig:
 class LatentMoveConfig:
     """How latents are moved before both players' updates."""
 
-    move_steps: Count = 3
-    """Steps of a move."""
+    move_steps: Natural = 3
+    """Steps of a move; 0 moves none, for comparison."""
     move_size: Positive = 0.01
     """CS-GAN: the first size of a step, which is learnt with G. LOGAN: alpha, the scale of a step."""
     damping: NonNegative = 5.0

@@ -67,7 +67,9 @@ def _walk(folder: Path) -> Iterator[str]:
 def say_passed_over(folder: Path, kinds: tuple[tuple[str, int], ...]) -> None:
     """Prints, once a folder, how many files are no images."""
     shown = ", ".join(f"{count} {kind}" for kind, count in kinds[:5]) + (", ..." if len(kinds) > 5 else "")
-    print(f"{folder}: passed over {sum(count for _, count in kinds)} files that are no images ({shown})", file=sys.stderr)
+    number = sum(count for _, count in kinds)
+    what = "file that is no image" if number == 1 else "files that are no images"
+    print(f"{folder}: passed over {number} {what} ({shown})", file=sys.stderr)
 
 
 def check_ground(ground: str) -> tuple[int, int, int]:

@@ -75,7 +75,7 @@ def players(
     Raises UserError for z that its chunks don't divide, and settings that don't go together.
     """
     side, channels, classes = shape_of(data, config.conditional)
-    norm, instance = SpectralNorm(config.sn_epsilon), instances.features > 0
+    norm, instance = SpectralNorm(config.sn_epsilon) if config.spectral else None, instances.features > 0
     common: Any = dict(classes=classes, attention=config.attention, norm=norm, initializer=config.initializer)
     if instance and (config.network == "deep" or config.head != "projection"):
         raise UserError(

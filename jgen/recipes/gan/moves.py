@@ -10,7 +10,7 @@ from jgen.config import DataConfig, TrainConfig
 from jgen.config.biggan import BigGANConfig, LatentMoveConfig, MovedSampling
 from jgen.objectives.adversarial import GAN, scores
 from jgen.objectives.gan import Adversarial, non_saturating
-from jgen.objectives.latent_moves import gradient_steps, natural_gradient, squared_distance
+from jgen.objectives.latent_moves import gradient_steps, natural_gradient, project, squared_distance
 from jgen.recipes.gan.biggan import biggan_stage
 from jgen.train.stage import Stage
 from jgen.types import Array, Batch, Condition, Extra, Key, Params, PyTree
@@ -43,7 +43,8 @@ def logan(config: LatentMoveConfig, z_dim: int) -> Callable[[GAN], GAN]:
         def train_latents(key: Key, images: Array, rows: int) -> Array:
             return shard_like(jax.random.uniform(key, (rows, z_dim), minval=-1.0), images)
 
-        return plain._replace(latents=lambda keys, condition: jax.vmap(one)(keys), train_latents=train_latents, move=move)
+        found = plain._replace(latents=lambda keys, condition: jax.vmap(one)(keys), train_latents=train_latents)
+        return found._replace(move=move) if config.move_steps else found
 
     return form
 
@@ -70,7 +71,10 @@ def cs_gan(config: LatentMoveConfig, adversarial: Adversarial, batch: int) -> Ca
             path = gradient_steps(loss, z, step_size=size, steps=config.move_steps)
             return path[-1], config.cost_weight * squared_distance(path[-1], z)
 
-        return plain._replace(init=init, move=move)
+        def latents(keys: Key, condition: Condition) -> PyTree:
+            return project(plain.latents(keys, condition), "norm")  # as every move begins, so that G knows them without one too
+
+        return plain._replace(init=init, latents=latents, move=move) if config.move_steps else plain
 
     return form
 

@@ -93,6 +93,8 @@ def test_a_move_raises_what_the_discriminator_thinks_and_in_sampling_each_image_
     params, extra = jax.jit(form.init)(jax.random.key(0), {})
     condition = Condition(label=jnp.arange(4))
     z = form.latents(image_keys(0, 4), condition)
+    if kind == "csgan":  # G sees no other latents in training
+        np.testing.assert_allclose(jnp.linalg.norm(z, axis=-1), 1, rtol=1e-5)
 
     @jax.jit
     def run(z, label):
@@ -108,6 +110,17 @@ def test_a_move_raises_what_the_discriminator_thinks_and_in_sampling_each_image_
         assert (after > before).all()
     alone, *_ = run(z[1:], condition.label[1:])
     np.testing.assert_allclose(moved[1:], alone, atol=1e-5)
+
+
+def test_players_without_spectral_norm_and_without_moves_are_for_comparison():
+    plain = biggan_form(SMALL, players(SMALL, DIGITS, unet=False))
+    none = replace(SMALL, spectral=False)
+    _, extra = jax.eval_shape(biggan_form(none, players(none, DIGITS, unet=False)).init, jax.random.key(0), {})
+    assert "spectral" not in extra["d"]
+    assert "spectral" in jax.eval_shape(plain.init, jax.random.key(0), {})[1]["d"]
+    still = LatentMoveConfig(0)
+    assert cs_gan(still, non_saturating, 4)(plain) == plain
+    assert logan(still, 4)(plain).move is None
 
 
 def test_the_natural_gradient_step_is_the_paper_s_formula():
