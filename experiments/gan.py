@@ -33,7 +33,10 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(
+        train=TrainConfig(steps=5000, save_every=2500, sample_every=2500),
+        gan=ConvGANConfig(ema=0.995),
+    ),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=3000, save_every=1500, sample_every=1500, log_every=10),
