@@ -125,7 +125,7 @@ def load(
 
 def _with_generator(config: Any, folder: Path) -> Any:
     """The config of an exported encoder with the generator's run that was exported with it; others as they are."""
-    encoder = getattr(config, "inversion", None)
+    encoder: Any = getattr(config, "inversion", None)
     if not (is_export(folder) and getattr(encoder, "gan", "")):
         return config
     return dataclasses.replace(config, inversion=dataclasses.replace(encoder, gan=str(folder / GENERATOR)))

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen import pictures
-from jgen.app.edit import fitted
 from jgen.app.load import Run
 from jgen.app.parsing import sampler_names
+from jgen.app.photos import fitted
 from jgen.config import changed, leaves
 from jgen.config.ranges import Leaf
 from jgen.edit.styles import swapped
