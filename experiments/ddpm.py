@@ -4,6 +4,7 @@
     python -m experiments.ddpm --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.ddpm --preset cifar10           # the paper's run, for accelerators
     python -m experiments.ddpm evaluate --bound-steps 0   # the variational bound too, in bits/dim
+    python -m experiments.ddpm edit --image PHOTO.png     # SDEdit; --mask left inpaints; invert and mix by DDIM's noise
 
 Target of the cifar10 preset: FID 3.17 with 50,000 samples and the fixed large variance (paper, table 1). The paper
 trained 800,000 steps of 128 images with a 35.7 M parameter U-Net: 10.6 hours on a TPU v3-8. The presets for CPUs train for

@@ -3,6 +3,7 @@
     python -m experiments.guided                            # digits, 8x8: under 3 minutes on 2 CPU cores
     python -m experiments.guided sample --label 7 --guidance 3
     python -m experiments.guided sample --classifier-scale 2 --guidance 1
+    python -m experiments.guided edit --image PHOTO.png --method ddim --label 3
     python -m experiments.guided evaluate                   # agreement, precision and recall by scale
     python -m experiments.guided --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.guided --preset imagenet64        # for accelerators

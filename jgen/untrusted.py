@@ -68,6 +68,17 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True, kind
     return found
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """The array of real numbers in a .npy file, checked against the file's size before it is made.
+
+    Raises UserError for anything else and for sizes that do not fit, else what numpy raises for a damaged file.
+    """
+    array = _array(path.read_bytes(), path.name, path.parent, "biuf")
+    if array is None:
+        raise UserError(f"{path}: holds complex numbers; must be real ones")
+    return array
+
+
 def read_maybe_gzipped(path: Path) -> bytes:
     """The bytes of a file, unpacked where it is gzipped, whatever its name says.
 

@@ -1,4 +1,4 @@
-"""The command line of every experiment: train (the default), sample, evaluate, export; and invert, edit, mix, generate.
+"""The command line of every experiment: train (the default), sample, evaluate, export; and those for pictures of yours.
 
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
@@ -16,20 +16,18 @@ from typing import Annotated, Any, Literal, NoReturn
 import tyro
 
 from jgen import memory
+from jgen.app import picture_commands
 from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
 from jgen.config.export import Export
-from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.config.ranges import Seed, fault
 from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
 from jgen.run_folder import is_export, read_config
 
-OF_PICTURES = ("invert", "edit", "mix", "generate")
-"""Commands for pictures of one's own or of a text, of runs that have styles."""
-COMMANDS = ("train", "sample", "evaluate", "export", *OF_PICTURES)
+COMMANDS = ("train", "sample", "evaluate", "export", *picture_commands.COMMANDS)
 HELP = {"-h", "--help"}
 Presets = Mapping[str, Any]
 Build = Callable[[Any], Any]
@@ -51,7 +49,7 @@ def main(
         if command not in COMMANDS:
             raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
         memory.keep()
-        if command in OF_PICTURES:
+        if command in picture_commands.COMMANDS:
             return _edit(command, module, presets or {"default": config()}, words)
         presets = presets or {"default": config()}
         if command == "train":
@@ -83,7 +81,8 @@ def _stop(text: str) -> NoReturn:
 def _about(build: Build, module: str) -> str:
     """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
-    commands = "train (the default), sample, evaluate, export; invert, edit, mix, generate for StyleGANs"
+    commands = "train (the default), sample, evaluate, export; for pictures of yours, where its family has them, invert, edit, "
+    commands += "mix, generate"
     return f"{title}\n\nCommands: {commands}; python -m {module} COMMAND --help shows their options."
 
 
@@ -259,26 +258,25 @@ def _export(module: str, build: Build, presets: Presets, args: Args) -> None:
 
 
 def _edit(command: str, module: str, presets: Presets, args: Args) -> None:
-    folder, _ = _run(module, presets, args)
-    groups = {
-        "invert": (Inversion,),
-        "edit": (Inversion, Edit, ByText),
-        "mix": (Inversion, Mix),
-        "generate": (Generate, ByText),
-    }
-    kinds = {{Inversion: "given", Generate: "given", ByText: "by_text"}.get(kind, "how"): kind for kind in groups[command]}
+    groups = picture_commands.groups_of(command, module, getattr(next(iter(presets.values())), "sampling", None))
+    folder, config = _run(module, presets, args)
     fields = [
         ("run", _option(str, "Folder of the run; the newest unless given."), str(folder)),
-        *((name, Annotated[kind, tyro.conf.arg(name="")], kind()) for name, kind in kinds.items()),
+        *picture_commands.fields_of(groups),
+        *(_sampling(config, args) if groups.family == "noise" else []),
         ("out", _option(str, "The .png to write; beside the run unless given."), ""),
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args)
-    for name, prefix in (*((name, "") for name in kinds), ("mesh", "mesh.")):
+    named = [*groups.kinds, *(["options"] if groups.family == "noise" else [])]
+    for name, prefix in (*((name, "") for name in named), ("mesh", "mesh.")):
         check(getattr(options, name), prefix)
+    if groups.family == "noise" and command == "edit":
+        options.how = picture_commands.with_method(options.how, bool(peek(args, "mask")))
     runs = _runs()
     runs.start(options.mesh, 1)
-    runs.edit_pictures(command, Path(options.run), options)
+    values = {name: getattr(options, name) for name in named}
+    runs.edit_pictures(groups.family, command, Path(options.run), values, options.out, options.mesh)
 
 
 def _run(module: str, presets: Presets, args: Args) -> tuple[Path | str, Any]:

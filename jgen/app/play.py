@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen import pictures
-from jgen.app.edit import fitted
 from jgen.app.load import Run
 from jgen.app.parsing import sampler_names
+from jgen.app.photos import fitted
 from jgen.app.play_styles import COMPONENTS, WALK, kept, styled
 from jgen.config import changed, leaves
 from jgen.config.ranges import Leaf

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jgen import pictures
-from jgen.app import edit
+from jgen.app import edit, noise_edit
 from jgen.app.export import export
 from jgen.app.load import Run, load
 from jgen.app.moving import moving_pictures, write_moving
@@ -270,11 +270,11 @@ def _differing(run: Run, options: Any) -> str:
     return f"-{options.solver.sampler}-{tag}" if hasattr(options, "solver") else f"-{tag}"
 
 
-def edit_pictures(command: str, folder: Path, given: Any) -> None:
-    """Inverts, edits, mixes or makes pictures by a run with styles; given: what the command line parsed."""
-    run = {"invert": edit.invert, "edit": edit.edit, "mix": edit.mix, "generate": edit.generate}[command]
-    groups = [getattr(given, name) for name in ("given", "how") if hasattr(given, name)]
-    run(folder, *groups, given.out, given.mesh, *([given.by_text] if hasattr(given, "by_text") else []))
+def edit_pictures(
+    family: str, command: str, folder: Path, groups: dict[str, Any], out: str, mesh: MeshConfig | None = None
+) -> None:
+    """Inverts, edits, mixes or makes pictures by a run with styles, or of a diffusion model ("noise"); groups of options."""
+    getattr({"styles": edit, "noise": noise_edit}[family], command)(folder, **groups, out=out, mesh=mesh)
 
 
 def _check_out(path: Path) -> None:

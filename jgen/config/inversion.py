@@ -1,4 +1,4 @@
-"""Encoders of images into the styles of a generator, and how they are trained."""
+"""Encoders of images into the styles of a generator, how they are trained, and the options of the commands for pictures."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -142,3 +142,37 @@ class Generate:
     """Begin from the style of a sketch, a picture file with dark lines on white, by an encoder of sketches (--sees)."""
     label: Annotated[int, Range(-1)] = -1
     """Begin from the mean style of this class's images, by the run's encoder."""
+
+
+@dataclass(frozen=True)
+class NoiseInversion:
+    """How pictures of yours are brought to the noise of a diffusion model: by DDIM, run upwards."""
+
+    image: Files = ()
+    """A picture file; --image again for more. It is fitted to the run's size."""
+    inversion_steps: Count = 100
+    """Steps of DDIM to noise and back; at most those of the model's chain."""
+    from_label: Annotated[int, Range(-1)] = -1
+    """Class that the pictures show, for a class-conditional model; -1 for none, of a model that was trained with drop_label."""
+
+
+@dataclass(frozen=True)
+class NoiseEdit:
+    """How pictures are changed."""
+
+    method: Literal["", "sdedit", "inpaint", "ddim"] = ""
+    """sdedit: from the noise level --edit-from on. inpaint: the part that --mask or --mask-image names is made again (RePaint
+    with --sampler ddpm --resamplings 10). ddim: brought to noise by DDIM, and back as the class or the text that is named.
+    Inpaint where a mask is named, else sdedit."""
+    mask_image: str = ""
+    """A picture file, white where inpaint removes, in place of --mask."""
+    seed: Seed = 0
+    """The results of a picture depend on it and the picture's number alone."""
+
+
+@dataclass(frozen=True)
+class NoiseMix:
+    """Pictures between two, along the arc between their noise."""
+
+    by: tuple[Share, ...] = (0.25, 0.5, 0.75)
+    """Shares of the way from the first picture to the second; a mix for each."""

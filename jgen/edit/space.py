@@ -1,7 +1,8 @@
-"""The space of styles of a generator, as functions: what inversion and editing of any StyleGAN work on."""
+"""The space of styles of a generator, and that of noise of a diffusion model, as functions: what inversion and editing of
+any of them work on."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jgen.types import Array, Extra, Params
 
@@ -26,3 +27,14 @@ class StyleSpace(NamedTuple):
     """(params, extra, sketches [B, H, W, C]) -> ws [B, num_ws, D], where the encoder was shown sketches."""
     describe: Callable[[Params, Extra, Array], Array] | None = None
     """(params, extra, captions [B, L] or features of them) -> ws [B, num_ws, D], where a text encoder was trained too."""
+
+
+class NoiseSpace(NamedTuple):
+    """DDIM's way between images and noise, of a diffusion model (Song et al. 2021, arXiv:2010.02502, section 5.4)."""
+
+    invert: Callable[[Params, Extra, Array, int, int], Array]
+    """(params, extra, images [B, H, W, C], the class that they show or -1, steps) -> noise [B, h, w, c]."""
+    draw: Callable[[Params, Extra, Array, int, int], Array]
+    """(params, extra, noise, class or -1, steps) -> images [B, H, W, C] in [-1, 1], without guidance: the way back."""
+    guided: Callable[[Params, Extra, Array, Any, int], Array]
+    """(params, extra, noise, options of sampling, steps) -> images of the class or text that the options name, guided."""

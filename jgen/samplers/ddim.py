@@ -83,7 +83,7 @@ def ddim_invert(
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         a, up = at(chain.alpha_bar, step.index, 0), at(after, step.index, 0)
         x0 = guided_x0(as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1]))), x, a)
-        eps = (x - jnp.sqrt(a) * x0) / jnp.sqrt(1 - a)
+        eps = (x - jnp.sqrt(a) * x0) / jnp.sqrt(at(1 - chain.alpha_bar, step.index, 0))
         x = (jnp.sqrt(up) * x0 + jnp.sqrt(1 - up) * eps).astype(x.dtype)
         return x, None if trace is None else trace(x, x0)
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jgen.config import DataConfig, TrainConfig
 from jgen.data import open_source
 from jgen.data.source import Source
-from jgen.edit.space import StyleSpace
+from jgen.edit.space import NoiseSpace, StyleSpace
 from jgen.errors import UserError
 from jgen.sharding import state_shardings
 from jgen.train.checkpoint import newest_good
@@ -71,6 +71,8 @@ class Stage:
     them, not clipped; None for a generator whose input has no place."""
     space: StyleSpace | None = None
     """The styles of a generator that has them, for inversion and editing."""
+    noise: NoiseSpace | None = None
+    """The way of a diffusion model from images to noise and back, likewise."""
 
     def extra_for(self, extra: Extra, options: Any, mesh: Mesh | None = None) -> Extra:
         """The extra that `sample`, pictures and the evaluation are given."""

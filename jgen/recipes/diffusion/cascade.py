@@ -21,7 +21,7 @@ from jgen.recipes.diffusion.cascade_stages import (
     stage_network,
     stage_sampling,
 )
-from jgen.recipes.diffusion.editing import edit_levels, inpaint, mask_of, picture_rows, redraw, repeat_inputs, smaller_mask
+from jgen.recipes.diffusion.editing import edit_levels, inpaint, picture_rows, redraw, removed, repeat_inputs, smaller_mask
 from jgen.recipes.diffusion.guidance import Request, guiding_classifier, requested_labels
 from jgen.recipes.diffusion.low_res import augmented, shrink, with_level
 from jgen.recipes.diffusion.model import DiffusionModel, chain_model, noise_chain
@@ -170,13 +170,13 @@ def cascade_edits(cascade: Cascade, last: int, options: CascadeSampling) -> dict
 
     def labels_of(batch: Batch, keys: Key) -> Array | None:
         label = cascade.labels_of(keys, options)
-        own = label is not None and options.label < 0 and cascade.data.num_classes
+        own = label is not None and options.label < 0 and cascade.data.num_classes and "label" in batch
         return batch["label"] if own else label
 
     def inpainted(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
         many, keys = repeat_inputs(options.solver, key, batch)
         images, label = many["image"], labels_of(many, keys)
-        out = mask_of(options.edit.mask, *images.shape[1:3])
+        out = removed(options, batch)
 
         def draw_stage(i: int, options: CascadeSampling, keys: Key, low: Array | None) -> Array:
             known, hidden = shrink(images, sizes[i]), jnp.asarray(smaller_mask(out, sizes[i], sizes[i]))

@@ -57,6 +57,11 @@ def mask_of(mask: str, height: int, width: int) -> np.ndarray:
     return np.broadcast_to(middle if mask == "center" else halves[mask], (height, width))[None, :, :, None]
 
 
+def removed(options: DiffusionSampling, batch: Batch) -> np.ndarray:
+    """bool [1, H, W, 1]: the pixels that inpainting removes, by the batch's own mask (no traced array) or by name."""
+    return np.asarray(batch["mask"]) if "mask" in batch else mask_of(options.edit.mask, *batch["image"].shape[1:3])
+
+
 def latent_mask(out: np.ndarray, height: int, width: int) -> np.ndarray:
     """bool [1, h, w, 1]: the latents any of whose pixels, out [1, H, W, 1], are taken out, and their neighbours, of which the
     encoder makes something else where they are; without these where no latent would be left. h and w divide H and W."""
@@ -91,11 +96,11 @@ def edit_levels(model: DiffusionModel, solver: Solver) -> np.ndarray:
 
 
 def class_request_of(model: DiffusionModel, data: DataConfig, options: DiffusionSampling) -> RequestOf:
-    """The requested class, or that of the held-out image, of a model of classes."""
+    """The requested class, or that of the held-out image, of a model of classes; for a picture without a label one is drawn."""
 
     def request(batch: Batch, keys: Key) -> Request:
         requested = class_request(model, data, keys, options)
-        if requested.label is None or options.label >= 0 or not data.num_classes:
+        if requested.label is None or options.label >= 0 or not data.num_classes or "label" not in batch:
             return requested
         own = batch["label"]
         return Request(Condition(label=own) if model.classes else Condition(), own)
@@ -114,7 +119,7 @@ def repeat_inputs(solver: Solver, key: Key, batch: Mapping[str, Array]) -> tuple
     if solver.coordinates not in ("discrete", "continuous"):
         able = [name for name, row in SAMPLERS.items() if row.coordinates in ("discrete", "continuous")]
         raise UserError(f"sampler={solver.sampler}: does not edit; must be one of {', '.join(able)}")
-    many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items()}
+    many = {name: jnp.repeat(values[:ROWS], RESULTS, 0) for name, values in batch.items() if name != "mask"}
     return many, jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(many["image"])))
 
 
@@ -165,7 +170,7 @@ def edits(
     def inpainted(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
         many, keys = repeat_inputs(solver, key, batch)
         images, denoise = many["image"], denoiser_of(params, extra, request(many, keys))
-        out = mask_of(options.edit.mask, *images.shape[1:3])
+        out = removed(options, batch)
         x = encode(params, extra, mean_filled(images, out)) if encode else images
         hidden = jnp.asarray(latent_mask(out, *x.shape[1:3]) if encode else out)
         found = inpaint(solver, denoise, keys, x, hidden, grid_of(solver))

@@ -14,6 +14,7 @@ from jgen.config.autoencoder import FirstStageConfig
 from jgen.config.chain import PredictionName
 from jgen.config.latent import LatentSampling, PriorConfig
 from jgen.data import open_source
+from jgen.edit.space import NoiseSpace
 from jgen.errors import UserError
 from jgen.models.autoencoder import AutoencoderKL, VQModel
 from jgen.objectives import diffusion, vlb
@@ -24,6 +25,7 @@ from jgen.recipes.common import adam, both, mean_loss
 from jgen.recipes.diffusion.editing import edit_levels, edits
 from jgen.recipes.diffusion.guidance import Request
 from jgen.recipes.diffusion.model import DiffusionModel, chain_model, noise_chain
+from jgen.recipes.diffusion.noise_space import condition_of, noise_space
 from jgen.recipes.diffusion.prior_network import captions, prior_network
 from jgen.recipes.diffusion.sampling import draw, guided_denoiser
 from jgen.recipes.diffusion.stage import network_fn, rescaled
@@ -68,6 +70,10 @@ class LatentPrior:
         if self.codes:
             return found
         return found[0] if key is None else bottleneck.latents(found[0], found[1], jax.random.normal(key, found[0].shape))
+
+    def encode_scaled(self, params: Params, extra: Extra, x: Array) -> Array:
+        """Scaled latents of images."""
+        return extra["scale"] * self.encode(params, x)
 
     def decode(self, params: Params, extra: Extra, z: Array) -> Array:
         """Images of scaled latents."""
@@ -121,16 +127,34 @@ class LatentPrior:
         def request(batch: Batch, keys: Key) -> Request:
             requested = self.request(keys, options)
             if self.text:
-                return requested if options.prompt else Request(Condition(caption=batch["caption"]))
-            return Request(Condition(label=batch["label"])) if self.classes and options.label < 0 else requested
+                own = not options.prompt and "caption" in batch
+                return Request(Condition(caption=batch["caption"])) if own else requested
+            own = self.classes and options.label < 0 and "label" in batch
+            return Request(Condition(label=batch["label"])) if own else requested
 
         def denoiser_of(params: Params, extra: Extra, request: Request) -> Denoise:
             return guided_denoiser(self.model, params, request, options)
 
-        def encode(params: Params, extra: Extra, images: Array) -> Array:
-            return extra["scale"] * self.encode(params, images)
+        return edits(options, denoiser_of, lambda s: edit_levels(self.model, s), request, self.encode_scaled, self.decode)
 
-        return edits(options, denoiser_of, lambda s: edit_levels(self.model, s), request, encode, self.decode)
+    def noise(self) -> NoiseSpace:
+        """The noise of latents, for images of a class; of a model of captions for images without one."""
+
+        def guided_of(params: Params, extra: Extra, keys: Key, options: LatentSampling) -> Denoise:
+            request = self.request(keys, options)
+            if not (options.prompt if self.text else options.label >= 0):
+                wanted = "--prompt TEXT" if self.text else "--label 3" if self.classes else "sdedit or inpaint, which need none"
+                raise UserError(f"method=ddim: needs the class or the text that pictures become; say {wanted}")
+            return guided_denoiser(self.model, params, request, options)
+
+        def uncaptioned(label: int, count: int) -> Condition:
+            if label != -1 or not self.config.drop_label:
+                raise UserError(f"from_label={label}: this model takes captions; -1 needs one that was trained with drop_label")
+            assert self.examples is not None
+            return Condition(caption=jnp.zeros((count, *self.examples.shape[1:]), self.examples.dtype))
+
+        condition = uncaptioned if self.text else condition_of(self.model)
+        return noise_space(self.model, guided_of, condition, self.encode_scaled, self.decode)
 
     def scale(self, params: Params) -> Array:
         """The factor that gives the latents of the first 256 images unit deviation."""
@@ -175,6 +199,7 @@ def prior_stage(prior: LatentPrior, first: Stage, optimizer: OptimizerConfig, op
         ema={"prior": ramped(optimizer.ema)},
         sample=prior.sample,
         on_request=prior.edits(options),
+        noise=prior.noise(),
         options=options,
         validate=validate,
         evaluate=evaluate,

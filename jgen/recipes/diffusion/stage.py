@@ -10,6 +10,7 @@ from jgen.config import ChainConfig, DataConfig, DiffusionSampling, OptimizerCon
 from jgen.recipes.common import adam
 from jgen.recipes.diffusion.editing import image_edits
 from jgen.recipes.diffusion.model import DiffusionModel, Network
+from jgen.recipes.diffusion.noise_space import image_noise
 from jgen.recipes.diffusion.noisy_classifier import external_params
 from jgen.recipes.diffusion.sampling import LogProbOf, sampler
 from jgen.train import Phase
@@ -91,6 +92,7 @@ def diffusion_stage(
         supports=frozenset(supports),
         sample=sampler(model, data, log_prob),
         on_request=image_edits(model, data, sampling, log_prob),
+        noise=image_noise(model, data, log_prob),
         options=sampling,
         external_params=external_params,
         validate=objective(False),

@@ -11,8 +11,9 @@ from jgen.config.gan import ArchitectureConfig
 from jgen.config.inversion import EncoderConfig
 from jgen.data.captions import encoded
 from jgen.errors import UserError
-from jgen.recipes.common import mean_metrics
+from jgen.recipes.common import both, mean_metrics
 from jgen.recipes.gan.stylegan2 import stylegan2_stage
+from jgen.recipes.inversion.comparison import comparison
 from jgen.recipes.inversion.encoder import EncoderModel
 from jgen.recipes.inversion.text import TextModel
 from jgen.run_folder import read_config
@@ -46,6 +47,11 @@ def encoder_stage(
     model = EncoderModel(config, space, data, train.dtype)
     text = TextModel(config, space, model.encode)
     caption = encoded("", data, "text=True") if config.text else None
+    full = space._replace(
+        encode=model.encode,
+        from_sketch=model.from_sketch if config.sees == "sketches" else None,
+        describe=text.describe if config.text else None,
+    )
 
     def generator(params: Params, extra: Extra) -> tuple[Params, Extra]:
         return {"g": params["g"]}, {name: extra[name] for name in space.state}
@@ -82,15 +88,11 @@ def encoder_stage(
         pictures=model.pictures(),
         supports=frozenset(("dtype",)),
         validate=model.held_out,
-        evaluate=mean_metrics(model.held_out, *([text.loss] if config.text else [])),
+        evaluate=both(mean_metrics(model.held_out, *([text.loss] if config.text else [])), comparison(full, data, train.seed)),
         begin=None if trained else begin,
         moved=gan.moved,
         example_inputs={} if caption is None else {"caption": caption},
-        space=space._replace(
-            encode=model.encode,
-            from_sketch=model.from_sketch if config.sees == "sketches" else None,
-            describe=text.describe if config.text else None,
-        ),
+        space=full,
     )
 
 

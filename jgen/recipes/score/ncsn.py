@@ -23,6 +23,7 @@ from jgen.recipes.common import adam, mean_loss
 from jgen.recipes.diffusion.editing import image_edits
 from jgen.recipes.diffusion.guidance import classifier_guided_score
 from jgen.recipes.diffusion.model import DiffusionModel, NoiseLevels
+from jgen.recipes.diffusion.noise_space import image_noise
 from jgen.recipes.diffusion.noisy_classifier import external_params
 from jgen.recipes.diffusion.sampling import class_request, log_prob_of
 from jgen.recipes.diffusion.sampling import sampler as denoiser_sampler
@@ -132,6 +133,7 @@ def ncsn_stage(
         ema={"net": ramped(optimizer.ema)},
         sample=sampler(config, apply, model, data),
         on_request=image_edits(model, data, options),
+        noise=image_noise(model, data),
         options=options,
         external_params=external_params,
         supports=frozenset(("dtype",)),

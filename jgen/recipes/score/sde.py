@@ -23,6 +23,7 @@ from jgen.recipes.diffusion.editing import image_edits
 from jgen.recipes.diffusion.guidance import classifier_guided_score, free_guidance
 from jgen.recipes.diffusion.model import DiffusionModel, NoiseLevels
 from jgen.recipes.diffusion.networks import class_conditioning, image_network, supported
+from jgen.recipes.diffusion.noise_space import image_noise
 from jgen.recipes.diffusion.noisy_classifier import ClassLogProb, external_params
 from jgen.recipes.diffusion.sampling import class_request, log_prob_of
 from jgen.recipes.diffusion.sampling import sampler as denoiser_sampler
@@ -199,6 +200,7 @@ def sde_stage(
         supports=frozenset(supported(config.network)),
         sample=sampler(config, apply, model, data),
         on_request=image_edits(model, data, options),
+        noise=image_noise(model, data),
         options=options,
         external_params=external_params,
         validate=objective(False),
