@@ -73,7 +73,7 @@ def features_of(editor: Editor, images: Any) -> np.ndarray:
 
 
 class Moved(NamedTuple):
-    """What an edit did, as shares of pictures; nan where there is nothing to count."""
+    """Effects of an edit, as shares of pictures; nan where there is nothing to count."""
 
     moved: float
     """Of those that did not show the value before: how many are nearer to it, by the judge's probability."""
