@@ -76,11 +76,11 @@ class Moved(NamedTuple):
     """Effects of an edit, as shares of pictures; nan where there is nothing to count."""
 
     moved: float
-    """Of those that did not show the value before: how many are nearer to it, by the judge's probability."""
+    """Share of those that did not show the value before and are nearer to it now, by the judge's probability."""
     reached: float
-    """And how many show it."""
+    """Share of them that show it now."""
     kept: float
-    """Of all pictures, in the mean over the other attributes: how many show what they did."""
+    """Share of all pictures that show what they did, in the mean over the other attributes."""
 
 
 def measure(judge: Judge, before: Array, after: Array, name: str, place: int) -> Moved:
