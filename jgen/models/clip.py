@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.errors import UserError
+from jgen.nn.plain import Conv
 from jgen.types import Array
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -63,7 +64,7 @@ class VisionTransformer(nn.Module):
     def __call__(self, x: Array) -> Array:
         if x.shape[1:3] != (self.side, self.side):
             raise UserError(f"images of {x.shape[1]}x{x.shape[2]}: this CLIP takes {self.side}x{self.side}")
-        x = nn.Conv(self.width, (self.patch, self.patch), self.patch, padding="VALID", use_bias=False, name="conv1")(x)
+        x = Conv(self.width, (self.patch, self.patch), self.patch, padding="VALID", use_bias=False, name="conv1")(x)
         x = x.reshape(len(x), -1, self.width)
         init = nn.initializers.normal(self.width**-0.5)
         token = self.param("class_embedding", init, (self.width,))

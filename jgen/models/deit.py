@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jgen.models.clip import Block
 from jgen.models.perceptual import IMAGENET
-from jgen.nn.plain import convolve
+from jgen.nn.plain import Conv, convolve
 from jgen.nn.spectral_hook import UNIFORM
 from jgen.types import Array
 
@@ -52,7 +52,7 @@ class DeiT(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
-        x = nn.Conv(self.width, (PATCH, PATCH), PATCH, padding="VALID", name="patch_embed")(x)
+        x = Conv(self.width, (PATCH, PATCH), PATCH, padding="VALID", name="patch_embed")(x)
         batch, rows, columns, width = x.shape
         init = nn.initializers.truncated_normal(0.02)
         tokens = [self.param(name, init, (1, 1, width)) for name in ("cls_token", "dist_token")]

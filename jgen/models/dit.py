@@ -14,6 +14,7 @@ from jgen.nn.attention import attention
 from jgen.nn.barrier import settled
 from jgen.nn.dense import Dense
 from jgen.nn.embed import timestep_embedding
+from jgen.nn.plain import Conv
 from jgen.nn.precision import at_least_float32
 from jgen.types import Array, Dtype
 
@@ -124,7 +125,7 @@ class DiT(nn.Module):
         if label is not None and not self.classes:
             raise UserError("label: the network has no classes but a label was given")
         rows, columns = height // p, width // p
-        h = nn.Conv(self.width, (p, p), (p, p), kernel_init=GLOROT, dtype=self.dtype, name="x_embedder_proj")(x)
+        h = Conv(self.width, (p, p), (p, p), kernel_init=GLOROT, dtype=self.dtype, name="x_embedder_proj")(x)
         h = h.reshape(b, rows * columns, self.width) + jnp.asarray(position_code(rows, columns, self.width))[None]
 
         def embed(name: str) -> Array:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.nn.depthwise import Depthwise
+from jgen.nn.plain import Conv
 from jgen.types import Array
 
 
@@ -58,7 +59,7 @@ class EfficientNetLite(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
-        x = _relu6(nn.Conv(32, (3, 3), 2, name="stem")(x))
+        x = _relu6(Conv(32, (3, 3), 2, name="stem")(x))
         found, index = [], 0
         for stage in self.stages:
             for i in range(stage.blocks):
@@ -69,7 +70,7 @@ class EfficientNetLite(nn.Module):
         if not self.head:
             nothing = jnp.zeros((len(x), 0), x.dtype)
             return Features(tuple(found), jnp.mean(x, (1, 2)), nothing, nothing)
-        head = jnp.mean(_relu6(nn.Conv(1280, (1, 1), name="head")(x)), (1, 2))
+        head = jnp.mean(_relu6(Conv(1280, (1, 1), name="head")(x)), (1, 2))
         return Features(tuple(found), jnp.mean(x, (1, 2)), head, nn.Dense(self.classes, name="classifier")(head))
 
 
@@ -83,9 +84,9 @@ class _Block(nn.Module):
         stage, before = self.stage, x
         wide = x.shape[-1] * stage.expansion
         if stage.expansion > 1:
-            x = _relu6(nn.Conv(wide, (1, 1), name="expand")(x))
+            x = _relu6(Conv(wide, (1, 1), name="expand")(x))
         x = _relu6(Depthwise(stage.kernel, stage.stride, name="depthwise")(x))
-        x = nn.Conv(stage.width, (1, 1), name="project")(x)
+        x = Conv(stage.width, (1, 1), name="project")(x)
         return x + before if x.shape == before.shape else x
 
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from jgen.nn.plain import Conv
 from jgen.types import Array
 
 Pair = tuple[int, int]
@@ -26,7 +27,7 @@ class BasicConv2d(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         padding = [(p, p) for p in self.padding]
-        x = nn.Conv(self.features, self.kernel, self.stride, padding=padding, use_bias=False, name="conv")(x)
+        x = Conv(self.features, self.kernel, self.stride, padding=padding, use_bias=False, name="conv")(x)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         scale, bias, mean, var = (
             self.param(f"bn_{name}", init, (self.features,))

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jgen.nn.norm import BatchNorm
+from jgen.nn.plain import Conv
 from jgen.types import Array
 
 
@@ -20,7 +21,7 @@ class PReLU(nn.Module):
 
 def convolution(features: int, stride: int = 1, name: str | None = None) -> nn.Conv:
     """A 3x3 convolution without bias, one pixel of zeros around."""
-    return nn.Conv(features, (3, 3), stride, padding=1, use_bias=False, name=name)
+    return Conv(features, (3, 3), stride, padding=1, use_bias=False, name=name)
 
 
 class IRUnit(nn.Module):

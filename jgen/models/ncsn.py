@@ -18,6 +18,7 @@ from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.models.ncsn_norm import LevelNorm, Normalization
 from jgen.nn.nonlinearity import nonlinearity
+from jgen.nn.plain import Conv
 from jgen.types import Array
 
 INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -67,7 +68,7 @@ class ConvMeanPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.Conv(self.features, (self.size, self.size), kernel_init=INIT, name="conv")(x)
+        x = Conv(self.features, (self.size, self.size), kernel_init=INIT, name="conv")(x)
         return nn.avg_pool(x, (2, 2), (2, 2))
 
 
@@ -82,7 +83,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, label: Array | None) -> Array:
         def conv(features: int, name: str) -> Callable[[Array], Array]:
-            return nn.Conv(features, (3, 3), kernel_dilation=self.dilation, kernel_init=INIT, name=name)
+            return Conv(features, (3, 3), kernel_dilation=self.dilation, kernel_init=INIT, name=name)
 
         style, pooled = self.style, self.down and self.dilation == 1
         width = x.shape[-1] if self.down else self.features
@@ -127,7 +128,7 @@ class Units(nn.Module):
             for j in range(2):
                 at = f"{i + 1}_{j + 1}"
                 x = self.style.act(self.style.inner(x, label, f"{at}_norm"))
-                x = nn.Conv(x.shape[-1], (3, 3), use_bias=False, kernel_init=INIT, name=f"{at}_conv")(x)
+                x = Conv(x.shape[-1], (3, 3), use_bias=False, kernel_init=INIT, name=f"{at}_conv")(x)
             x = x + before
         return x
 
@@ -143,7 +144,7 @@ class Fusion(nn.Module):
         total = 0.0
         for i, x in enumerate(inputs):
             x = self.style.inner(x, label, f"norms_{i}")
-            x = nn.Conv(self.features, (3, 3), kernel_init=INIT, name=f"convs_{i}")(x)
+            x = Conv(self.features, (3, 3), kernel_init=INIT, name=f"convs_{i}")(x)
             total = total + resize_aligned(x, shape)
         return jnp.asarray(total)
 
@@ -159,7 +160,7 @@ class ChainedPool(nn.Module):
         pool = nn.avg_pool if self.style.inner_norms else nn.max_pool
         for i in range(2):
             path = pool(self.style.inner(path, label, f"norms_{i}"), (5, 5), (1, 1), "SAME")
-            path = nn.Conv(x.shape[-1], (3, 3), use_bias=False, kernel_init=INIT, name=f"convs_{i}")(path)
+            path = Conv(x.shape[-1], (3, 3), use_bias=False, kernel_init=INIT, name=f"convs_{i}")(path)
             x = x + path
         return x
 
@@ -200,7 +201,7 @@ class _RefineNet(nn.Module):
         multiple = 2 ** sum(dilation == 1 for _, _, dilation in levels[1:])
         if x.shape[1] % multiple or x.shape[2] % multiple:
             raise UserError(f"image of {x.shape[1]}x{x.shape[2]}: sides must be {SIDES[multiple]}")
-        h = nn.Conv(self.channels, (3, 3), kernel_init=INIT, name="begin_conv")(2 * x - 1 if self.rescale else x)
+        h = Conv(self.channels, (3, 3), kernel_init=INIT, name="begin_conv")(2 * x - 1 if self.rescale else x)
         maps, widths = [], [multiplier * self.channels for _, multiplier, _ in levels]
         for (name, _, dilation), width in zip(levels, widths):
             # The second block of a dilated level is dilated too.
@@ -215,7 +216,7 @@ class _RefineNet(nn.Module):
             block = Refine(widths[max(of - 1, 0)], style, of == 0, name=f"refine{name}")
             h = block(inputs, label, maps[of].shape[1:3])
         h = style.act(style.norm("normalizer", self.last_epsilon)(h, label))
-        return nn.Conv(self.out_channels, (3, 3), kernel_init=INIT, name="end_conv")(h)
+        return Conv(self.out_channels, (3, 3), kernel_init=INIT, name="end_conv")(h)
 
 
 SIDES = {2: "even", 4: "multiples of 4", 8: "multiples of 8"}

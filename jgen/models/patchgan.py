@@ -4,6 +4,7 @@ import flax.linen as nn
 
 from jgen.errors import UserError
 from jgen.nn.norm import BatchNorm
+from jgen.nn.plain import Conv
 from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
@@ -19,12 +20,12 @@ class PatchGAN(nn.Module):
         if min(x.shape[1:3]) // 2**self.layers < 3:
             raise UserError(f"image of {x.shape[1]}x{x.shape[2]}: is too small for layers={self.layers}")
         init, index = nn.initializers.normal(0.02), 2
-        h = nn.Conv(self.channels, (4, 4), 2, padding=1, kernel_init=init, name="main_0")(x)
+        h = Conv(self.channels, (4, 4), 2, padding=1, kernel_init=init, name="main_0")(x)
         for n in range(1, self.layers + 1):
             h = nn.leaky_relu(h, 0.2)
             width, stride = self.channels * min(2**n, 8), 2 if n < self.layers else 1
-            h = nn.Conv(width, (4, 4), stride, padding=1, use_bias=False, kernel_init=init, name=f"main_{index}")(h)
+            h = Conv(width, (4, 4), stride, padding=1, use_bias=False, kernel_init=init, name=f"main_{index}")(h)
             h = BatchNorm(name=f"main_{index + 1}")(h, train)
             index += 3
         h = nn.leaky_relu(h, 0.2)
-        return at_least_float32(nn.Conv(1, (4, 4), padding=1, kernel_init=init, name=f"main_{index}")(h))
+        return at_least_float32(Conv(1, (4, 4), padding=1, kernel_init=init, name=f"main_{index}")(h))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jgen.nn.plain import Conv
 from jgen.types import Array
 
 VGG_CHANNELS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
@@ -31,7 +32,7 @@ class VGG16(nn.Module):
         index = 0
         for widths in self.channels:
             for width in widths:
-                setattr(self, f"features_{index}", nn.Conv(width, (3, 3), padding=1))
+                setattr(self, f"features_{index}", Conv(width, (3, 3), padding=1))
                 index += 2
             index += 1  # the pooling
         if self.hidden:
@@ -65,9 +66,9 @@ class AlexNet(nn.Module):
 
     def setup(self) -> None:
         widths = self.channels
-        self.features_0 = nn.Conv(widths[0], (11, 11), 4, padding=2)
-        self.features_3 = nn.Conv(widths[1], (5, 5), padding=2)
-        self.features_6, self.features_8, self.features_10 = (nn.Conv(w, (3, 3), padding=1) for w in widths[2:])
+        self.features_0 = Conv(widths[0], (11, 11), 4, padding=2)
+        self.features_3 = Conv(widths[1], (5, 5), padding=2)
+        self.features_6, self.features_8, self.features_10 = (Conv(w, (3, 3), padding=1) for w in widths[2:])
         if self.hidden:
             self.classifier_1, self.classifier_4 = nn.Dense(self.hidden), nn.Dense(self.hidden)
 

@@ -16,7 +16,7 @@ from jax import lax
 from jgen.errors import UserError
 from jgen.models.pixelcnn import Context, Encoding, check_label
 from jgen.nn.causal import CausalConv, Dense, Kernel, Place, RowConv
-from jgen.nn.conv import convolve_transposed
+from jgen.nn.plain import convolve_transposed
 from jgen.types import Array
 
 

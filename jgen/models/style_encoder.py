@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jgen.models.irse import Trunk
 from jgen.nn.equalized import Dense, leaky_relu
 from jgen.nn.norm import BatchNorm
+from jgen.nn.plain import Conv
 from jgen.nn.warp import along, corners_aligned, pooling
 from jgen.types import Array
 
@@ -24,7 +25,7 @@ class MapToStyle(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i in range(max((max(x.shape[1:3]) - 1).bit_length(), 1)):
-            x = leaky_relu(nn.Conv(self.features, (3, 3), 2, padding=1, name=f"conv_{i}")(x), 0.01)
+            x = leaky_relu(Conv(self.features, (3, 3), 2, padding=1, name=f"conv_{i}")(x), 0.01)
         return Dense(self.features, name="linear")(x[:, 0, 0])
 
 

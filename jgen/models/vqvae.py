@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.nn.conv import convolve_transposed
+from jgen.nn.plain import Conv, convolve_transposed
 from jgen.types import Array
 
 
@@ -60,8 +60,8 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = nn.Conv(self.features, (3, 3), padding=1, name="conv_1")(nn.relu(x))
-        return x + nn.Conv(x.shape[-1], (1, 1), name="conv_3")(nn.relu(h))
+        h = Conv(self.features, (3, 3), padding=1, name="conv_1")(nn.relu(x))
+        return x + Conv(x.shape[-1], (1, 1), name="conv_3")(nn.relu(h))
 
 
 class Encoder(nn.Module):
@@ -77,9 +77,9 @@ class Encoder(nn.Module):
         down = [self.features // 2, self.features] if self.stride == 4 else [self.features // 2]
         index = 0
         for width in down:
-            x = nn.relu(nn.Conv(width, (4, 4), 2, padding=1, name=f"blocks_{index}")(x))
+            x = nn.relu(Conv(width, (4, 4), 2, padding=1, name=f"blocks_{index}")(x))
             index += 2
-        x = nn.Conv(self.features, (3, 3), padding=1, name=f"blocks_{index}")(x)
+        x = Conv(self.features, (3, 3), padding=1, name=f"blocks_{index}")(x)
         for i in range(self.blocks):
             x = ResBlock(self.block_features, name=f"blocks_{index + 1 + i}")(x)
         return nn.relu(x)
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.Conv(self.features, (3, 3), padding=1, name="blocks_0")(x)
+        x = Conv(self.features, (3, 3), padding=1, name="blocks_0")(x)
         for i in range(self.blocks):
             x = ResBlock(self.block_features, name=f"blocks_{1 + i}")(x)
         x, index = nn.relu(x), self.blocks + 2
@@ -129,10 +129,10 @@ class VQVAE(nn.Module):
             raise UserError(f"levels={self.levels}, stride={self.stride}: must be 1 or 2, and 2 or 4")
         common = (self.features, self.blocks, self.block_features)
         self.enc_b = Encoder(*common, self.stride)
-        self.quantize_conv_b = nn.Conv(self.code_size, (1, 1))
+        self.quantize_conv_b = Conv(self.code_size, (1, 1))
         self.dec = Decoder(self.channels, *common, self.stride)
         if self.levels == 2:
-            self.enc_t, self.quantize_conv_t = Encoder(*common, 2), nn.Conv(self.code_size, (1, 1))
+            self.enc_t, self.quantize_conv_t = Encoder(*common, 2), Conv(self.code_size, (1, 1))
             self.dec_t, self.upsample_t = Decoder(self.code_size, *common, 2), Transposed(self.code_size)
 
     def __call__(self, x: Array, codebooks: Sequence[Array]) -> tuple[Array, list[Quantized]]:

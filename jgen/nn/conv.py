@@ -12,21 +12,13 @@ from jax import lax
 from jgen.nn import winograd
 from jgen.nn.barrier import settled
 from jgen.nn.norm import Affine
-from jgen.nn.plain import DIMENSIONS, convolve
+from jgen.nn.plain import convolve
 from jgen.nn.silu_conv import activated, silu_conv
 from jgen.nn.winograd import Padding
 from jgen.types import Array
 
 SAME: Padding = ((1, 1), (1, 1))
 """That keeps the size under a 3x3 kernel."""
-
-
-def convolve_transposed(x: Array, kernel: Array, padding: Any) -> Array:
-    """The transposed convolution of stride 2: every pixel of x [B, H, W, I] spreads kernel [h, w, I, O].
-
-    padding is of x with a zero between its pixels, before the flipped kernel passes over it.
-    """
-    return lax.conv_general_dilated(x, kernel[::-1, ::-1], (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
 
 
 def plain(x: Array, kernel: Array, padding: str = "SAME") -> Array:

@@ -16,8 +16,9 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.nn.conv import DIMENSIONS, conv
+from jgen.nn.conv import conv
 from jgen.nn.dense import product
+from jgen.nn.plain import grouped
 from jgen.types import Array
 
 Padding = int | Sequence[int]
@@ -181,7 +182,7 @@ def conv2d_resample(
         p = (0, 0, 0, 0)
     stride = down if up == 1 else 1
     pads = ((max(p[2], 0), max(p[3], 0)), (max(p[0], 0), max(p[1], 0)))
-    x = lax.conv_general_dilated(x, kernel, (stride,) * 2, pads, dimension_numbers=DIMENSIONS, feature_group_count=groups)
+    x = grouped(x, kernel, stride, pads, groups)
     return upfirdn2d(x, f, down=down, flip=flip_filter) if up > 1 and down > 1 else x
 
 

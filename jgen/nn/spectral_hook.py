@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.nn.depthwise import depthwise
-from jgen.nn.plain import DIMENSIONS
+from jgen.nn.plain import grouped
 from jgen.nn.precision import at_least_float32
 from jgen.types import Array
 
@@ -59,9 +59,7 @@ class SpectralConv(nn.Module):
         if self.groups == x.shape[-1] > 1 and self.padding == self.size // 2 and self.stride == 1 and not self.use_bias:
             return depthwise(x, kernel)
         around = ((self.padding, self.padding),) * 2
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (self.stride,) * 2, around, dimension_numbers=DIMENSIONS, feature_group_count=self.groups
-        )
+        x = grouped(x, kernel, self.stride, around, self.groups)
         if self.use_bias:
             x = x + self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         return x

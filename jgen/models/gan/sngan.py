@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jgen.errors import UserError
 from jgen.models.gan.biggan import INITIALIZERS, SN
 from jgen.nn.norm import BatchNorm
-from jgen.nn.plain import convolve
+from jgen.nn.plain import Conv, convolve
 from jgen.nn.precision import at_least_float32
 from jgen.nn.spectral import Dense, SpectralNorm, normalized
 from jgen.types import Array, DiscriminatorOutput
@@ -41,7 +41,7 @@ class Generator(nn.Module):
         for i, times in enumerate((4, 2, 1)):
             x = nn.ConvTranspose(times * self.width, (4, 4), (2, 2), use_bias=False, kernel_init=init, name=f"up_{i}")(x)
             x = nn.relu(BatchNorm(epsilon=1e-3, name=f"norm_{i}")(x, train))
-        x = nn.Conv(self.channels, (3, 3), kernel_init=init, name="rgb")(x)
+        x = Conv(self.channels, (3, 3), kernel_init=init, name="rgb")(x)
         return jnp.tanh(at_least_float32(x))
 
 
