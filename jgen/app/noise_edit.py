@@ -74,7 +74,9 @@ def edit(folder: Path, given: NoiseInversion, how: NoiseEdit, options: Any, out:
         return
     drawn = fitted(Path(how.mask_image), run.stage.data.shape, "mask_image").mean(-1) > 0 if how.mask_image else None
     fixed: dict[str, Any] = {} if drawn is None else {"mask": checked_mask(drawn, how.mask_image)}
-    picture = run.stage.on_request["inpainted" if how.method == "inpaint" else "edited"]
+    picture = run.stage.on_request.get("inpainted" if how.method == "inpaint" else "edited")
+    if picture is None:
+        raise UserError(f"run={folder}: {run.stage.name} makes no images of its own yet; go on with its training")
 
     @jax.jit
     def row(params: Params, extra: Extra, number: Array, image: Array) -> Array:

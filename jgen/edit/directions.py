@@ -45,7 +45,8 @@ def sefa(weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     arXiv:2007.06600, and the authors' code).
     """
     rows = np.concatenate([np.asarray(w, np.float64) for w in weights])
-    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    sizes = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(sizes > 0, sizes, 1.0)
     values, vectors = np.linalg.eigh(rows.T @ rows)
     return signed(vectors.T[::-1]), values[::-1]
 

@@ -104,7 +104,17 @@ def test_runs_of_the_gan_alone_are_enough(runs, photos, tmp_path):
     np.save(tmp_path / "way.npy", np.ones(4))
     for direction in ("sefa:0", str(tmp_path / "way.npy")):
         edit.edit(runs[1], given, Edit(direction), str(out), MESH)
-    assert all(matrix.shape[1] == 4 for matrix in style_matrices(jgen.load(runs[1]).params["g"], 4))
+    found = style_matrices(jgen.load(runs[1]).params["g"], 4)
+    assert list(found) == [0, 1, 2]  # the fourth row is the image's alone
+    assert all(matrix.shape[1] == 4 for matrix in found.values())
+
+
+@pytest.mark.parametrize("name, rows", [("stylegan", range(4)), ("stylegan3", range(1, 5))])
+def test_styles_are_made_by_the_matrices_of_their_rows(name, rows):
+    stage = tiny.stages(tiny.module(name), name)[-1]
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape), tiny.shapes_of(stage)[0]["g"])
+    assert list(style_matrices(shapes, 4)) == list(rows)
+    assert stage.space.num_ws == rows[-1] + 1
 
 
 def test_an_attribute_of_the_set_gives_a_direction(runs, photos, tmp_path):

@@ -173,9 +173,7 @@ class Editor:
         normal = boundary(codes[ends.train], ends.train_label).normal
         return normal * np.std(codes @ normal)
 
-    def direction(
-        self, name: str, given: np.ndarray | None = None, rows: Sequence[int] | None = None
-    ) -> np.ndarray:  # fmt: skip
+    def direction(self, name: str, given: np.ndarray | None = None, rows: Sequence[int] | None = None) -> np.ndarray:
         """A step of size 1 [D] along pca:N or sefa:N; or `given`, read from the file so named. Raises UserError for others.
 
         rows: those that are moved, whose layers SeFa factorises; all unless given.
@@ -191,23 +189,27 @@ class Editor:
             )
         if kind == "sefa":
             matrices = style_matrices(self.params["g"], self.space.w_dim)
-            return sefa([matrix for i, matrix in enumerate(matrices) if rows is None or i in rows] or matrices)[0][int(number)]
+            chosen = [matrix for row, matrix in matrices.items() if rows is None or row in rows]
+            return sefa(chosen or list(matrices.values()))[0][int(number)]  # the last row may be of an image alone
         found = principal_components(np.asarray(self.samples), int(number) + 1)
         return found.components[-1] * found.stdev[-1]
 
 
-def style_matrices(params: PyTree, w_dim: int) -> list[np.ndarray]:
-    """The matrices [channels, D] that a StyleGAN's layers make their styles with, but those to RGB, in the order of rows."""
+def style_matrices(params: PyTree, w_dim: int) -> dict[int, np.ndarray]:
+    """{row of ws: the matrix [channels, D] that its layer makes its styles with}, without layers to RGB.
 
-    def stands_there(path: Any) -> bool:
-        names = [getattr(entry, "key", "") for entry in path]
-        return names[-1] == "kernel" and names[-2] in ("affine", "style") and "torgb" not in names
+    The first row of StyleGAN3 is that of its input, whose place and angle are no style.
+    """
+    paths = {
+        "/".join(getattr(entry, "key", "") for entry in path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
-    def order(path: Any) -> list[Any]:
+    def order(path: str) -> list[str | int]:
         """By the numbers in the names of layers, so that 8 comes before 16."""
-        parts = re.split(r"(\d+)", "/".join(getattr(entry, "key", "") for entry in path))
-        return [int(part) if part.isdecimal() else part for part in parts]
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
 
-    found = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params) if stands_there(path)]
-    leaves = [leaf for _, leaf in sorted(found, key=lambda pair: order(pair[0]))]
-    return [np.asarray(leaf).T for leaf in leaves if leaf.ndim == 2 and leaf.shape[0] == w_dim]
+    kept = {path: leaf.T for path, leaf in paths.items() if re.search(r"/(affine|style)/kernel$", path) and len(leaf) == w_dim}
+    first = any("input/affine" in path for path in kept)
+    layers = [path for path in sorted(kept, key=order) if "torgb" not in path and "input/affine" not in path]
+    return {first + i: kept[path] for i, path in enumerate(layers) if kept[path].ndim == 2}
