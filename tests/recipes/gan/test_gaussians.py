@@ -32,7 +32,7 @@ def test_points_between_modes_are_of_no_mode():
 @pytest.mark.parametrize("move", list(gaussians.MOVES))
 def test_every_move_trains_towards_the_ring(move):
     form, data = gaussians.MOVES[move](gaussians.planar_gan()), GAUSSIANS["ring"]
-    state = gaussians.train(form, data, 300)
+    state = gaussians.train(form, data, 1500)
     params, extra = form.init(jax.random.key(0), {})
     points, start = (gaussians.sample(form, each, num=200) for each in (state, state.replace(params=params, extra=extra)))
     assert np.isfinite(points).all()
