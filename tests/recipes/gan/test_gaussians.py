@@ -32,8 +32,9 @@ def test_points_between_modes_are_of_no_mode():
 @pytest.mark.parametrize("move", list(gaussians.MOVES))
 def test_every_move_trains_towards_the_ring(move):
     form, data = gaussians.MOVES[move](gaussians.planar_gan()), GAUSSIANS["ring"]
-    points = gaussians.sample(form, gaussians.train(form, data, 300), num=200)
-    start = gaussians.sample(form, gaussians.train(form, data, 1), num=200)
+    state = gaussians.train(form, data, 1500)
+    params, extra = form.init(jax.random.key(0), {})
+    points, start = (gaussians.sample(form, each, num=200) for each in (state, state.replace(params=params, extra=extra)))
     assert np.isfinite(points).all()
     away = [np.linalg.norm(each[:, None] - data.means[None], axis=-1).min(1).mean() for each in (start, points)]
     assert away[1] < away[0]
