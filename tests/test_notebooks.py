@@ -34,4 +34,4 @@ def test_a_notebook_runs(path, kernel):
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 3
     if "runs.train" in str(notebook.cells):
-        assert list(folder.glob(f"runs/{path.stem}/notebook*/**/samples.png"))
+        assert list(folder.glob(f"runs/{path.stem}/notebook*/**/report.html"))
