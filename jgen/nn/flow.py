@@ -13,6 +13,7 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 from jgen.errors import UserError
+from jgen.nn.conv import SAME, conv
 from jgen.nn.dense import product
 from jgen.nn.plain import convolve
 from jgen.nn.precision import at_least_float32
@@ -211,17 +212,24 @@ class BorderConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if self.size > 1:
-            around = ((0, 0), (1, 1), (1, 1), (0, 0))
-            edge = jnp.pad(jnp.zeros((*x.shape[:-1], 1), x.dtype), around, constant_values=1)
-            x = jnp.pad(x, around, constant_values=1 if self.border == "ones" else 0)
-            x = jnp.concatenate([x, edge], -1) if self.border == "channel" else x
         init = nn.initializers.zeros if self.last else nn.initializers.normal(0.05)
-        kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
+        inputs, edged = x.shape[-1], self.border == "channel" and self.size > 1
+        kernel = self.param("kernel", init, (self.size, self.size, inputs + edged, self.features))
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        x = convolve(x, kernel, 1, "VALID")
+        if self.size == 1:
+            x = product(x, kernel[0, 0])
+        else:
+            x = conv(x, kernel[:, :, :inputs], SAME) + self._border(x, kernel)
         x = x + self._vector("bias") if self.use_bias else x
         return x * jnp.exp(LOG_SCALE_FACTOR * self._vector("scale")) if self.scaled else x
+
+    def _border(self, x: Array, kernel: Array) -> Array:
+        """The outputs [1, H, W, O] of a border of ones, in a channel of its own or in all; they are alike for all images."""
+        if self.border == "zeros":
+            return jnp.zeros((1, 1, 1, 1), x.dtype)
+        edge = jnp.pad(jnp.zeros((1, *x.shape[1:3], 1), x.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
+        own = kernel[:, :, x.shape[-1] :] if self.border == "channel" else jnp.sum(kernel, 2, keepdims=True)
+        return convolve(edge, own, 1, "VALID")
 
     def _vector(self, name: str) -> Array:
         return self.param(name, nn.initializers.zeros, (self.features,))[None, None, None]
