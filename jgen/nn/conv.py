@@ -54,7 +54,7 @@ def mixed_taps(kernel: Array, matrix: np.ndarray, axis: int) -> Array:
 def conv(x: Array, kernel: Array, padding: Padding) -> Array:
     """`convolve` of stride 1 with a small kernel, the faster way. Reverse-mode differentiation only, of any order."""
     if winograd.pays(x, kernel, padding):
-        return jnp.asarray(winograd.convolve(x, kernel, padding))
+        return winograd.convolve(x, kernel, padding)
     if any(sum(p) >= size for p, size in zip(padding, kernel.shape)):
         # dy is larger than x: the gradient by the kernel would be a convolution whose kernel is larger than its image,
         # which XLA turns around, to a form that CPUs are slow at. Padded first, x is the larger.

@@ -5,22 +5,21 @@ alone: in the body of a loop (a sampler's guidance, a projection, several steps 
 gradients that it derives stay in another order, and take 10 to 60 times as long. So they are written here in the fast order.
 """
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jgen.nn.trilinear import closed
 from jgen.types import Array
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 """Rows above and below, columns left and right; negative ones crop."""
-Gradients = tuple[Any, Any]
 
 
 def convolve(x: Array, kernel: Array, stride: int | Pair, padding: Any) -> Array:
@@ -33,8 +32,9 @@ def convolve(x: Array, kernel: Array, stride: int | Pair, padding: Any) -> Array
         return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    (top, bottom), (left, right) = padding
-    return jnp.asarray(_convolved(x, kernel, strides, ((top, bottom), (left, right))))
+    sides, sizes = x.shape[1:3], kernel.shape[:2]
+    outputs = tuple((n + sum(p) - size) // s + 1 for n, p, size, s in zip(sides, padding, sizes, strides))
+    return _convolved(x, kernel, Sizes(strides, tuple(before for before, _ in padding), sides, sizes, outputs))
 
 
 def grouped(x: Array, kernel: Array, stride: int, padding: Any, groups: int) -> Array:
@@ -55,72 +55,53 @@ def convolve_transposed(x: Array, kernel: Array, padding: Pads) -> Array:
         turned = kernel[::-1, ::-1]
         return lax.conv_general_dilated(x, turned, (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
     axes = list(zip(kernel.shape, padding, x.shape[1:3]))
-    (top, height), (left, width) = (
-        (size - 1 - before, 2 * n - 1 + before + after - size + 1) for size, (before, after), n in axes
-    )
-    return jnp.asarray(_by_image(jnp.swapaxes(kernel, 2, 3), x, (2, 2), ((top, 0), (left, 0)), (height, width)))
+    before = tuple(size - 1 - first for size, (first, _), _ in axes)
+    sides = tuple(2 * n - 1 + sum(p) - size + 1 for size, p, n in axes)
+    how = Sizes((2, 2), before, sides, kernel.shape[:2], x.shape[1:3])
+    return _by_image(jnp.swapaxes(kernel, 2, 3), x, how)
 
 
-# <dy, x * kernel> is linear in all three. Its derivatives by dy, x and the kernel are the three functions below, so that the
-# gradient of each of them is made of the other two. Only the padding before an image matters to the last two; what is after
-# it follows from the sizes.
+class Sizes(NamedTuple):
+    """A convolution along both axes; how much padding comes after an image follows from it."""
+
+    strides: tuple[int, ...]
+    before: tuple[int, ...]
+    """Padding above and left of an image."""
+    sides: tuple[int, ...]
+    """Sides of the images x."""
+    sizes: tuple[int, ...]
+    """Sides of the kernel."""
+    outputs: tuple[int, ...]
+    """Sides of the outputs y."""
+
+    @property
+    def axes(self) -> Iterator[tuple[int, ...]]:
+        """(stride, padding before, side, size, output) of each axis."""
+        return zip(*self)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolved(x: Array, kernel: Array, strides: Pair, padding: Pads) -> Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+def _from_image_and_kernel(x: Array, kernel: Array, how: Sizes) -> Array:
+    pads = [(before, (m - 1) * stride + size - n - before) for stride, before, n, size, m in how.axes]
+    return lax.conv_general_dilated(x, kernel, how.strides, pads, dimension_numbers=DIMENSIONS)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _by_image(kernel: Array, dy: Array, strides: Pair, padding: Pads, sides: Sequence[int]) -> Array:
-    """The gradient [B, H, W, I] by the image, sides = (H, W): dy, spread by the strides, with the kernel turned round."""
-    rims = []
-    for n, m, size, stride, (before, _) in zip(sides, dy.shape[1:3], kernel.shape, strides, padding):
-        low = size - 1 - before
-        rims.append((low, n - (m - 1) * stride - 1 - low + size - 1))
+def _from_kernel_and_output(kernel: Array, dy: Array, how: Sizes) -> Array:
+    """The gradient [B, H, W, I] by the image: dy, spread by the strides, with the kernel turned round."""
+    lows = [size - 1 - before for _, before, _, size, _ in how.axes]
+    pads = [(low, n - (m - 1) * stride - 1 - low + size - 1) for low, (stride, _, n, size, m) in zip(lows, how.axes)]
     turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    return lax.conv_general_dilated(dy, turned, (1, 1), rims, lhs_dilation=strides, dimension_numbers=DIMENSIONS)
+    return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=how.strides, dimension_numbers=DIMENSIONS)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _by_kernel(x: Array, dy: Array, strides: Pair, padding: Pads, sizes: Sequence[int]) -> Array:
-    """The gradient [h, w, I, O] by the kernel, sizes = (h, w): the images are the channels, and dy is the kernel."""
-    rims = []
-    for n, m, size, stride, (before, _) in zip(x.shape[1:3], dy.shape[1:3], sizes, strides, padding):
-        rims.append((before, size - n - before + (m - 1) * stride))
+def _from_image_and_output(x: Array, dy: Array, how: Sizes) -> Array:
+    """The gradient [h, w, I, O] by the kernel: the images are the channels, and dy is the kernel."""
+    pads = [(before, size - n - before + (m - 1) * stride) for stride, before, n, size, m in how.axes]
     images, kernel = jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(dy, (1, 2, 0, 3))
-    found = lax.conv_general_dilated(images, kernel, (1, 1), rims, rhs_dilation=strides, dimension_numbers=DIMENSIONS)
+    found = lax.conv_general_dilated(images, kernel, (1, 1), pads, rhs_dilation=how.strides, dimension_numbers=DIMENSIONS)
     return jnp.transpose(found, (1, 2, 0, 3))
 
 
-def _of_convolved(strides: Pair, padding: Pads, saved: tuple[Array, Array], dy: Array) -> Gradients:
-    x, kernel = saved
-    by_image = _by_image(kernel, dy, strides, padding, x.shape[1:3])
-    return by_image, _by_kernel(x, dy, strides, padding, kernel.shape[:2])
-
-
-def _of_by_image(strides: Pair, padding: Pads, sides: Sequence[int], saved: tuple[Array, Array], x: Array) -> Gradients:
-    kernel, dy = saved
-    by_kernel = _by_kernel(x, dy, strides, padding, kernel.shape[:2])
-    return by_kernel, _convolved(x, kernel, strides, _whole(padding, sides, dy.shape[1:3], kernel.shape, strides))
-
-
-def _of_by_kernel(strides: Pair, padding: Pads, sizes: Sequence[int], saved: tuple[Array, Array], kernel: Array) -> Gradients:
-    x, dy = saved
-    by_image = _by_image(kernel, dy, strides, padding, x.shape[1:3])
-    return by_image, _convolved(x, kernel, strides, _whole(padding, x.shape[1:3], dy.shape[1:3], sizes, strides))
-
-
-def _whole(padding: Pads, sides: Sequence[int], outputs: Sequence[int], sizes: Sequence[int], strides: Pair) -> Pads:
-    """The padding, with as much after an image as its outputs need."""
-    axes = zip(padding, sides, outputs, sizes, strides)
-    rows, columns = ((before, (m - 1) * stride + size - n - before) for (before, _), n, m, size, stride in axes)
-    return rows, columns
-
-
-_convolved.defvjp(lambda x, kernel, *how: (_convolved(x, kernel, *how), (x, kernel)), _of_convolved)
-_by_image.defvjp(lambda kernel, dy, *how: (_by_image(kernel, dy, *how), (kernel, dy)), _of_by_image)
-_by_kernel.defvjp(lambda x, dy, *how: (_by_kernel(x, dy, *how), (x, dy)), _of_by_kernel)
+_convolved, _by_image, _ = closed(_from_image_and_kernel, _from_kernel_and_output, _from_image_and_output)
 
 
 def _general(x: Any, kernel: Any, strides: Any, padding: Any, **options: Any) -> Any:

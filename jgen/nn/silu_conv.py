@@ -56,7 +56,7 @@ def _gradients(x: Array, affine: Affine, kernel: Array, offset: Array, dy: Array
 
 
 def _apart(x: Array, affine: Affine, kernel: Array, offset: Array, padding: Padding) -> Array:
-    return jnp.asarray(winograd.convolve(activated(x, affine), kernel, padding)) + offset[:, None, None]
+    return winograd.convolve(activated(x, affine), kernel, padding) + offset[:, None, None]
 
 
 def _by_gradients(padding: Padding, saved: tuple[Inputs, Array], given: Inputs) -> tuple[Array | Affine, ...]:

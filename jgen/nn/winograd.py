@@ -9,7 +9,7 @@ It is for CPUs, where wide layers gain (`python -m benchmarks conv`); accelerato
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jgen.nn.trilinear import closed
 from jgen.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -93,46 +94,30 @@ def tiles(x: Array, kernel: Array, padding: Padding) -> int:
     return len(x) * tall * wide
 
 
-# <dy, x * kernel> is linear in all three. Its derivatives by dy, x and the kernel are the three functions below, so that the
-# gradient of each of them is made of the other two.
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
     """x [B, H, W, I] * kernel [r, r, I, O] -> [B, H', W', O], r 2 or 3, padding below r. Reverse mode only, of any order."""
-    return _products(x, kernel, padding, turned=False)
+    return _convolved(x, kernel, (padding, len(kernel)))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def image_gradient(kernel: Array, dy: Array, padding: Padding) -> Array:
+How = tuple[Padding, int]
+"""The padding, and the kernel's size."""
+
+
+def _from_image_and_kernel(x: Array, kernel: Array, how: How) -> Array:
+    return _products(x, kernel, how[0], turned=False)
+
+
+def _from_kernel_and_output(kernel: Array, dy: Array, how: How) -> Array:
     """The gradient by x: dy convolved with the kernel turned by half a circle, its channels exchanged."""
-    return _products(dy, kernel, turned_padding(padding, len(kernel)), turned=True)
+    return _products(dy, kernel, turned_padding(*how), turned=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def kernel_gradient(x: Array, dy: Array, padding: Padding, size: int) -> Array:
-    """The gradient [r, r, I, O] by the kernel, r = size."""
-    return gradient_of_kernel(lambda x: x, (x,), dy, padding, size)
+def _from_image_and_output(x: Array, dy: Array, how: How) -> Array:
+    """The gradient [r, r, I, O] by the kernel."""
+    return gradient_of_kernel(lambda x: x, (x,), dy, *how)
 
 
-def _by_image_and_kernel(padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    return image_gradient(kernel, dy, padding), kernel_gradient(x, dy, padding, len(kernel))
-
-
-def _by_kernel_and_output(padding: Padding, saved: tuple[Array, Array], x: Array) -> tuple[Array, Array]:
-    kernel, dy = saved
-    return kernel_gradient(x, dy, padding, len(kernel)), convolve(x, kernel, padding)
-
-
-def _by_image_and_output(padding: Padding, size: int, saved: tuple[Array, Array], kernel: Array) -> tuple[Array, Array]:
-    x, dy = saved
-    return image_gradient(kernel, dy, padding), convolve(x, kernel, padding)
-
-
-convolve.defvjp(lambda x, kernel, padding: (convolve(x, kernel, padding), (x, kernel)), _by_image_and_kernel)
-image_gradient.defvjp(lambda kernel, dy, padding: (image_gradient(kernel, dy, padding), (kernel, dy)), _by_kernel_and_output)
-kernel_gradient.defvjp(lambda x, dy, padding, size: (kernel_gradient(x, dy, padding, size), (x, dy)), _by_image_and_output)
+_convolved, _, _ = closed(_from_image_and_kernel, _from_kernel_and_output, _from_image_and_output)
 
 
 def _products(x: Array, kernel: Array, padding: Padding, turned: bool) -> Array:
