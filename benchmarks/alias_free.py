@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.timing import Row, alternate_apart, missing, ratio, spread
+from benchmarks.timing import Row, alternate_apart, faster, missing
 
 Run = Callable[[], Any]
 BATCH, IMAGES, WIDTH = 8, 16, 64
@@ -116,30 +116,10 @@ def our_step() -> Run:
 
 
 def their_step() -> Run:
-    import torch
-    from torch.nn import functional as F
+    from benchmarks import stylegan3_torch
+    from benchmarks.stylegan2_torch import adversarial_step
 
-    from benchmarks import stylegan2_torch, stylegan3_torch
-    from benchmarks.steps import use_all_cores
-
-    use_all_cores()
-    g, d = stylegan3_torch.Generator(), stylegan2_torch.Discriminator()
-    of_g, of_d = (torch.optim.Adam(n.parameters(), 2e-3, (0.0, 0.99)) for n in (g, d))
-    real = torch.randn(BATCH, 3, 32, 32)
-
-    def run() -> None:
-        d.requires_grad_(False)
-        of_g.zero_grad()
-        F.softplus(-d(g(torch.randn(BATCH, WIDTH)))).mean().backward()
-        of_g.step()
-        d.requires_grad_(True)
-        of_d.zero_grad()
-        with torch.no_grad():
-            fake = g(torch.randn(BATCH, WIDTH), update=True)
-        (F.softplus(d(fake)).mean() + F.softplus(-d(real)).mean()).backward()
-        of_d.step()
-
-    return run
+    return adversarial_step(stylegan3_torch.Generator(), BATCH)
 
 
 def our_features() -> Run:
@@ -172,10 +152,8 @@ def their_features() -> Run:
     return lambda: torch.autograd.grad(sum(tap.square().sum() for tap in net(x)), x)  # pyright: ignore
 
 
-def _row(name: str, ours: Callable[[], Run], theirs: Callable[[], Run], aim: float, rounds: int = 6) -> Row:
-    times = alternate_apart({"jgen": ours, "torch": theirs}, rounds, calls=2)
-    value = ratio(times, "torch", "jgen")
-    return Row(name, value, "x", f">= {aim:.3g}", value >= aim, ", ".join(f"{k} {spread(v)}" for k, v in times.items()))
+def _compared(name: str, ours: Callable[[], Run], theirs: Callable[[], Run], aim: float) -> Row:
+    return faster(name, alternate_apart({"jgen": ours, "torch": theirs}, 6, calls=2), aim)
 
 
 def stylegan3() -> list[Row]:
@@ -183,9 +161,9 @@ def stylegan3() -> list[Row]:
     if why := missing("torch"):
         return [Row("stylegan3", float("nan"), "x", ">= 1.5", None, why)]
     return [
-        _row("stylegan3/filtered_lrelu", our_bend, their_bend, 1.5),
-        _row("stylegan3/generator", our_generator, their_generator, 1.5),
-        _row("stylegan3/step", our_step, their_step, 1.5),
+        _compared("stylegan3/filtered_lrelu", our_bend, their_bend, 1.5),
+        _compared("stylegan3/generator", our_generator, their_generator, 1.5),
+        _compared("stylegan3/step", our_step, their_step, 1.5),
     ]
 
 
@@ -193,7 +171,7 @@ def efficientnet() -> list[Row]:
     """The feature pass of Projected GAN and StyleGAN-XL at 224x224, and its gradient by the images."""
     if why := missing("torch"):
         return [Row("efficientnet", float("nan"), "x", ">= 0.91", None, why)]
-    return [_row("efficientnet", our_features, their_features, 1 / 1.1)]
+    return [_compared("efficientnet", our_features, their_features, 1 / 1.1)]
 
 
 BENCHMARKS = {"stylegan3": stylegan3, "efficientnet": efficientnet}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Row, alternate_apart, missing, ratio, spread
+from benchmarks.timing import Row, alternate_apart, details, faster, missing, ratio
 
 Run = Callable[[], Any]
 BATCH, IMAGES = 32, 64
@@ -98,18 +98,13 @@ def their_generator() -> Run:
     return run
 
 
-def _row(name: str, times: dict[str, list[float]], aim: float, peer: str = "torch") -> Row:
-    value = ratio(times, peer, "jgen")
-    return Row(name, value, "x", f">= {aim}", value >= aim, ", ".join(f"{k} {spread(v)}" for k, v in times.items()))
-
-
 def biggan() -> list[Row]:
     """The step of both players and the generator, ch 32 at 32x32, each side in a process of its own."""
     if why := missing("torch"):
         return [Row("biggan", float("nan"), "x", ">= 1.3", None, why)]
     return [
-        _row("biggan/step", alternate_apart({"jgen": our_step, "torch": their_step}, 6, calls=2), 1.3),
-        _row("biggan/generator", alternate_apart({"jgen": our_generator, "torch": their_generator}, 8), 1.5),
+        faster("biggan/step", alternate_apart({"jgen": our_step, "torch": their_step}, 6, calls=2), 1.3),
+        faster("biggan/generator", alternate_apart({"jgen": our_generator, "torch": their_generator}, 8), 1.5),
     ]
 
 
@@ -132,7 +127,7 @@ def moved_step(name: str) -> Run:
 def latent_step() -> list[Row]:
     """What a step with moved latents costs over one without, in the digits presets of csgan and logan."""
     times = alternate_apart({name: partial(moved_step, name) for name in ("plain", "csgan", "logan")}, 6, calls=4)
-    detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+    detail = details(times)
     return [Row(f"latent_step/{name}", ratio(times, name, "plain"), "x", "", None, detail) for name in ("csgan", "logan")]
 
 
@@ -167,7 +162,7 @@ def neighbours() -> list[Row]:
     if why := missing("faiss", install="faiss-cpu"):
         return [Row("neighbours", float("nan"), "x", ">= 1.0", None, why)]
     times = alternate_apart({"jgen": our_neighbours, "faiss": their_neighbours}, 1, calls=1, warm=0)
-    return [_row("neighbours", times, 1.0, "faiss")]
+    return [faster("neighbours", times, 1.0, "faiss")]
 
 
 BENCHMARKS = {"biggan": biggan, "latent_step": latent_step, "neighbours": neighbours}

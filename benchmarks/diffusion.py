@@ -2,11 +2,7 @@
 
 from typing import Any
 
-from benchmarks.timing import Row, alternate, missing, ratio, spread
-
-
-def _detail(times: dict[str, list[float]]) -> str:
-    return ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+from benchmarks.timing import Row, alternate, details, missing, ratio
 
 
 def dpm() -> list[Row]:
@@ -43,7 +39,7 @@ def dpm() -> list[Row]:
 
     times = alternate({"jgen": lambda: jax.block_until_ready(sample(params, keys)), "diffusers": sample_theirs}, 5)
     value = ratio(times, "diffusers", "jgen")
-    return [Row("dpm", value, "x", ">= 1.3", value >= 1.3, _detail(times))]
+    return [Row("dpm", value, "x", ">= 1.3", value >= 1.3, details(times))]
 
 
 def guidance() -> list[Row]:
@@ -67,7 +63,7 @@ def guidance() -> list[Row]:
         sides[name] = lambda run=run: jax.block_until_ready(run(params, keys))
     times = alternate(sides, 9)
     value = ratio(times, "guided", "plain")
-    return [Row("guidance", value, "x", "<= 2.05", value <= 2.05, _detail(times))]
+    return [Row("guidance", value, "x", "<= 2.05", value <= 2.05, details(times))]
 
 
 BENCHMARKS = {"dpm": dpm, "guidance": guidance}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from benchmarks.timing import Row, alternate_apart, missing, ratio, spread
+from benchmarks.timing import Row, alternate_apart, details, missing, ratio
 
 BATCH, SIDE = 32, 32
 TOKENS, WIDTH = 16, 64
@@ -15,7 +15,7 @@ Prepare = Callable[[], Callable[[], Any]]
 def compared(name: str, ours: Prepare, theirs: dict[str, Prepare], rounds: int = 4) -> list[Row]:
     """A row a peer; the sides take turns."""
     times = alternate_apart({"jgen": ours, **theirs}, rounds)
-    detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+    detail = details(times)
     values = {peer: ratio(times, peer, "jgen") for peer in theirs}
     return [Row(f"{name}/{peer}", value, "x", ">= 1.0", value >= 1, detail) for peer, value in values.items()]
 

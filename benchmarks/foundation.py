@@ -7,7 +7,7 @@ import tempfile
 from functools import partial
 from typing import Any
 
-from benchmarks.timing import Row, alternate, alternate_apart, missing, ratio, seconds, spread
+from benchmarks.timing import Row, alternate, alternate_apart, details, missing, ratio, seconds, spread
 
 ROUNDS = 5
 
@@ -46,7 +46,7 @@ def train_step() -> list[Row]:
             "torch-cl": partial(their_step_of, head, 32, channels_last=True),
         }
         times = alternate_apart(sides, ROUNDS)
-        detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+        detail = details(times)
         for peer in ("torch", "torch-cl"):
             value = ratio(times, peer, "jgen")
             rows.append(Row(f"train_step/head{head}/{peer}", value, "x", ">= 1.0", value >= 1, detail))
@@ -69,7 +69,7 @@ def conv() -> list[Row]:
         sides = {name: jax.jit(partial(_with_gradients, f)) for name, f in (("xla", plain), ("winograd", conv3x3))}
         runs = {name: lambda f=f: jax.block_until_ready(f(x, kernel, dy)) for name, f in sides.items()}  # noqa: B023
         times = alternate(runs, 20)
-        detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+        detail = details(times)
         rows.append(Row(f"conv/{size}x{size}x{width}", ratio(times, "xla", "winograd"), "x", "", None, detail))
     return rows
 
@@ -113,7 +113,7 @@ def ddim() -> list[Row]:
         3,
     )
     value = ratio(times, "diffusers", "jgen")
-    return [Row("ddim", value, "x", ">= 1.3", value >= 1.3, ", ".join(f"{k} {spread(v)}" for k, v in times.items()))]
+    return [Row("ddim", value, "x", ">= 1.3", value >= 1.3, details(times))]
 
 
 def _small() -> tuple:
@@ -166,7 +166,7 @@ def scan_sampler() -> list[Row]:
             "x",
             "<= 1.05",
             value <= 1.05,
-            ", ".join(f"{k} {spread(v)}" for k, v in times.items()),
+            details(times),
         )
     ]
 
@@ -205,7 +205,7 @@ def data_wait() -> list[Row]:
 
     times = alternate({"pipeline": lambda: run(True), "held": lambda: run(False)}, 4 * ROUNDS)
     value = 100 * (ratio(times, "pipeline", "held") - 1)
-    detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items()) + " for 20 steps"
+    detail = details(times) + " for 20 steps"
     return [Row("data_wait", value, "%", "<= 1", value <= 1, detail)]
 
 
@@ -242,7 +242,7 @@ def scan_steps() -> list[Row]:
         jax.block_until_ready(s)
 
     times = alternate({"loop": loop, "scan": scan}, 20)
-    detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items()) + " for 100 steps"
+    detail = details(times) + " for 100 steps"
     return [Row("scan_steps", ratio(times, "loop", "scan"), "x", "", None, detail)]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.timing import Row, alternate, alternate_apart, missing, ratio, spread
+from benchmarks.timing import Row, alternate, alternate_apart, details, faster, missing, ratio
 
 Run = Callable[[], Any]
 BATCH, IMAGES = 16, 64
@@ -57,28 +57,9 @@ def our_step() -> Run:
 
 
 def their_step() -> Run:
-    import torch
-    from torch.nn import functional as F
+    from benchmarks.stylegan2_torch import Generator, adversarial_step
 
-    from benchmarks import stylegan2_torch
-
-    g, d = stylegan2_torch.Generator(), stylegan2_torch.Discriminator()
-    of_g, of_d = (torch.optim.Adam(n.parameters(), 2e-3, (0.0, 0.99)) for n in (g, d))
-    real = torch.randn(BATCH, 3, SIDE, SIDE)
-
-    def run() -> None:
-        d.requires_grad_(False)
-        of_g.zero_grad()
-        F.softplus(-d(g(torch.randn(BATCH, Z)))).mean().backward()
-        of_g.step()
-        d.requires_grad_(True)
-        of_d.zero_grad()
-        with torch.no_grad():
-            fake = g(torch.randn(BATCH, Z))
-        (F.softplus(d(fake)).mean() + F.softplus(-d(real)).mean()).backward()
-        of_d.step()
-
-    return run
+    return adversarial_step(Generator(), BATCH)
 
 
 def our_generator() -> Run:
@@ -122,9 +103,7 @@ def stylegan2() -> list[Row]:
     rows = []
     for part, mine, peer in [("step", our_step, their_step), ("generator", our_generator, their_generator)]:
         times = alternate_apart({"jgen": mine, "torch": peer}, 8)
-        value = ratio(times, "torch", "jgen")
-        detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
-        rows.append(Row(f"stylegan2/{part}", value, "x", ">= 1.3", value >= 1.3, detail))
+        rows.append(faster(f"stylegan2/{part}", times, 1.3))
     return rows
 
 
@@ -152,7 +131,7 @@ def fir() -> list[Row]:
     for name, pair in sides.items():
         times = alternate(pair, 10)
         value = ratio(times, "fir", "plain")
-        detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+        detail = details(times)
         rows.append(Row(f"fir/{name}", value, "x", "<= 1.3", value <= 1.3, detail))
     return rows
 

@@ -2,13 +2,9 @@
 
 import numpy as np
 
-from benchmarks.timing import Row, alternate, missing, ratio, spread
+from benchmarks.timing import Row, alternate, details, missing, ratio
 
 CHANNELS, LAYERS, HIDDEN = 32, 6, 64
-
-
-def _detail(times: dict[str, list[float]]) -> str:
-    return ", ".join(f"{k} {spread(v)}" for k, v in times.items())
 
 
 def _gated_torch():
@@ -80,7 +76,7 @@ def decode() -> list[Row]:
     rows, small, large = [], _decode(16, 16), _decode(64, 16)
     times = alternate({"16x16": small, "64x64": large}, 3)
     value = ratio(times, "64x64", "16x16") * 16**2 / 64**2
-    rows.append(Row("decode/pixel_64_over_16", value, "x", "<= 1.3", value <= 1.3, _detail(times)))
+    rows.append(Row("decode/pixel_64_over_16", value, "x", "<= 1.3", value <= 1.3, details(times)))
     if why := missing("torch"):
         return [*rows, Row("decode/naive", float("nan"), "x", ">= 100", None, why)]
     import torch
@@ -96,7 +92,7 @@ def decode() -> list[Row]:
 
     times = alternate({"jgen": _decode(28, 16), "torch": pixels}, 5)
     value = ratio(times, "torch", "jgen") * 784 / 8
-    rows.append(Row("decode/naive", value, "x", ">= 100", value >= 100, _detail(times) + " (torch: 8 of 784 pixels)"))
+    rows.append(Row("decode/naive", value, "x", ">= 100", value >= 100, details(times) + " (torch: 8 of 784 pixels)"))
     return rows
 
 
@@ -179,7 +175,7 @@ def vae_step() -> list[Row]:
         return [Row("vae_step", float("nan"), "x", ">= 1.5", None, why)]
     times = alternate({"jgen": _our_vae(), "pythae": _their_vae()}, 7)
     value = ratio(times, "pythae", "jgen")
-    return [Row("vae_step", value, "x", ">= 1.5", value >= 1.5, _detail(times) + " for 20 steps")]
+    return [Row("vae_step", value, "x", ">= 1.5", value >= 1.5, details(times) + " for 20 steps")]
 
 
 def vector_quantize() -> list[Row]:
@@ -209,7 +205,7 @@ def vector_quantize() -> list[Row]:
 
     times = alternate({"jgen": lambda: jax.block_until_ready(step(book, ours)), "vector-quantize-pytorch": theirs}, 15)
     value = ratio(times, "vector-quantize-pytorch", "jgen")
-    return [Row("vector_quantize", value, "x", ">= 1.5", value >= 1.5, _detail(times))]
+    return [Row("vector_quantize", value, "x", ">= 1.5", value >= 1.5, details(times))]
 
 
 BENCHMARKS = {"decode": decode, "vae_step": vae_step, "vector_quantize": vector_quantize}

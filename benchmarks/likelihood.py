@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Row, alternate_apart, missing, ratio, spread
+from benchmarks.timing import Row, alternate_apart, faster, missing
 
 Run = Callable[[], Any]
 BATCH, IMAGES = 16, 64
@@ -137,18 +137,13 @@ def their_nvae() -> Run:
     return their_step(model, lambda: model(x))
 
 
-def _row(name: str, times: dict[str, list[float]], aim: float, peer: str = "torch") -> Row:
-    value = ratio(times, peer, "jgen")
-    return Row(name, value, "x", f">= {aim}", value >= aim, ", ".join(f"{k} {spread(v)}" for k, v in times.items()))
-
-
 def glow() -> list[Row]:
     """Glow's step and its samples against normflows, with 1x1 convolutions as LU factors on both sides."""
     if why := missing("torch", "normflows", install="-e '.[oracle]' normflows"):
         return [Row("glow", float("nan"), "x", ">= 1.3", None, why)]
     return [
-        _row("glow/step", alternate_apart({"jgen": our_glow, "normflows": their_glow}, 6, calls=2), 1.3, "normflows"),
-        _row("glow/sampling", alternate_apart({"jgen": our_draw, "normflows": their_draw}, 6, calls=2), 1.5, "normflows"),
+        faster("glow/step", alternate_apart({"jgen": our_glow, "normflows": their_glow}, 6, calls=2), 1.3, "normflows"),
+        faster("glow/sampling", alternate_apart({"jgen": our_draw, "normflows": their_draw}, 6, calls=2), 1.5, "normflows"),
     ]
 
 
@@ -157,8 +152,8 @@ def hierarchical() -> list[Row]:
     if why := missing("torch"):
         return [Row("hierarchical", float("nan"), "x", ">= 1.3", None, why)]
     return [
-        _row("vdvae/step", alternate_apart({"jgen": our_vdvae, "torch": their_vdvae}, 6, calls=2), 1.3),
-        _row("nvae/step", alternate_apart({"jgen": our_nvae, "torch": their_nvae}, 6, calls=2), 1.3),
+        faster("vdvae/step", alternate_apart({"jgen": our_vdvae, "torch": their_vdvae}, 6, calls=2), 1.3),
+        faster("nvae/step", alternate_apart({"jgen": our_nvae, "torch": their_nvae}, 6, calls=2), 1.3),
     ]
 
 
@@ -199,7 +194,7 @@ def dct() -> list[Row]:
     """The DCT of all 8x8 blocks of 512 colour images of 256x256."""
     sides, why = {"jgen": our_dct, "scipy": scipy_dct}, missing("torch_dct", install="torch-dct")
     times = alternate_apart(sides | ({} if why else {"torch-dct": torch_dct}), 6, calls=2)
-    return [_row(f"dct/{peer}", times, 1.0, peer) for peer in times if peer != "jgen"]
+    return [faster(f"dct/{peer}", times, 1.0, peer) for peer in times if peer != "jgen"]
 
 
 def _dct_model(length: int) -> tuple[Any, Any]:

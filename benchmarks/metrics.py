@@ -4,12 +4,12 @@ import contextlib
 
 import numpy as np
 
-from benchmarks.timing import Row, alternate, missing, ratio, spread
+from benchmarks.timing import Row, alternate, details, missing, ratio
 
 
 def _row(name: str, times: dict[str, list[float]], aim: float, detail: str) -> Row:
     value = ratio(times, "reference", "jgen")
-    times_text = ", ".join(f"{k} {spread(v)}" for k, v in times.items())
+    times_text = details(times)
     return Row(name, value, "x", f">= {aim}", value >= aim, f"{times_text}; {detail}")
 
 
@@ -73,7 +73,7 @@ def precision_recall() -> list[Row]:
     else:
         sides["prdc"] = prdc
     times = alternate({"jgen": ours, **sides}, 3)
-    detail = ", ".join(f"{k} {spread(v)}" for k, v in times.items()) + "; [2048, 2048] at a time, not [10000, 10000]"
+    detail = details(times) + "; [2048, 2048] at a time, not [10000, 10000]"
     for name in sides:
         worst = float(np.abs(np.subtract(values["jgen"], values[name])).max())
         value = ratio(times, name, "jgen")

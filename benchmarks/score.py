@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.timing import Row, alternate, missing, ratio, spread
+from benchmarks.timing import Row, alternate, details, missing, ratio
 
 SIZE, WIDTH, DEPTH = 16, 32, 4
 
@@ -58,7 +58,7 @@ def langevin() -> list[Row]:
     keys = jax.device_put(samplers.image_keys(0, 64), batch_sharding(mesh))
     times = alternate({"jgen": lambda: jax.block_until_ready(sample(params, keys)), "torch": loop}, 5)
     value = ratio(times, "torch", "jgen")
-    return [Row("langevin", value, "x", ">= 1.3", value >= 1.3, ", ".join(f"{k} {spread(v)}" for k, v in times.items()))]
+    return [Row("langevin", value, "x", ">= 1.3", value >= 1.3, details(times))]
 
 
 def pc_memory() -> list[Row]:

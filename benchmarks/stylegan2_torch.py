@@ -1,10 +1,13 @@
 """StyleGAN2 in PyTorch, the peer of benchmarks.gan: the layers in the plainest way, weights modulated image by image."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from benchmarks.steps import use_all_cores
 
 SIDE, WIDTH, Z = 32, 64, 64
 """Pixels, channels of every level, and numbers of a latent and a style."""
@@ -67,7 +70,8 @@ class Generator(nn.Module):
         self.convs = nn.ModuleList([Styled(WIDTH, WIDTH, 3) for _ in sides[1:]])
         self.rgbs = nn.ModuleList([Styled(WIDTH, 3, 1, rgb=True) for _ in sides])
 
-    def forward(self, z: Any) -> Any:
+    def forward(self, z: Any, update: bool = False) -> Any:
+        """update: of what a step keeps beside the weights, which this one has none of."""
         return self.synthesize(self.mapping(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()))
 
     def synthesize(self, w: Any) -> Any:
@@ -117,3 +121,25 @@ class Discriminator(nn.Module):
         y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).reshape(-1, 1, 1, 1)
         x = torch.cat([x, y.repeat(4, 1, 4, 4)], 1)
         return self.out(self.fc(self.last(x).flatten(1)))[:, 0]
+
+
+def adversarial_step(g: Any, batch: int) -> Callable[[], None]:
+    """A step of a generator of latents [B, Z], with update=True for D's fakes, and of `Discriminator`."""
+    use_all_cores()
+    d = Discriminator()
+    of_g, of_d = (torch.optim.Adam(n.parameters(), 2e-3, (0.0, 0.99)) for n in (g, d))
+    real = torch.randn(batch, 3, SIDE, SIDE)
+
+    def run() -> None:
+        d.requires_grad_(False)
+        of_g.zero_grad()
+        F.softplus(-d(g(torch.randn(batch, Z)))).mean().backward()
+        of_g.step()
+        d.requires_grad_(True)
+        of_d.zero_grad()
+        with torch.no_grad():
+            fake = g(torch.randn(batch, Z), update=True)
+        (F.softplus(d(fake)).mean() + F.softplus(-d(real)).mean()).backward()
+        of_d.step()
+
+    return run

@@ -95,9 +95,20 @@ def spread(values: list[float]) -> str:
     return f"{1e3 * statistics.median(values):.1f} ms ({1e3 * min(values):.1f} to {1e3 * max(values):.1f})"
 
 
+def details(times: dict[str, list[float]]) -> str:
+    """'side median (least to most), ...'."""
+    return ", ".join(f"{side} {spread(seconds)}" for side, seconds in times.items())
+
+
 def ratio(times: dict[str, list[float]], over: str, under: str) -> float:
     """Median over the rounds of seconds(over) / seconds(under); the two of a round ran one after the other."""
     return statistics.median(a / b for a, b in zip(times[over], times[under]))
+
+
+def faster(name: str, times: dict[str, list[float]], aim: float, peer: str = "torch") -> Row:
+    """The row of jgen beside a peer: how many times as fast it is, met from `aim` on."""
+    value = ratio(times, peer, "jgen")
+    return Row(name, value, "x", f">= {aim:.3g}", value >= aim, details(times))
 
 
 def missing(*names: str, install: str = "-e '.[oracle]'") -> str:
