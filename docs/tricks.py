@@ -93,7 +93,7 @@ def milliseconds(side: Side, preset: str) -> float:
 
 def measure(name: str, seed: int, preset: str) -> dict[str, Any]:
     """One seed of a pair, as `read` gives it."""
-    from docs.tricks_scores import scores, steps_of  # which import jax, and the trainings beside them need the memory
+    from docs.tricks_scores import scores_of, steps_of  # which import jax, and the trainings beside them need the memory
 
     times = [milliseconds(side, preset) for side in PAIRS[name]]
     found: dict[str, Any] = {"mechanism": name, "preset": preset, "seed": seed}
@@ -101,7 +101,7 @@ def measure(name: str, seed: int, preset: str) -> dict[str, Any]:
         steps = 0
         for key, side, time in zip(("with", "without"), PAIRS[name], times):
             run = trained(side, preset, Path(folder) / key, seed, steps)
-            found[key] = {"steps": steps_of(run), "ms": time, **scores(run, NUM, NUM_OF_CLASS)}
+            found[key] = {"steps": steps_of(run), "ms": time, **scores_of(run, NUM, NUM_OF_CLASS)}
             steps = round(found[key]["steps"] * times[0] / times[1])
     return found
 

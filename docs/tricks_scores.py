@@ -1,17 +1,17 @@
 """The scores that `docs.tricks` compares a pair of runs by."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jgen
 from jgen.data import open_source
+from jgen.metrics import frechet, scores
 from jgen.metrics.extract import open_extractor
-from jgen.metrics.frechet import distance, feature_moments
-from jgen.metrics.neighbours import manifold
 from jgen.pictures import to_bytes
+from jgen.sharding import rounded_up
 
 BATCH = 500
 
@@ -21,7 +21,7 @@ def steps_of(folder: Path) -> int:
     return jgen.load(folder).stage.train.steps
 
 
-def scores(folder: Path, num: int, num_of_class: int) -> dict[str, float]:
+def scores_of(folder: Path, num: int, num_of_class: int) -> dict[str, float]:
     """Fréchet distance, precision and recall of a run's samples against its training set, by the features that ship for it.
 
     Of a model of classes also the mean over the classes of the Fréchet distance of `num_of_class` samples to the images of the
@@ -29,21 +29,23 @@ def scores(folder: Path, num: int, num_of_class: int) -> dict[str, float]:
     """
     run = jgen.load(folder)
     data, source = run.stage.data, open_source(run.stage.data)
-    extractor = open_extractor("", data.name)
-    apply = jax.jit(extractor.apply)
+    extractor, size = open_extractor("", data.name), rounded_up(BATCH, run.mesh)
 
-    def features(levels: np.ndarray) -> np.ndarray:
-        parts = [levels[i : i + BATCH] for i in range(0, len(levels), BATCH)]
-        return np.concatenate([np.asarray(apply(extractor.variables, jnp.asarray(part, jnp.float32))[0]) for part in parts])
+    def collected(batches: Iterable[Any], count: int, *metrics: str) -> scores.Collected:
+        return scores.collect(batches, extractor, run.mesh, count, metrics)
 
-    examples = source[np.arange(len(source))]
-    real, fake = features(examples["image"]), features(to_bytes(run.sample(num, seed=1)))
-    near = manifold(real, fake)
-    found = {"fd": distance(feature_moments(fake), feature_moments(real)), "precision": near.precision, "recall": near.recall}
+    def drawn(count: int, *metrics: str, **changes: Any) -> scores.Collected:
+        whole = to_bytes(run.sample(rounded_up(count, run.mesh), seed=1, **changes))
+        return collected([whole], count, *metrics)
+
+    real, fake = collected(scores.image_batches(source, len(source), size), len(source), "fd", "pr"), drawn(num, "fd", "pr")
+    measured = scores.scores(("fd", "pr"), fake, real, extractor)
+    found = {name: measured[extractor.short(name)][0] for name in ("fd", "precision", "recall")}
     if run.config.gan.conditional if hasattr(run.config.gan, "conditional") else run.config.gan.conditioning != "none":
-        own = []
+        assert real.features is not None
+        labels, own = np.array([source[i]["label"] for i in range(len(source))]), []
         for k in range(data.num_classes):
-            images = to_bytes(run.sample(num_of_class, seed=1, label=k))
-            own.append(distance(feature_moments(features(images)), feature_moments(real[examples["label"] == k])))
+            moments = frechet.feature_moments(real.features[labels == k])
+            own.append(frechet.distance(drawn(num_of_class, "fd", label=k).moments, moments))
         found["within_classes"] = float(np.mean(own))
     return {name: round(value, 4) for name, value in found.items()}
