@@ -12,6 +12,7 @@ from jgen.app.words import check_words
 from jgen.config.inversion import ByText, Generate
 from jgen.data import index_order, open_source
 from jgen.data.captions import encoded
+from jgen.data.images import scaled
 from jgen.edit.in_domain import InDomainOptions
 from jgen.edit.styles import ranges
 from jgen.edit.text_guided import Score, controlled, text_guided
@@ -151,6 +152,4 @@ def _of_class(run: Run, editor: Editor, label: int) -> Array:
             break
     if not images:
         raise UserError(f"label={label}: no image of this class was found in {data.name}")
-    stack = np.stack(images)
-    levels = stack / np.float32(127.5) - 1 if stack.dtype == np.uint8 else stack
-    return jnp.mean(jax.jit(editor.encode)(jnp.asarray(levels)), 0, keepdims=True)
+    return jnp.mean(jax.jit(editor.encode)(jnp.asarray(scaled(np.stack(images)))), 0, keepdims=True)

@@ -38,6 +38,11 @@ class Files(NamedTuple):
     """How many files of other kinds there are, by their suffix."""
 
 
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1]: of uint8 levels float32, others as they are."""
+    return images / np.float32(127.5) - 1 if images.dtype == np.uint8 else images
+
+
 def image_files(folder: Path) -> Files:
     """The image files below a folder, those in linked folders too. Raises UserError where there are none."""
     names, passed_over = [], Counter()

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jgen.config import DataConfig, TrainConfig
 from jgen.data import open_source
+from jgen.data.images import scaled
 from jgen.data.source import Source
 from jgen.edit.space import NoiseSpace, StyleSpace
 from jgen.errors import UserError
@@ -121,8 +122,7 @@ def first_batch(stage: Stage, source: Source) -> Batch:
     """The first images of a source, in [-1, 1], with their labels and whatever else the stage's initialisation reads."""
     examples = [source[i] for i in range(min(len(source), FIRST))]
     batch = {name: np.stack([each[name] for each in examples]) for name in first_batch_shapes(stage) if name in examples[0]}
-    images = batch["image"]
-    batch["image"] = images / np.float32(127.5) - 1 if images.dtype == np.uint8 else images
+    batch["image"] = scaled(batch["image"])
     batch |= {name: getattr(source, "init_inputs")[name] for name in stage.init_inputs}  # noqa: B009 - of some sources only
     return {name: jnp.asarray(values) for name, values in batch.items()}
 

@@ -45,13 +45,17 @@ def test_the_shortcut_down_sees_each_pixel_of_a_square_in_channels_of_its_own():
     assert np.count_nonzero(moved) == 2
 
 
-@pytest.fixture(scope="module")
-def small():
-    net = NVAE(2, 8, 4, 2, (2, 1), 1, 1, 1, 1)
+def started(net):
+    """(network, variables, three images of 8x8, noise of its groups)."""
     x = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1), minval=-1, maxval=1)
     noise = [jax.random.normal(jax.random.key(i), (3, *shape)) for i, shape in enumerate(latent_shapes(net))]
     variables = jax.jit(lambda key: net.init(key, x, from_posteriors(noise)))(jax.random.key(1))
     return net, variables, x, noise
+
+
+@pytest.fixture(scope="module")
+def small():
+    return started(NVAE(2, 8, 4, 2, (2, 1), 1, 1, 1, 1))
 
 
 def test_the_decoder_of_the_posteriors_latents_gives_the_same_outputs(small):

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.models.nvae import NVAE, latent_shapes
+from jgen.models.nvae import NVAE
 from jgen.models.nvae_conv import causal_mask, effective_kernel, kernel_name
 from jgen.models.nvae_flow import Flow, FlowStep
 from jgen.objectives.nvae import from_posteriors, from_priors, kl_of, matrices, posterior_of, prior_of
+from tests.models.test_nvae import started
 
 pytestmark = pytest.mark.slow
+
 SIDE, LATENTS = 4, 2
 Z = jax.random.normal(jax.random.key(0), (1, SIDE, SIDE, LATENTS))
 
@@ -63,11 +65,7 @@ def test_the_regularisation_sees_a_kernel_as_it_is_masked():
 
 @pytest.fixture(scope="module")
 def network():
-    net = NVAE(2, 8, 4, 2, (1, 1), 1, 1, 1, 1, flows=2)
-    x = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1), minval=-1, maxval=1)
-    noise = [jax.random.normal(jax.random.key(i), (3, *shape)) for i, shape in enumerate(latent_shapes(net))]
-    variables = jax.jit(lambda key: net.init(key, x, from_posteriors(noise)))(jax.random.key(1))
-    return net, variables, x, noise
+    return started(NVAE(2, 8, 4, 2, (1, 1), 1, 1, 1, 1, flows=2))
 
 
 def test_flows_move_the_posteriors_latents_and_leave_the_priors(network):

@@ -7,6 +7,7 @@ import numpy as np
 
 from jgen.config import DataConfig
 from jgen.data import open_source
+from jgen.data.images import scaled
 from jgen.errors import UserError
 from jgen.recipes.gan.backbones import lite0
 from jgen.recipes.gan.feature_heads import resized
@@ -31,7 +32,7 @@ def class_table(data: DataConfig, side: int) -> np.ndarray:
     for i in range(min(len(source), SEARCHED)):
         example = source[i]
         if len(chosen[int(example["label"])]) < EACH:
-            chosen[int(example["label"])].append(_scaled(example["image"]))
+            chosen[int(example["label"])].append(scaled(example["image"]))
     net, weights = lite0()
     with jax.ensure_compile_time_eval():
         run = jax.jit(lambda x: net.apply({"params": weights}, resized(x, side)).pooled)  # pyright: ignore
@@ -39,7 +40,3 @@ def class_table(data: DataConfig, side: int) -> np.ndarray:
         means = {k: np.asarray(run(pad(images))).mean(0) for k, images in chosen.items() if images}
     rest = np.mean(list(means.values()), 0)
     return np.stack([means.get(k, rest) for k in chosen]).astype(np.float32)
-
-
-def _scaled(image: np.ndarray) -> np.ndarray:
-    return image / np.float32(127.5) - 1 if image.dtype == np.uint8 else image

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from jgen.config import DataConfig
 from jgen.data import index_order, open_source
+from jgen.data.images import scaled
 from jgen.edit.directions import move
-from jgen.recipes.inversion.invert import Editor, Inverted
+from jgen.recipes.inversion.invert import Editor, Inverted, in_batches
 from jgen.types import Array
 
 EXAMPLES = 600
@@ -39,9 +39,8 @@ def examples_of(data: DataConfig, seed: int, count: int = EXAMPLES) -> Examples:
     source = open_source(data, seed)
     found: list[Any] = [source[i] for i in index_order(len(source))[:count]]
     names = [name for name, number in found[0].items() if np.ndim(number) == 0]
-    images = np.stack([each["image"] for each in found])
-    levels = images / np.float32(127.5) - 1 if images.dtype == np.uint8 else images
-    return Examples(levels, {name: np.array([float(each[name]) for each in found]) for name in names})
+    images = scaled(np.stack([each["image"] for each in found]))
+    return Examples(images, {name: np.array([float(each[name]) for each in found]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Judge:
     @classmethod
     def fit(cls, editor: Editor, examples: Examples) -> "Judge":
         """A classifier for each attribute of 2 to `MOST_VALUES` values."""
-        seen, few = features_of(editor, examples.images), {}
+        seen, few = in_batches(editor.features, examples.images), {}
         for name, values in examples.attributes.items():
             if 2 <= len(set(values)) <= MOST_VALUES and (values == values.round()).all():
                 few[name] = LogisticRegression(max_iter=1000).fit(seen, values.astype(int))
@@ -62,14 +61,8 @@ class Judge:
 
     def probabilities(self, images: Array) -> dict[str, np.ndarray]:
         """{attribute: [N, values]}."""
-        seen = features_of(self.editor, images)
+        seen = in_batches(self.editor.features, images)
         return {name: judge.predict_proba(seen) for name, judge in self.classifiers.items()}
-
-
-def features_of(editor: Editor, images: Any) -> np.ndarray:
-    """The editor's features [N, F] of images, in batches."""
-    run = jax.jit(editor.features)
-    return np.concatenate([np.asarray(run(jnp.asarray(images[i : i + 100]))) for i in range(0, len(images), 100)])
 
 
 class Moved(NamedTuple):

@@ -160,8 +160,7 @@ class Editor:
 
     def codes_of(self, images: np.ndarray) -> np.ndarray:
         """[N, D]: the mean of the encoder's rows for images, in batches."""
-        run = jax.jit(lambda images: jnp.mean(self.encode(images), 1))
-        return np.concatenate([np.asarray(run(jnp.asarray(images[i : i + 100]))) for i in range(0, len(images), 100)])
+        return in_batches(lambda images: jnp.mean(self.encode(images), 1), images)
 
     def attribute(self, codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """InterFaceGAN's direction [D] to higher scores [N] of codes [N, D], one deviation long.
@@ -193,6 +192,12 @@ class Editor:
             return sefa(chosen or list(matrices.values()))[0][int(number)]  # the last row may be of an image alone
         found = principal_components(np.asarray(self.samples), int(number) + 1)
         return found.components[-1] * found.stdev[-1]
+
+
+def in_batches(function: Callable[[Array], Array], images: np.ndarray | Array) -> np.ndarray:
+    """The outputs of a function for images, which it is given a hundred at a time."""
+    run = jax.jit(function)
+    return np.concatenate([np.asarray(run(jnp.asarray(images[i : i + 100]))) for i in range(0, len(images), 100)])
 
 
 def style_matrices(params: PyTree, w_dim: int) -> dict[int, np.ndarray]:
