@@ -202,6 +202,12 @@ FLAGS = {
 }  # fmt: skip
 
 
+def environment(devices=1):
+    """The environment of a child process that sees this many CPU devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+
+
 def config(**changes):
     """DDPM on digits with a network of a few thousand weights; changes replace options, train__steps=3 nested ones."""
     small = parsed("ddpm")

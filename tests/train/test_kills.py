@@ -38,7 +38,6 @@ def start(folder, count, words):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
 
     def among(i):
         several = ["--mesh.coordinator", f"localhost:{port}", "--mesh.num-processes", str(count), "--mesh.process-id", str(i)]
@@ -48,7 +47,7 @@ def start(folder, count, words):
         return [
             subprocess.Popen(
                 [sys.executable, "-m", "experiments.ddpm", "train", *words, *among(i)],
-                env=env, cwd=folder.parent, stdout=log, stderr=log,
+                env=tiny.environment(), cwd=folder.parent, stdout=log, stderr=log,
             )
             for i in range(count)
         ]  # fmt: skip

@@ -14,12 +14,7 @@ from tests import tiny
 
 
 def start(out, devices, fsdp=1, processes=()):
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(tiny.ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_COMPILATION_CACHE_DIR": "",
-    }
+    env = {**tiny.environment(devices), "JAX_COMPILATION_CACHE_DIR": ""}
     command = [sys.executable, str(tiny.ROOT / "tests" / "multidevice.py"), str(out), str(fsdp), *map(str, processes)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -72,9 +67,8 @@ def test_devices_share_the_work_of_a_step(tmp_path):
         "one, four = flops(1), flops(4)\n"
         "assert four < 1.25 * one, (one, four)"
     )
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(tiny.ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **flags}, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], env=tiny.environment(4), cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -1,6 +1,5 @@
 """Two processes: all stop at one step, and a lost one is named."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -43,13 +42,12 @@ def two(tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     folder = tmp_path / "run"
-    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "experiments.ddpm", "--name", str(folder), *FLAGS, "--train.steps", "1000000",
              "--train.save-every", "1000000", "--mesh.coordinator", f"localhost:{port}", "--mesh.num-processes", "2",
              "--mesh.process-id", str(i)],
-            env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=tiny.environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(2)
     ]  # fmt: skip

@@ -1,6 +1,5 @@
 """GANs: networks of many sizes, losses that mix with them, style controls, noise kinds; one and eight devices alike."""
 
-import os
 import subprocess
 import sys
 
@@ -215,8 +214,7 @@ def test_stylegan2_is_the_same_on_one_and_eight_devices(tmp_path):
     found = []
     for devices in (1, 8):
         out = tmp_path / f"{devices}.npz"
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        env = {**os.environ, "PYTHONPATH": str(tiny.ROOT), "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""}
+        env = {**tiny.environment(devices), "JAX_COMPILATION_CACHE_DIR": ""}
         command = [sys.executable, str(tiny.ROOT / "tests" / "multidevice_gan.py"), str(out)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr[-3000:]
