@@ -9,8 +9,8 @@ import jaxlib.version
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of a test's time is compilation, and tiny networks run as fast: half the time in all.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Of the compiler's two ways to write fused loops the older takes two thirds of the time. An XLA that has no such flag would
-# end the process, so it is for those that are known to have it.
+# Without those optimizations the older of the compiler's two ways to write fused loops takes two thirds of the time; with them
+# it takes minutes for many random draws. An XLA without the flag would end the process: it is for those that have it.
 if jaxlib.version.__version_info__[:2] == (0, 10):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 CACHE = os.environ.setdefault("JGEN_CACHE", str(Path(tempfile.gettempdir()) / "jgen-tests-cache"))
