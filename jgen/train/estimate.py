@@ -1,5 +1,7 @@
 """Memory and time of a step on a device, worked out from shapes alone, and the settings that make it fit."""
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -42,6 +44,8 @@ DEVICES: Mapping[Accelerator, Device] = {
     "tpu_v5p": Device(95e9, 459e12, 459e12),
 }
 """By the makers' data sheets."""
+StageWith = Callable[[str, bool, int], Stage]
+"""(dtype, remat, accumulate) -> a stage with these settings of training."""
 
 
 class Memory(NamedTuple):
@@ -58,6 +62,32 @@ class Memory(NamedTuple):
         return self.state + self.gradients + self.activations
 
 
+MemoryBySettings = Callable[[str, bool, int], Memory]
+"""(dtype, remat, accumulate) -> the memory of a step."""
+
+
+class Change(NamedTuple):
+    """Settings of training with which a step may fit."""
+
+    dtype: str
+    remat: bool
+    accumulate: int
+    fsdp: int
+
+    def flags(self, now: "Change") -> str:
+        """The options that differ from those now, as they are typed."""
+        found = []
+        if self.dtype != now.dtype:
+            found.append(f"--train.dtype {self.dtype}")
+        if self.remat != now.remat:
+            found.append("--train.remat")
+        if self.accumulate != now.accumulate:
+            found.append(f"--train.accumulate {self.accumulate}")
+        if self.fsdp != now.fsdp:
+            found.append(f"--mesh.fsdp {self.fsdp}")
+        return " ".join(found)
+
+
 def devices_for(batch: int, most: int) -> int:
     """The devices that a batch goes to, of so many: the greatest number that divides it.
 
@@ -67,16 +97,40 @@ def devices_for(batch: int, most: int) -> int:
     return max(n for n in range(1, most + 1) if batch % n == 0)
 
 
-def memory(stage: Stage, devices: int) -> Memory:
-    """The memory of a step on each of so many devices, without FSDP.
+def memory(stage: Stage, devices: int, shapes: TrainState | None = None) -> Memory:
+    """The memory of a step on each of so many devices, without FSDP. shapes: of the stage's state, where they are known.
 
     Activations are what reverse-mode differentiation keeps of the forward pass, of the update that keeps most. A compiler keeps
     less: it computes some again, and fuses others.
     """
-    shapes = state_shapes(stage)
+    shapes = state_shapes(stage) if shapes is None else shapes
     rows = max(stage.data.batch_size // (devices * stage.train.accumulate), 1)
     gradients = max(nbytes(shapes.params[phase.player]) for phase in stage.phases)
     return Memory(nbytes(shapes), gradients, max(_kept(stage, phase, shapes, rows) for phase in phases(stage)))
+
+
+def memory_by_settings(stage_with: StageWith, now: Change, devices: int) -> MemoryBySettings:
+    """The memory of a step on each of so many devices under other settings of training than now.
+
+    Tracing a large network takes seconds, so that activations are found for a whole batch and for its smallest parts, and are
+    taken to grow as a line with the images between; nothing is traced again.
+    """
+    stage = stage_with(*now[:3])
+    shapes, parts = state_shapes(stage), _accumulations(stage, devices, now)
+    most, least = parts[0], parts[-1]
+
+    @functools.cache
+    def traced(dtype: str, remat: bool, accumulate: int) -> Memory:
+        return memory(stage_with(dtype, remat, accumulate), devices, shapes)
+
+    def found(dtype: str, remat: bool, accumulate: int) -> Memory:
+        if accumulate in (most, least):
+            return traced(dtype, remat, accumulate)
+        large, small = traced(dtype, remat, most), traced(dtype, remat, least)
+        share = (1 / accumulate - 1 / least) / (1 / most - 1 / least)
+        return small._replace(activations=round(small.activations + share * (large.activations - small.activations)))
+
+    return found
 
 
 def nbytes(tree: PyTree) -> int:
@@ -103,58 +157,26 @@ def _kept(stage: Stage, phase: Phase, shapes: TrainState, rows: int) -> int:
     return max(nbytes(found) - nbytes(own), 0) + again
 
 
-class Change(NamedTuple):
-    """Settings of training with which a step may fit."""
-
-    dtype: str
-    remat: bool
-    accumulate: int
-    fsdp: int
-
-    def flags(self, now: "Change") -> str:
-        """The options that differ from those now, as they are typed."""
-        found = []
-        if self.dtype != now.dtype:
-            found.append(f"--train.dtype {self.dtype}")
-        if self.remat != now.remat:
-            found.append("--train.remat")
-        if self.accumulate != now.accumulate:
-            found.append(f"--train.accumulate {self.accumulate}")
-        if self.fsdp != now.fsdp:
-            found.append(f"--mesh.fsdp {self.fsdp}")
-        return " ".join(found)
+def _accumulations(stage: Stage, devices: int, now: Change) -> list[int]:
+    """The parts that a batch can be added up from, fewest first."""
+    rows = max(stage.data.batch_size // devices, 1)
+    return sorted({now.accumulate, *(k for k in (1, 2, 4, 8, 16, 32, 64) if k > now.accumulate and rows % k == 0)})
 
 
 def changes(stage: Stage, devices: int, now: Change) -> Iterator[Change]:
     """Settings in the order in which they are worth trying: the cheapest in time and in what they change first."""
     dtypes = [now.dtype, *(["bfloat16"] if now.dtype == "float32" and "dtype" in stage.supports else [])]
     remats = [now.remat] if now.remat else [False, True]
-    rows = max(stage.data.batch_size // devices, 1)
-    parts = [k for k in (1, 2, 4, 8, 16, 32, 64) if k >= now.accumulate and rows % k == 0]
-    for fsdp in sorted({now.fsdp, devices}):
-        for dtype in dtypes:
-            for remat in remats:
-                for accumulate in parts or [now.accumulate]:
-                    yield Change(dtype, remat, accumulate, fsdp)
+    shares = sorted({now.fsdp, devices})
+    for fsdp, *settings in itertools.product(shares, dtypes, remats, _accumulations(stage, devices, now)):
+        yield Change(*settings, fsdp)
 
 
-def needed(
-    stage_with: Callable[[str, bool, int], Stage], change: Change, devices: int, known: dict[tuple[str, bool, int], Memory]
-) -> int:
-    """Bytes a device under settings; stage_with(dtype, remat, accumulate) builds the stage, known: what was worked out."""
-    at = change[:3]
-    if at not in known:
-        known[at] = memory(stage_with(*at), devices)
-    found = known[at]
-    return (found.state + found.gradients) // change.fsdp + found.activations
-
-
-def advice(stage_with: Callable[[str, bool, int], Stage], now: Change, devices: int, limit: float) -> str:
+def advice(memory_of: MemoryBySettings, stage: Stage, now: Change, devices: int, limit: float) -> str:
     """The options with which a step fits into `limit` bytes a device; "" where it fits as it is, or none of them do."""
-    known: dict[tuple[str, bool, int], Memory] = {}
-    stage = stage_with(*now[:3])
     for change in changes(stage, devices, now):
-        if needed(stage_with, change, devices, known) <= limit:
+        found = memory_of(*change[:3])
+        if (found.state + found.gradients) // change.fsdp + found.activations <= limit:
             return change.flags(now)
     return ""
 
@@ -165,8 +187,8 @@ def days(flops: float, steps: int, device: Device, dtype: str, devices: int) -> 
     return flops * steps / (devices * BUSY * peak) / 86400
 
 
-def with_training(stage_of: Callable[[Any], Sequence[Stage]], config: Any, index: int) -> Callable[[str, bool, int], Stage]:
-    """(dtype, remat, accumulate) -> the stage of a config with these settings of training; stage_of builds its stages."""
+def with_training(stage_of: Callable[[Any], Sequence[Stage]], config: Any, index: int) -> StageWith:
+    """A stage of a config under other settings of training; stage_of builds its stages."""
 
     def made(dtype: str, remat: bool, accumulate: int) -> Stage:
         train = replace(config.train, dtype=dtype, remat=remat, accumulate=accumulate)

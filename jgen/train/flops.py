@@ -9,16 +9,17 @@ from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
 from jgen.nn import winograd
 from jgen.train.remat import phases
 from jgen.train.stage import Stage, batch_shapes, state_shapes
-from jgen.train.step import make_step
+from jgen.train.step import TrainState, make_step
 
 
-def flops(stage: Stage) -> float:
+def flops(stage: Stage, shapes: TrainState | None = None) -> float:
     """Operations of a step on the whole batch, on average: an update of every k-th step counts 1/k of its own.
 
     Convolutions and products count as their definitions say, loops as often as they turn. Nothing is compiled.
+    shapes: of the stage's state, where they are known.
     """
     stage = replace(stage, train=replace(stage.train, scan=1, accumulate=1))  # however it is run
-    inputs = state_shapes(stage), jax.random.key(0), batch_shapes(stage)
+    inputs = state_shapes(stage) if shapes is None else shapes, jax.random.key(0), batch_shapes(stage)
     total = 0.0
     for i, phase in enumerate(phases(stage)):
         averages = {} if i else stage.ema  # which move once a step

@@ -1,6 +1,5 @@
 """The cost of a run, without running it: parameters, FLOPs and peak memory of a compiled step."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bo
     total = count(compiled.shapes.params)
     table.add_section()
     table.add_row("all", "", f"{total:,}")
-    cost = flops(stage)
+    cost = flops(stage, compiled.shapes)
     console = console or Console()
     console.print(table)
     found = {"parameters": total, "flops": cost}
@@ -53,27 +52,28 @@ def dry_run(stage: Stage, mesh: Mesh, console: Console | None = None, memory: bo
 
 
 def show_estimate(
-    stage: Stage, stage_with: Callable[[str, bool, int], Stage], flops: float, kind: Accelerator, console: Console | None = None
+    stage: Stage, stage_with: estimate.StageWith, flops: float, kind: Accelerator, console: Console | None = None
 ) -> dict[str, float]:
     """Prints the memory and the days of a stage's training on eight accelerators of a kind, and what makes it fit.
 
-    Of eight, as many are counted as divide the batch. stage_with: (dtype, remat, accumulate) -> the stage with these settings.
-    Returns bytes a device and days.
+    Of eight, as many are counted as divide the batch. stage_with: the stage under other settings. Returns bytes a device and
+    days.
     """
     device, now = estimate.DEVICES[kind], estimate.Change(stage.train.dtype, stage.train.remat, stage.train.accumulate, 1)
     batch = stage.data.batch_size
     count = estimate.devices_for(batch // now.accumulate, EIGHT)
-    found = estimate.memory(stage, count)
+    memory_of = estimate.memory_by_settings(stage_with, now, count)
+    found = memory_of(*now[:3])
     days = estimate.days(flops, stage.train.steps, device, stage.train.dtype, count)
     parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in found._asdict().items())
     fewer = "" if count == EIGHT else f" (--mesh.devices {count}: {EIGHT} do not divide a batch of {batch})"
     text = f"on each of {count} {kind} of {device.memory / 1e9:.0f} GB{fewer}: about {_gigabytes(found.total)} GB ({parts}"
     if not now.remat:
-        least = estimate.memory(stage_with(now.dtype, True, now.accumulate), count).activations
+        least = memory_of(now.dtype, True, now.accumulate).activations
         text += f", or {_gigabytes(least)} with --train.remat" if least < found.activations else ""
     text += f"), {_duration(days)} in all at {estimate.BUSY:.0%} of the peak"
     if found.total > device.memory:
-        flags = estimate.advice(stage_with, now, count, device.memory)
+        flags = estimate.advice(memory_of, stage, now, count, device.memory)
         text += f"; it does not fit, with {flags} it does" if flags else "; it does not fit: take a smaller batch"
     (console or Console()).print(f"{stage.name}: {text}", soft_wrap=True)
     return {"bytes": found.total, "days": days}

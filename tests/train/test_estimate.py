@@ -1,5 +1,6 @@
 """What a step needs, by shapes alone, against what a compiler plans; and the advice where it does not fit."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -99,12 +100,16 @@ def test_advice_is_the_first_change_that_fits():
         return stage_of("ddpm", dtype=dtype, remat=remat, accumulate=accumulate)
 
     now = estimate.Change("float32", False, 1, 1)
-    found = estimate.memory(stage_with(*now[:3]), 8)
-    assert estimate.advice(stage_with, now, 8, found.total) == ""
-    assert estimate.advice(stage_with, now, 8, found.total - 1) == "--train.accumulate 2"
-    flags = estimate.advice(stage_with, now, 8, (found.state + found.gradients) / 2)
-    assert "--mesh.fsdp 8" in flags
-    assert estimate.advice(stage_with, now, 8, 10) == ""
+    memory_of, stage = estimate.memory_by_settings(stage_with, now, 8), stage_with(*now[:3])
+    found = memory_of(*now[:3])
+    assert found == estimate.memory(stage, 8)
+    half = memory_of("float32", False, 2)  # on the line between whole batches and single images
+    assert half.activations == pytest.approx(estimate.memory(stage_with("float32", False, 2), 8).activations, rel=0.02)
+    advice = functools.partial(estimate.advice, memory_of, stage, now, 8)
+    assert advice(found.total) == ""
+    assert advice(found.total - 1) == "--train.accumulate 2"
+    assert "--mesh.fsdp 8" in advice((found.state + found.gradients) / 2)
+    assert advice(10) == ""
 
 
 def test_days_are_flops_over_what_the_devices_do():
