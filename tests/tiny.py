@@ -271,14 +271,19 @@ def fresh(stage, seed=0):
     return jax.jit(stage.init)(jax.random.key(seed), batch)
 
 
+def moved(tree, scale, seed=0):
+    """A tree of arrays with normals of this deviation added, in NumPy: jax compiles a program for each shape it draws."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda v: v + np.asarray(scale * random.normal(size=v.shape), v.dtype), tree)
+
+
 def conditional_stage(module, name, *flags):
     """The last stage of a model of classes that can be guided, and plausible weights of it."""
     conditional = name != "guided"  # which always is
     how = ["--condition", "class"] if name == "latent_diffusion" else ["--conditional", "--drop-label", "0.1"]
     stage = stages(module, name, *how * conditional, *flags)[-1]
     params, extra = fresh(stage)
-    random = np.random.default_rng(0)
-    return stage, jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params), extra
+    return stage, moved(params, 0.1), extra
 
 
 def stored(name, folder, *flags):

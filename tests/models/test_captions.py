@@ -59,9 +59,7 @@ def test_a_model_of_captions_takes_features():
     params, extra = tiny.fresh(stage)
 
     # The last layer begins at zero, so what captions change is seen once it does not.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    params = jax.tree.unflatten(tree, [v + 0.05 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves)])
+    params = tiny.moved(params, 0.05)
     loss = jax.jit(stage.phases[0].loss)
     image = jnp.zeros((2, 16, 16, 3))
 

@@ -9,6 +9,7 @@ from jgen.models.nvae import NVAE
 from jgen.models.nvae_conv import causal_mask, effective_kernel, kernel_name
 from jgen.models.nvae_flow import Flow, FlowStep
 from jgen.objectives.nvae import from_posteriors, from_priors, kl_of, matrices, posterior_of, prior_of
+from tests import tiny
 from tests.models.test_nvae import started
 
 pytestmark = pytest.mark.slow
@@ -19,9 +20,8 @@ Z = jax.random.normal(jax.random.key(0), (1, SIDE, SIDE, LATENTS))
 
 def jacobian(module, mirrored=False):
     """d outputs / d inputs in the order of a step: pixels in raster order, or from the last one, then channels."""
-    variables = module.init(jax.random.key(1), Z, jnp.float32)
     # Far from the start, where shifts are nearly 0.
-    moved = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(jax.random.key(x.size), x.shape), variables)
+    moved = tiny.moved(jax.jit(module.init, static_argnums=2)(jax.random.key(1), Z, jnp.float32), 0.5)
     found = jax.jit(jax.jacobian(lambda z: module.apply(moved, z, jnp.float32)))(Z).reshape(SIDE**2, LATENTS, SIDE**2, LATENTS)
     found = found[::-1, :, ::-1] if mirrored else found
     return np.asarray(found).reshape(SIDE**2 * LATENTS, -1)

@@ -111,14 +111,14 @@ def test_tarflow(path):
     def energy(x):
         return flow_energy(*net.apply(params, x, label))
 
-    whole = denoised(energy, sample, std)
+    whole = jax.jit(lambda sample: denoised(energy, sample, std))(sample)
     o.check("out/denoise/x", whole, image=True)
     if "out/denoise/x_half_lr" in o:
         o.check("out/denoise/x_half_lr", (sample + whole) / 2, image=True)
 
     x = 2 * (o.nhwc("in/bpd/image_uint8").astype(np.float32) + o.nhwc("in/bpd/u")) / 256 - 1
     o.check("out/bpd/x", x, image=True)
-    z, logdet = net.apply(params, jnp.asarray(x))
+    z, logdet = jax.jit(net.apply)(params, x)
     check_zero(o, "out/bpd/logdet", logdet)
     prior = -jnp.sum(tarflow_nll(z, jnp.zeros(len(z)))[:, None] + np.log(128), 1) * z[0].size
     o.check("out/bpd/prior_log_p", prior)

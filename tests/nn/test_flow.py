@@ -1,5 +1,7 @@
 """Every layer of a flow: its log-determinant is the autodiff Jacobian's, and its inverse goes back."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from jgen.convert import glow as convert
 from jgen.models.glow import Glow, Step
 from jgen.nn.flow import NORMFLOWS, ORIGINAL, PORT, ActNorm, Coupling, Invertible1x1, halves, joined, squeeze, unsqueeze
+from tests import tiny
 
 KEY = jax.random.key(0)
 NETS = NORMFLOWS._replace(hidden_norm="inward")
@@ -26,19 +29,18 @@ LAYERS = {
 
 def random_variables(net, x, scale=0.3):
     """Weights of a network away from their zeros and ones."""
-    first, random = jax.random.normal(KEY, (64, *x.shape[1:])), np.random.default_rng(0)
-    variables = jax.tree.map(lambda v: v.astype(x.dtype), net.init(KEY, first))
-    params = jax.tree.map(lambda p: p + jnp.asarray(scale * random.normal(size=p.shape), p.dtype), variables["params"])
-    return {**variables, "params": params}
+    first = jax.random.normal(KEY, (64, *x.shape[1:]))
+    variables = jax.tree.map(lambda v: v.astype(x.dtype), jax.jit(net.init)(KEY, first))
+    return {**variables, "params": tiny.moved(variables["params"], scale)}
 
 
 def check_flow(forward, inverse, x):
     """The log-determinants of forward [B] against the Jacobian's, and its inverse."""
-    z, logdet = forward(x)
-    np.testing.assert_allclose(inverse(z), x, atol=1e-4)
+    z, logdet = jax.jit(forward)(x)
+    np.testing.assert_allclose(jax.jit(inverse)(z), x, atol=1e-4)
+    jacobian = jax.jit(jax.jacobian(lambda one: forward(one[None])[0].ravel()))
     for i in range(len(x)):
-        jacobian = jax.jacobian(lambda one: forward(one[None])[0].ravel())(x[i]).reshape(x[i].size, -1)
-        want = np.linalg.slogdet(np.asarray(jacobian))[1]
+        want = np.linalg.slogdet(np.asarray(jacobian(x[i]).reshape(x[i].size, -1)))[1]
         np.testing.assert_allclose(jnp.broadcast_to(logdet, (len(x),))[i], want, atol=1e-4)
 
 
@@ -63,11 +65,11 @@ def test_glow_is_a_density_and_goes_back_from_its_latents_and_its_noise(conventi
             flow = net.apply(variables, x, label[: len(x)])
             return jnp.concatenate([z.reshape(len(x), -1) for z in flow.latents], 1), sum(flow.logdet)
 
-        flow = net.apply(variables, x, label)
+        flow = jax.jit(net.apply)(variables, x, label)
         check_flow(forward, lambda z: net.apply(variables, flow.latents, label, normalized=False, method="inverse"), x)
-        noise = net.apply(variables, x, label, method="noise_of")
+        noise = jax.jit(partial(net.apply, method="noise_of"))(variables, x, label)
         assert [n.shape[1:] for n in noise] == net.latent_shapes((4, 4, 2))
-        np.testing.assert_allclose(net.apply(variables, noise, label, method="inverse"), x, atol=1e-4)
+        np.testing.assert_allclose(jax.jit(partial(net.apply, method="inverse"))(variables, noise, label), x, atol=1e-4)
         unit = sum(jnp.sum(-0.5 * n**2 - 0.5 * np.log(2 * np.pi), (1, 2, 3)) for n in noise)
         deviations = flow.total - unit - sum(flow.logdet)  # those of the priors
         assert np.all(np.isfinite(deviations))

@@ -67,7 +67,7 @@ def check_logan(o, kind):
         h = jax.nn.softplus(hidden(d, generate(g, z, label)))
         return linear(d["l2"], h)[:, 0] + jnp.sum(d["emb"]["weight"][label] * h, -1)
 
-    o.check(f"out/raw_z_grad/{kind}", jax.grad(lambda z: jnp.sum(score(g, z)))(z))
+    o.check(f"out/raw_z_grad/{kind}", jax.jit(jax.grad(lambda z: jnp.sum(score(g, z))))(z))
     for name, config in o.config["logan"].items():
         prefix = f"studiogan/{kind}/{name}"
         settings = {k: config[f"lo_{k}"] for k in ("rate", "alpha", "beta")}  # that code takes one step, whatever lo_steps says
@@ -76,7 +76,7 @@ def check_logan(o, kind):
             moved, cost = natural_gradient(partial(score, g), z, jnp.asarray(o["in/drop_uniform"], float), **settings)
             return -jnp.mean(score(g, moved)), (moved, cost)
 
-        (value, (moved, cost)), grads = jax.value_and_grad(loss, has_aux=True)(g)
+        (value, (moved, cost)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(g)
         o.check(f"out/{prefix}/z_optimised", moved)
         o.check(f"out/{prefix}/transport_cost", cost)
         o.check(f"out/{prefix}/g_loss_after", value)
@@ -126,14 +126,14 @@ def check_cs(o, kind, projection):
     log_step = jnp.log(o[f"out/{prefix}/z_step_size"].astype(float))
     judges = {"disc": tree(o, "D_two_logits")} if kind == "gan" else {"measure": tree(o, "measure")}
     weights = {"G": tree(o, "G"), "log_step": log_step, **judges}
-    (_, found), grads = jax.value_and_grad(parts, has_aux=True)(weights)
+    (_, found), grads = jax.jit(jax.value_and_grad(parts, has_aux=True))(weights)
     for name, value in found.items():
         if f"out/{prefix}/{name}" in o:
             o.check(f"out/{prefix}/{name}", value)
     o.check(f"out/grad/{prefix}/log_step_size", grads["log_step"])
     check_gradients(o, f"out/grad/{prefix}", grads)
     if kind == "gan":
-        by_disc = jax.grad(lambda w: parts(w)[1]["disc_loss"])(weights)["disc"]
+        by_disc = jax.jit(jax.grad(lambda w: parts(w)[1]["disc_loss"]))(weights)["disc"]
         check_gradients(o, f"out/grad/{prefix}/disc", {"D": by_disc})
 
 

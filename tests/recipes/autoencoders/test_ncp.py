@@ -33,10 +33,7 @@ def hierarchical():
     first, second = stages("--sampling.proposals", "3", "--sampling.steps", "2")
     params, extra = jax.jit(second.init)(jax.random.key(0), {"image": X})
     # Ratios begin at 1, where every method is the prior; others are wanted here.
-    params = {
-        **params,
-        "ncp": jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params["ncp"]),
-    }
+    params = {**params, "ncp": tiny.moved(params["ncp"], 0.2)}
     return first, second, params, extra
 
 
@@ -51,15 +48,15 @@ def test_an_image_depends_on_its_key_alone(hierarchical, method):
 
 def test_the_base_prior_is_that_of_the_first_stage_with_its_decoder(hierarchical):
     first, second, params, extra = hierarchical
-    images = second.sample(params, extra, image_keys(0, 500), replace(second.options, method="prior"))
-    own = first.sample({"net": params["net"]}, extra, image_keys(1, 500), first.options)
+    options = replace(second.options, method="prior")
+    images = jax.jit(second.sample, static_argnums=3)(params, extra, image_keys(0, 500), options)
+    own = jax.jit(first.sample, static_argnums=3)({"net": params["net"]}, extra, image_keys(1, 500), first.options)
     np.testing.assert_allclose(jnp.mean(images, 0), jnp.mean(own, 0), atol=0.1)
 
 
 def test_the_second_stage_takes_the_network_and_its_statistics_over(hierarchical):
-    first, second, _, _ = hierarchical
-    state = first.init(jax.random.key(9), {"image": X})
-    fresh = second.init(jax.random.key(0), {"image": X})
+    first, second, *fresh = hierarchical
+    state = jax.jit(first.init)(jax.random.key(9), {"image": X})
     found, state_after = second.begin(*state, *fresh)
     jax.tree.map(np.testing.assert_array_equal, found["net"], state[0]["net"])
     jax.tree.map(np.testing.assert_array_equal, found["ncp"], fresh[0]["ncp"])
@@ -72,9 +69,11 @@ def test_latents_in_units_of_the_prior_are_the_posteriors(hierarchical):
     _, _, params, extra = hierarchical
     config = tiny.parsed("ncp_vae")
     model = nvae.Model(config.network, resolve(config.data))
-    found = ncp.of_nvae(model).posteriors(params, extra, jax.random.key(0), X)
+    found = jax.jit(ncp.of_nvae(model).posteriors)(params, extra, jax.random.key(0), X)
     noise = [jax.random.normal(jax.random.fold_in(jax.random.key(0), i), (4, *s)) for i, s in enumerate(model.shapes)]
-    _, groups, _ = model.apply(params, extra, X, nvae.from_posteriors(noise), False)
+    _, groups, _ = jax.jit(lambda params, extra: model.apply(params, extra, X, nvae.from_posteriors(noise), False))(
+        params, extra
+    )
     for latents, group in zip(found, groups):
         prior = ncp.prior_of(group)
         np.testing.assert_allclose(prior.mean + prior.deviation * latents.e, group.latents, atol=1e-4)

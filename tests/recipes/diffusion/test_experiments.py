@@ -110,7 +110,7 @@ def test_a_prior_learns_its_variance(prior):
     stage = stages(latent_diffusion, "latent_diffusion", "--prior", prior, "--condition", "class", "--learn-variance")[1]
     random = np.random.default_rng(0)
     params, extra = tiny.fresh(stage)
-    params = jax.tree.map(lambda v: v + 0.1 * random.normal(size=v.shape).astype(np.float32), params)
+    params = tiny.moved(params, 0.1)
     batch = {"image": random.uniform(-1, 1, (4, 8, 8, 1)).astype(np.float32), "label": np.arange(4)}
     assert jax.jit(stage.phases[0].loss)(params, extra, jax.random.key(1), batch)[1][1]["vb"] > 0
 

@@ -62,8 +62,7 @@ def fresh(module, *flags):
     """The last stage of a model that takes no classes, and plausible weights of it."""
     stage = stages(module, module.__name__.split(".")[-1], *flags)[-1]
     params, extra = tiny.fresh(stage)
-    random = np.random.default_rng(0)
-    return stage, jax.tree.map(lambda v: v + 0.05 * random.normal(size=v.shape).astype(np.float32), params), extra
+    return stage, tiny.moved(params, 0.05), extra
 
 
 USUAL = [(ddpm, {"sampler": "ddpm", "steps": 20})]

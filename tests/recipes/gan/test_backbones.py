@@ -49,7 +49,8 @@ def test_each_network_has_heads_of_its_own_whose_logits_come_side_by_side(both):
     assert all(set(params[player]) == set(BOTH) for player in ("d", "features", "projection"))
     for own, logits in zip(d.each, output.logits, strict=True):
         mine = {player: tree[own.name] for player, tree in params.items()}
-        alone, _ = own.discriminate(mine, {"d": state[own.name]}, images, Condition(), train=True)
+        run_alone = jax.jit(lambda mine, state, own=own: own.discriminate(mine, {"d": state}, images, Condition(), train=True))
+        alone, _ = run_alone(mine, state[own.name])
         np.testing.assert_allclose(logits, alone.logits, atol=1e-4)
     assert output.logits[0].shape == output.logits[1].shape
     assert jax.tree.map(jnp.shape, moved["d"]) == jax.tree.map(jnp.shape, state)
