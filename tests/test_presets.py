@@ -17,7 +17,6 @@ from jgen.app import protocol
 from jgen.config import Evaluation
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
-from jgen.models import deit
 from jgen.recipes.gan import backbones
 from jgen.train.stage import count, state_shapes
 from tests import tiny
@@ -29,15 +28,8 @@ TIMES = (0.0, 0.1, 0.5, 1.0)
 
 @pytest.fixture(autouse=True, scope="module")
 def deit_of_zeros():
-    """DeiT without its file: zeros of the shapes of its weights, which take no memory where shapes are all that is computed."""
-
-    def opened(file):
-        net = deit.DeiT(head=False)
-        made = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
-        return net, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), made["params"])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "open_deit", opened)
+    """Shapes are all that is computed here."""
+    with backbones.of_shapes():
         yield
 
 

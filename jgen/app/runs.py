@@ -36,6 +36,7 @@ from jgen.metrics import equivariance, extract, record, scores
 from jgen.metrics.record import Record
 from jgen.recipes.common import resolved
 from jgen.recipes.evaluation.equivariance import equivariance_of
+from jgen.recipes.gan.backbones import of_shapes
 from jgen.run_folder import read_config
 from jgen.sharding import make_mesh, rounded_down, rounded_up
 from jgen.train import distributed, lost
@@ -59,17 +60,18 @@ export_run = export
 
 
 def show_costs(build: Build, config: Any, memory: bool, device: Accelerator) -> None:
-    """Prints what a step of every stage costs, here and on eight accelerators of a kind; the data need not be there.
+    """Prints what a step of every stage costs, here and on eight accelerators of a kind; data and DeiT's file may be missing.
 
     memory: compiles the step to see what it takes.
     """
     check_config(config)
     config = dataclasses.replace(config, data=resolve_or_known(config.data))
     mesh = make_mesh(config.mesh)
-    for i, stage in enumerate(build(config).stages):
-        found = show_cost(stage, mesh, memory=memory)
-        stage_with = with_training(lambda config: build(config).stages, config, i)
-        show_estimate(stage, stage_with, found["flops"], device)
+    with of_shapes():
+        for i, stage in enumerate(build(config).stages):
+            found = show_cost(stage, mesh, memory=memory)
+            stage_with = with_training(lambda config: build(config).stages, config, i)
+            show_estimate(stage, stage_with, found["flops"], device)
 
 
 def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> None:

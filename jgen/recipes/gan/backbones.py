@@ -5,7 +5,8 @@ random layers that make feature maps of them. Both give maps of 1/4, 1/8, 1/16 a
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,10 +38,24 @@ class Backbone(NamedTuple):
     """Makes feature maps of the taps; None where they are maps."""
 
 
+_of_shapes = False
+
+
+@contextmanager
+def of_shapes() -> Iterator[None]:
+    """Where costs are counted by shapes alone, DeiT needs no file: it has zeros for weights."""
+    global _of_shapes
+    _of_shapes = True
+    try:
+        yield
+    finally:
+        _of_shapes = False
+
+
 def backbone(name: Name, deit_file: str = "") -> Backbone:
     """The backbone of a name. Raises UserError where its weights are missing, with where they come from."""
     if name == "deit":
-        net, weights = open_deit(deit_file)
+        net, weights = _deit_of_zeros() if _of_shapes and not deit_file else open_deit(deit_file)
         return Backbone(net, lambda: jax.tree.map(jnp.asarray, weights), deit.normalized, deit.TokenMaps())
     net, weights = lite0()
     return Backbone(net, lambda: jax.tree.map(jnp.asarray, weights), lambda images: images)
@@ -66,3 +81,9 @@ def open_deit(file: str) -> tuple[deit.DeiT, dict[str, Any]]:
         raise UserError(f"deit_file={file}: no such file; {where}")
     net, variables = feature_nets.deit(load_weights(Path(file)), head=False)
     return net, jax.tree.map(np.asarray, variables["params"])
+
+
+def _deit_of_zeros() -> tuple[deit.DeiT, dict[str, Any]]:
+    net = deit.DeiT(head=False)
+    made = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    return net, jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), made["params"])
