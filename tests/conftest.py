@@ -11,8 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Without those optimizations the older of the compiler's two ways to write fused loops takes two thirds of the time; with them
 # it takes minutes for many random draws. An XLA without the flag would end the process: it is for those that have it.
-if jaxlib.version.__version_info__[:2] == (0, 10):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+QUICKER, FLAGS = "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")
+if jaxlib.version.__version_info__[:2] == (0, 10) and QUICKER not in FLAGS:
+    os.environ["XLA_FLAGS"] = f"{FLAGS} {QUICKER}".strip()
 CACHE = os.environ.setdefault("JGEN_CACHE", str(Path(tempfile.gettempdir()) / "jgen-tests-cache"))
 
 import jax
