@@ -33,7 +33,7 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(train=TrainConfig(steps=1800, save_every=600, sample_every=600)),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),

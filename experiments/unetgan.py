@@ -32,7 +32,7 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(cutmix=CutMixConfig(0.1)),  # with 0.5 each class comes to one image of 8x8 pixels
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
