@@ -168,8 +168,8 @@ def changes(stage: Stage, devices: int, now: Change) -> Iterator[Change]:
     dtypes = [now.dtype, *(["bfloat16"] if now.dtype == "float32" and "dtype" in stage.supports else [])]
     remats = [now.remat] if now.remat else [False, True]
     shares = sorted({now.fsdp, devices})
-    for fsdp, *settings in itertools.product(shares, dtypes, remats, _accumulations(stage, devices, now)):
-        yield Change(*settings, fsdp)
+    for fsdp, dtype, remat, parts in itertools.product(shares, dtypes, remats, _accumulations(stage, devices, now)):
+        yield Change(dtype, remat, parts, fsdp)
 
 
 def advice(memory_of: MemoryBySettings, stage: Stage, now: Change, devices: int, limit: float) -> str:
