@@ -11,6 +11,7 @@ from rich.table import Table
 from jgen.app.load import load
 from jgen.app.metrics_command import Compare, Export, Pairs, Plot, Score, Steps
 from jgen.data import open_source
+from jgen.data.images import scaled
 from jgen.errors import UserError
 from jgen.metrics import by_steps, extract, image_quality, record, scores, trade_off
 from jgen.metrics.lpips import open_lpips
@@ -51,7 +52,7 @@ def pairs(given: Pairs) -> None:
     for name in names:
         run, values = jax.jit(known[name]), []
         for x, y in zip(scores.image_batches(a, len(a), 64), scores.image_batches(b, len(b), 64)):
-            values.append(np.asarray(run(x / np.float32(127.5) - 1, y / np.float32(127.5) - 1)))
+            values.append(np.asarray(run(scaled(x), scaled(y))))
         rows.append((name, float(np.concatenate(values)[: len(a)].mean())))
     table("measure", [f"mean of {len(a)} pairs"], rows)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen import pictures
-from jgen.data.images import read_image
+from jgen.data.images import read_image, scaled
 from jgen.errors import UserError
 from jgen.metrics.image_quality import psnr
 from jgen.types import Array
@@ -27,7 +27,7 @@ def fitted(path: Path, shape: tuple[int, ...], option: str = "image") -> np.ndar
         raise UserError(f"{option}={path}: can't be read; must be a PNG, JPEG or WebP picture") from error
     if own[:2] != (height, width):
         print(f"{path}: {own[0]}x{own[1]}, resized to {height}x{width}{'' if own[0] == own[1] else ', its middle'}")
-    return read_image(path, channels, size=(height, width)).astype(np.float32) / np.float32(127.5) - 1
+    return scaled(read_image(path, channels, size=(height, width)))
 
 
 def fitted_all(names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:

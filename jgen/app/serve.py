@@ -17,6 +17,7 @@ from jgen import pictures
 from jgen.animation import save_animation
 from jgen.app import play
 from jgen.app.load import Run, load
+from jgen.data.images import scaled
 from jgen.errors import UserError
 
 gr: Any = importlib.import_module("gradio") if find_spec("gradio") else None  # the extra "serve"
@@ -181,4 +182,4 @@ def _drawn(run: Run, drawing: Any) -> np.ndarray | None:
         levels = np.asarray(ink)[..., 3:]
     else:
         levels = np.asarray(Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink).convert("RGB"))
-    return levels.astype(np.float32) / np.float32(127.5) - 1
+    return scaled(levels)

@@ -14,6 +14,7 @@ from jgen.config.autoencoder import FirstStageConfig
 from jgen.config.chain import PredictionName
 from jgen.config.latent import LatentSampling, PriorConfig
 from jgen.data import open_source
+from jgen.data.images import scaled
 from jgen.edit.space import NoiseSpace
 from jgen.errors import UserError
 from jgen.models.autoencoder import AutoencoderKL, VQModel
@@ -159,7 +160,7 @@ class LatentPrior:
     def scale(self, params: Params) -> Array:
         """The factor that gives the latents of the first 256 images unit deviation."""
         source = open_source(self.data, self.train.seed)
-        images = np.stack([source[i]["image"] for i in range(min(len(source), 256))]) / np.float32(127.5) - 1
+        images = scaled(np.stack([source[i]["image"] for i in range(min(len(source), 256))]))
         return bottleneck.scale_factor(self.encode(params, jnp.asarray(images), jax.random.key(0)))
 
 
