@@ -31,7 +31,7 @@ def test_the_table_of_costs_names_the_presets_that_exist():
 
 
 def test_benchmarks_print_and_write_their_rows(tmp_path):
-    tiny.run("-m", "benchmarks", "scan_steps", "--json", "rows.json", cwd=tmp_path, env={"PYTHONPATH": str(tiny.ROOT)})
+    tiny.run("-m", "benchmarks", "scan_steps", "--json", "rows.json", cwd=tmp_path)
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert set(rows[0]) == {"name", "value", "unit", "aim", "met", "detail"}
     assert rows[0]["value"] > 0

@@ -202,10 +202,12 @@ FLAGS = {
 }  # fmt: skip
 
 
-def environment(devices=1):
-    """The environment of a child process that sees this many CPU devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+def environment(devices=0):
+    """The environment of a child process that imports jgen from here; with devices it sees so many of the CPU."""
+    found = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if devices:
+        found["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return found
 
 
 def config(**changes):
@@ -309,7 +311,7 @@ def run(*args, cwd, check=True, env=None, timeout=300):
     """A command in a process of its own, as a user runs it."""
     done = subprocess.run(
         [sys.executable, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        env={**environment(), **(env or {})},
     )  # fmt: skip
     if check:
         assert done.returncode == 0, done.stdout + done.stderr

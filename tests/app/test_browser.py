@@ -71,7 +71,7 @@ def address(tmp_path_factory):
     for name in ("ddpm", "stylegan3"):
         tiny.run("-m", f"experiments.{name}", "--name", f"./{name}", *tiny.FLAGS[name], cwd=folder)
     words = [sys.executable, "-m", "jgen", "serve", "ddpm", "stylegan3", "--port", port]
-    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT), "JAX_PLATFORMS": "cpu"}
+    env = {**tiny.environment(), "JAX_PLATFORMS": "cpu"}
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=log)
     try:

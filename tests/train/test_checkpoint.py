@@ -1,7 +1,6 @@
 """Checkpoints from strangers and beside a running training: reading changes nothing, and damage is one line."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -127,7 +126,7 @@ while not pathlib.Path({str(tmp_path / "over")!r}).exists():
     count += 1
 print(count)
 """
-    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT)}
+    env = tiny.environment()
     reader = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tiny.run("-m", "experiments.ddpm", "train", "--run", str(run), cwd=tmp_path)
     (tmp_path / "over").touch()

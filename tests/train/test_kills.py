@@ -47,7 +47,7 @@ def start(folder, count, words):
         return [
             subprocess.Popen(
                 [sys.executable, "-m", "experiments.ddpm", "train", *words, *among(i)],
-                env=tiny.environment(), cwd=folder.parent, stdout=log, stderr=log,
+                env=tiny.environment(1), cwd=folder.parent, stdout=log, stderr=log,
             )
             for i in range(count)
         ]  # fmt: skip

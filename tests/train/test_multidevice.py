@@ -1,6 +1,5 @@
 """The same run on 1, 2 and 8 devices, data parallel or sharded, and on 2 processes: same noise, losses and samples."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -96,7 +95,7 @@ def test_two_processes_train_resume_and_save_from_the_command_line(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT)}
+    env = tiny.environment()
     base = [sys.executable, "-m", "experiments.ddpm", "--name", "./both", *tiny.FLAGS["ddpm"]]
     mesh = ["--mesh.coordinator", address, "--mesh.num-processes", "2", "--mesh.devices", "2"]
     finish(*[

@@ -47,7 +47,7 @@ def two(tmp_path):
             [sys.executable, "-m", "experiments.ddpm", "--name", str(folder), *FLAGS, "--train.steps", "1000000",
              "--train.save-every", "1000000", "--mesh.coordinator", f"localhost:{port}", "--mesh.num-processes", "2",
              "--mesh.process-id", str(i)],
-            env=tiny.environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=tiny.environment(1), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(2)
     ]  # fmt: skip

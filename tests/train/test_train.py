@@ -1,7 +1,6 @@
 """Training runs of a tiny model: resuming is exact, and what goes wrong is reported and loses nothing."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -241,7 +240,7 @@ def test_sigkill_and_sigterm_lose_nothing(runs):
     """Killed once hard and once softly, and started again with the folder alone, the run ends where it would have."""
     command = [sys.executable, "-m", "experiments.ddpm"]
     new, again = ["--name", "killed", *tiny.FLAGS["ddpm"]], ["--run", "runs/ddpm/killed"]
-    env, folder = {**os.environ, "PYTHONPATH": str(tiny.ROOT)}, runs / "runs/ddpm/killed"
+    env, folder = tiny.environment(), runs / "runs/ddpm/killed"
     for flags, number in ((new, signal.SIGKILL), (again, signal.SIGTERM)):
         process = subprocess.Popen([*command, *flags], cwd=runs, env=env, stdout=subprocess.PIPE, text=True)
         before, until = len(read(folder / "metrics.jsonl")), time.monotonic() + 120
@@ -414,7 +413,7 @@ def test_a_full_disk_stops_the_run_with_the_last_good_checkpoint_intact(runs):
     before = Checkpoints(folder / "checkpoints").steps()
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 4; exec {sys.executable} -m experiments.ddpm --run runs/ddpm/full"], cwd=runs,
-        env={**os.environ, "PYTHONPATH": str(tiny.ROOT)}, capture_output=True, text=True, timeout=300,
+        env=tiny.environment(), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     # Libraries' threads fail to write as well, and may leave a line of their own unfinished before ours.
