@@ -83,6 +83,7 @@ def open_deit(file: str) -> tuple[deit.DeiT, dict[str, Any]]:
     return net, jax.tree.map(np.asarray, variables["params"])
 
 
+@functools.cache
 def _deit_of_zeros() -> tuple[deit.DeiT, dict[str, Any]]:
     net = deit.DeiT(head=False)
     made = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))

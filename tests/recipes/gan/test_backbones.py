@@ -12,6 +12,7 @@ from jgen.errors import UserError
 from jgen.metrics.extract import efficientnet_file
 from jgen.objectives.adversarial import over_heads
 from jgen.objectives.gan import hinge, summed
+from jgen.recipes.gan.backbones import backbone
 from jgen.recipes.gan.feature_heads import feature_heads, hinge_of
 from jgen.recipes.gan.projected import hole_augment
 from jgen.train.stage import state_shapes
@@ -93,3 +94,11 @@ def test_an_experiment_has_both(name, deit_file):
 def test_what_is_missing_is_said_in_one_line(backbones, file, message):
     with pytest.raises(UserError, match=message):
         feature_heads(FeatureHeadsConfig(backbones, file), 0).init(jax.random.key(0), 3)
+
+
+def test_costs_are_counted_without_deits_file(tmp_path):
+    flags = [*tiny.FLAGS["stylegan_xl"], "--backbones", *BOTH]
+    shown = tiny.run("-m", "experiments.stylegan_xl", *flags, "--dry-run", cwd=tmp_path).stdout
+    assert "GFLOP" in shown
+    with pytest.raises(UserError, match="backbones=deit: needs its weights"):
+        backbone("deit")
