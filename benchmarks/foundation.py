@@ -122,7 +122,7 @@ def _small() -> tuple:
 
     from experiments import ddpm
     from jgen.sharding import make_mesh
-    from jgen.train.loop import compile_stage
+    from jgen.train.compiled import compile_stage
 
     (stage,), mesh = ddpm.build(ddpm.Config()).stages, make_mesh()
     compiled = compile_stage(stage, mesh)
@@ -254,7 +254,7 @@ from jgen.train.distributed import start
 start(MeshConfig(), 64)
 from experiments import ddpm
 from jgen.data import Pipeline
-from jgen.train.loop import compile_stage
+from jgen.train.compiled import compile_stage
 from jgen.sharding import make_mesh
 (stage,), mesh = ddpm.build(ddpm.Config()).stages, make_mesh()
 compiled = compile_stage(stage, mesh)

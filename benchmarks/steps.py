@@ -11,7 +11,7 @@ import optax
 from jgen import memory
 from jgen.sharding import batch_sharding, jit_once, jit_step, make_mesh, replicated
 from jgen.train import Phase, init_state, make_step
-from jgen.train.loop import compile_stage
+from jgen.train.compiled import compile_stage
 from jgen.train.stage import Stage, batch_shapes, first_batch_shapes
 
 Run = Callable[[], None]

@@ -18,8 +18,8 @@ def main(out, fsdp, *distributed):
     from jgen.data import Pipeline
     from jgen.recipes.evaluation.agreement import agreement
     from jgen.sharding import batch_sharding, make_mesh
+    from jgen.train.compiled import compile_stage
     from jgen.train.draw import draw
-    from jgen.train.loop import compile_stage
     from jgen.train.stage import first_batch
     from tests import tiny
 

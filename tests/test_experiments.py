@@ -18,7 +18,8 @@ from jgen.data.known import resolve_or_known
 from jgen.sharding import make_mesh
 from jgen.train import Phase
 from jgen.train.checkpoint import Checkpoints
-from jgen.train.loop import compile_stage, fit
+from jgen.train.compiled import compile_stage
+from jgen.train.loop import fit
 from jgen.train.stage import Experiment, Stage, count, first_batch, restore, state_shapes
 from tests import tiny
 

@@ -10,8 +10,8 @@ from jgen.config import from_dict, to_dict
 from jgen.config.migrate import migrated
 from jgen.data import Pipeline
 from jgen.sharding import make_mesh
+from jgen.train.compiled import compile_stage
 from jgen.train.draw import draw
-from jgen.train.loop import compile_stage
 from jgen.train.stage import first_batch
 from tests import tiny
 

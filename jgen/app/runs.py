@@ -43,9 +43,11 @@ from jgen.train import distributed, lost
 from jgen.train.checkpoint import check_fits, steps_in
 from jgen.train.draw import draw, drawn
 from jgen.train.estimate import with_training
-from jgen.train.loop import Fitted, check, fit, locked, shows, stage_picture
+from jgen.train.grids import shows, stage_picture
+from jgen.train.loop import Fitted, check, fit
 from jgen.train.report import Part, report, show_scores
 from jgen.train.stage import Experiment, Stage, count, state_shapes
+from jgen.train.stop import locked
 from jgen.train.summary import dry_run as show_cost
 from jgen.train.summary import show_estimate
 

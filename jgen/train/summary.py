@@ -9,8 +9,9 @@ from rich.table import Table
 
 from jgen.config.train import Accelerator
 from jgen.train import estimate
+from jgen.train.compiled import Compiled, compile_stage
 from jgen.train.flops import flops
-from jgen.train.loop import Compiled, check, compile_stage
+from jgen.train.loop import check
 from jgen.train.stage import Stage, batch_shapes, count
 
 EIGHT = 8

@@ -10,8 +10,9 @@ import pytest
 import jgen
 from jgen.sharding import make_mesh
 from jgen.train.log import read
-from jgen.train.loop import fit, locked
+from jgen.train.loop import fit
 from jgen.train.stage import restore
+from jgen.train.stop import locked
 from tests import tiny
 
 MESH = make_mesh()

@@ -12,8 +12,8 @@ from jgen.data.known import KNOWN, resolve_or_known
 from jgen.errors import UserError
 from jgen.sharding import make_mesh
 from jgen.train import estimate
+from jgen.train.compiled import compile_stage
 from jgen.train.flops import flops
-from jgen.train.loop import compile_stage
 from jgen.train.remat import phases
 from jgen.train.stage import batch_shapes, state_shapes
 from jgen.train.step import Phase, make_step

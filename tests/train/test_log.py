@@ -11,9 +11,9 @@ from PIL import Image
 from jgen.errors import UserError
 from jgen.train import Phase
 from jgen.train.log import Log, read
-from jgen.train.loop import Watch
 from jgen.train.rates import learning_rates, rated_adam
 from jgen.train.tracker import Wandb
+from jgen.train.watch import Watch
 from tests import tiny
 
 

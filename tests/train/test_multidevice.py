@@ -56,7 +56,7 @@ def test_devices_share_the_work_of_a_step(tmp_path):
     """A step's arithmetic, over all devices, is no more on four than on one: no device does another's share as well."""
     code = (
         "from experiments import stylegan2; from jgen.config import MeshConfig; from jgen.sharding import make_mesh\n"
-        "from jgen.train.loop import compile_stage; from jgen.train.stage import batch_shapes; from tests import tiny\n"
+        "from jgen.train.compiled import compile_stage; from jgen.train.stage import batch_shapes; from tests import tiny\n"
         "import jax\n"
         "(stage,) = stylegan2.build(tiny.parsed('stylegan2')).stages\n"
         "def flops(n):\n"

@@ -19,13 +19,13 @@ from jgen.config import changed
 from jgen.data import ArraySource, Pipeline
 from jgen.nn import winograd
 from jgen.sharding import make_mesh
-from jgen.train import loop
 from jgen.train.checkpoint import Checkpoints, check_fits, digest
 from jgen.train.draw import draw
 from jgen.train.flops import flops
-from jgen.train.log import read
+from jgen.train.log import Log, read
 from jgen.train.loop import fit
 from jgen.train.stage import restore
+from jgen.train.stop import locked
 from tests import tiny
 
 MESH = make_mesh()
@@ -61,7 +61,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("after", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5))])
 def test_a_run_killed_and_started_again_equals_the_uninterrupted_one(whole, tmp_path, monkeypatch, after):
-    record, seen = loop.Log.record, []
+    record, seen = Log.record, []
 
     def dying(self, step, metrics):
         record(self, step, metrics)
@@ -70,7 +70,7 @@ def test_a_run_killed_and_started_again_equals_the_uninterrupted_one(whole, tmp_
             self.file.write('{"step": 99, "lo')  # a line cut short
             raise Killed
 
-    monkeypatch.setattr(loop.Log, "record", dying)
+    monkeypatch.setattr(Log, "record", dying)
     with pytest.raises(Killed):
         fit(tiny.stage(), tmp_path, MESH)
     monkeypatch.undo()
@@ -140,7 +140,7 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):
-    with loop.locked(tmp_path), pytest.raises(ValueError, match="another process is training in this folder"):
+    with locked(tmp_path), pytest.raises(ValueError, match="another process is training in this folder"):
         fit(tiny.stage(), tmp_path, MESH)
 
 
