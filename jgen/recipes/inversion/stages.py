@@ -18,7 +18,7 @@ from jgen.recipes.inversion.encoder import EncoderModel
 from jgen.recipes.inversion.text import TextModel
 from jgen.run_folder import read_config
 from jgen.train import Phase
-from jgen.train.rates import rated_adam
+from jgen.train.rates import Rated, rated_adam
 from jgen.train.stage import Stage
 from jgen.types import Batch, Extra, Key, Params
 
@@ -27,6 +27,20 @@ def check_gan(folder: str) -> None:
     """Raises UserError for a folder that holds no run, or one of an encoder, which would be sought for itself."""
     if read_config(Path(folder))["module"] == "experiments.inversion":
         raise UserError(f"gan={folder}: is a run of an encoder; must be that of a StyleGAN")
+
+
+def _phases(model: EncoderModel, text: TextModel, config: EncoderConfig) -> tuple[list[Phase], dict[str, Rated]]:
+    """The phases of a step and the players' optimizers: the encoder's, after its discriminator's; then the text encoder's."""
+    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": rated_adam(config.encoder_learning_rate)}
+    if config.encoder == "e4e":
+        phases.insert(0, Phase("w_d", model.judge_loss))
+        if config.w_r1_gamma:
+            phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
+        optimizers["w_d"] = rated_adam(config.w_d_learning_rate)
+    if config.text:
+        phases.append(Phase("text", text.loss))
+        optimizers["text"] = rated_adam(config.text_learning_rate)
+    return phases, optimizers
 
 
 def encoder_stage(
@@ -67,15 +81,7 @@ def encoder_stage(
         found, state = generator(params, extra)
         return {**fresh, **found}, {**fresh_extra, **state}
 
-    phases, optimizers = [Phase("encoder", model.loss)], {"encoder": rated_adam(config.encoder_learning_rate)}
-    if config.encoder == "e4e":
-        phases.insert(0, Phase("w_d", model.judge_loss))
-        if config.w_r1_gamma:
-            phases.insert(1, Phase("w_d", model.judge_penalty, config.w_r1_every, "w_d_r1"))
-        optimizers["w_d"] = rated_adam(config.w_d_learning_rate)
-    if config.text:
-        phases.append(Phase("text", text.loss))
-        optimizers["text"] = rated_adam(config.text_learning_rate)
+    phases, optimizers = _phases(model, text, config)
     return Stage(
         name="encoder",
         data=data,
