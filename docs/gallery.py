@@ -1,8 +1,9 @@
-"""Composes docs/gallery.png of the samples that runs have written:  python -m docs.gallery runs/*/NAME
+"""Keeps samples of runs, and composes docs/gallery.png of all that are kept:  python -m docs.gallery [runs/*/NAME]
 
-A line for each run, with the first samples of its last grid: none is chosen, and pixels are enlarged by whole numbers. Below
-stand the upper halves of the pictures that --below names. --over-training writes docs/families/PAGE.png instead, a picture for
-each family of the runs: the same noise after some of their steps.
+A run's first samples, none of them chosen, become docs/samples/EXPERIMENT.png, in place of an earlier run's; the gallery has a
+line for each file there, family by family, with pixels enlarged by whole numbers. Below stand the upper halves of the pictures
+that --below names. --over-training writes docs/families/PAGE.png instead, a picture for each family of the runs: the same noise
+after some of their steps.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from jgen import pictures
 from jgen.train import over_training as taken
 
 HERE = Path(__file__).resolve().parent
-SIDE, GAP, COUNT, LABEL, TIMES = 40, 2, 9, 18, 4
-"""Pixels of a sample and between samples, samples of a run, the height of a line of text, and steps of a run at most."""
+KEPT = HERE / "samples"
+SIDE, GAP, COUNT, LABEL, TIMES = 64, 2, 5, 18, 4
+"""Pixels of a sample at most and between samples, samples of a run, the height of a line of text, steps of a run at most."""
 WIDTH = COUNT * (SIDE + GAP)
-MARGIN = 12
+COLUMNS, MARGIN = 3, 12
 
 
 def samples(run: Path) -> tuple[str, np.ndarray] | None:
@@ -62,15 +64,33 @@ def strip(name: str, images: np.ndarray) -> Image.Image:
     line = Image.new("RGB", (WIDTH, LABEL + SIDE + GAP), "white")
     ImageDraw.Draw(line).text((0, 1), name, "black", ImageFont.load_default(13))
     for i, image in enumerate(images):
-        enlarged = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        times = max(1, SIDE // max(image.shape[:2]))
+        enlarged = Image.fromarray(image).resize((image.shape[1] * times, image.shape[0] * times), Image.Resampling.NEAREST)
         line.paste(enlarged, (i * (SIDE + GAP), LABEL))
     return line
 
 
+def keep(name: str, images: np.ndarray) -> None:
+    """Stores an experiment's samples [N, H, W, 3], side by side, as its line of the gallery."""
+    KEPT.mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(list(images), 1)).save(KEPT / f"{name}.png", optimize=True)
+
+
+def kept() -> dict[str, np.ndarray]:
+    """The samples [N, H, W, 3] of experiments that have some, in the order of the families."""
+    found = {}
+    for name in (name for family in results.read()["families"] for name in family["experiments"]):
+        if (path := KEPT / f"{name}.png").is_file():
+            with Image.open(path) as picture:
+                row = np.asarray(picture.convert("RGB"))
+            found[name] = np.stack(np.split(row, row.shape[1] // len(row), 1))[:COUNT]
+    return found
+
+
 def compose(lines: list[Image.Image], below: list[Path]) -> Image.Image:
-    """Lines of one height in two columns, and pictures as wide as both below them."""
-    columns = min(len(lines), 2)
-    width, half = columns * WIDTH + (columns + 1) * MARGIN, -(-len(lines) // 2)
+    """Lines of one height in columns, and pictures as wide as all of these below them."""
+    columns = min(len(lines), COLUMNS)
+    width, each = columns * WIDTH + (columns + 1) * MARGIN, -(-len(lines) // columns)
     pictures = []
     for path in below:
         with Image.open(path) as picture:
@@ -78,10 +98,10 @@ def compose(lines: list[Image.Image], below: list[Path]) -> Image.Image:
             size = width - 2 * MARGIN, round(upper.height * (width - 2 * MARGIN) / upper.width)
             pictures.append(upper.resize(size, Image.Resampling.BOX))
     step = lines[0].height + MARGIN
-    sheet = Image.new("RGB", (width, MARGIN + half * step + sum(p.height + MARGIN for p in pictures)), "white")
+    sheet = Image.new("RGB", (width, MARGIN + each * step + sum(p.height + MARGIN for p in pictures)), "white")
     for i, line in enumerate(lines):
-        sheet.paste(line, (MARGIN + (i // half) * (WIDTH + MARGIN), MARGIN + (i % half) * step))
-    top = MARGIN + half * step
+        sheet.paste(line, (MARGIN + (i // each) * (WIDTH + MARGIN), MARGIN + (i % each) * step))
+    top = MARGIN + each * step
     for picture in pictures:
         sheet.paste(picture, (MARGIN, top))
         top += picture.height + MARGIN
@@ -102,16 +122,19 @@ def save_families(runs: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--over-training", action="store_true", help="The families' pictures over training.")
     parser.add_argument("--below", nargs="*", type=Path, default=[HERE / "inpainted.png"])
     parser.add_argument("--out", type=Path, default=HERE / "gallery.png")
     given = parser.parse_args()
     if given.over_training:
         return save_families(given.runs)
-    found = dict(sorted(each for run in given.runs if (each := samples(run))))
-    compose([strip(*each) for each in found.items()], given.below).quantize(256).save(given.out, optimize=True)
-    print(f"{given.out}: {', '.join(found)}")
+    for run in given.runs:
+        if found := samples(run):
+            keep(*found)
+    lines = kept()
+    compose([strip(*each) for each in lines.items()], given.below).quantize(256).save(given.out, optimize=True)
+    print(f"{given.out}: {', '.join(lines)}")
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def test_the_examples_of_a_page_run(name, toy_run, monkeypatch):
         assert np.isfinite(names["images"]).all()
 
 
-def test_a_gallery_is_made_of_the_pixels_that_a_run_wrote(tmp_path):
+def test_a_gallery_is_made_of_the_pixels_that_a_run_wrote(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     (tmp_path / "config.json").write_text(json.dumps({"module": "experiments.x", "config": {"data": {"shape": [8, 8, 1]}}}))
     pictures.save(pictures.grid(images), tmp_path / "samples.png")
@@ -187,8 +187,12 @@ def test_a_gallery_is_made_of_the_pixels_that_a_run_wrote(tmp_path):
         pictures.save(pictures.grid(images), tmp_path / "samples" / f"{step:08d}.png")
     name, lines = gallery.over_training(tmp_path)
     assert (name, len(lines)) == ("x", 2)
-    sheet = gallery.compose([gallery.strip(name, some)] * 3, [])
-    assert sheet.width == 2 * gallery.WIDTH + 3 * gallery.MARGIN
+    monkeypatch.setattr(gallery, "KEPT", tmp_path / "kept")
+    gallery.keep("ddpm", some)
+    assert (gallery.kept()["ddpm"] == some).all()
+    sheet = gallery.compose([gallery.strip(name, some)] * 7, [])
+    assert sheet.size == (3 * gallery.WIDTH + 4 * gallery.MARGIN, 3 * (lines[0].height + gallery.MARGIN) + gallery.MARGIN)
+    monkeypatch.undo()
     with Image.open(DOCS / "gallery.png") as stored:
         assert stored.width == sheet.width
 
