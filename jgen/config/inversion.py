@@ -76,6 +76,8 @@ class Inversion:
     (encoder_plus), or a generator tuned to each picture (pti). The encoder where the run has one, else w_plus."""
     inversion_steps: Count = 300
     """Steps of each optimisation."""
+    domain_weight: NonNegative = 2.0
+    """How firmly encoder_plus holds styles to what the encoder makes of their picture. With 0 the picture alone counts."""
     tuning_rate: Positive = 3e-3
     """Learning rate of pti."""
 

@@ -19,8 +19,9 @@ from jgen.config.export import Export
 from jgen.config.inversion import Edit, Inversion, Mix
 from jgen.edit.latent_losses import delta_loss
 from jgen.errors import UserError
+from jgen.metrics.extract import open_extractor
 from jgen.recipes.inversion.encoder import splits
-from jgen.recipes.inversion.invert import style_matrices
+from jgen.recipes.inversion.invert import Editor, style_matrices
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -94,6 +95,18 @@ def test_pictures_are_inverted_and_edited(runs, photos, tmp_path, capsys, method
     assert said.count("dB PSNR") == 2
     width, height = Image.open(out).size
     assert width * 19 == height * 37  # two rows of four pictures of 8 pixels, with lines between
+
+
+def test_less_weight_of_the_domain_brings_the_optimisation_nearer_to_the_picture(runs):
+    run = jgen.load(runs[0])
+    editor = Editor(run.params, run.extra, run.stage.space, open_extractor("", "digits"))
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)), jnp.float32)
+
+    def error(weight):
+        found = editor.invert(images, Inversion(method="encoder_plus", inversion_steps=20, domain_weight=weight))
+        return float(jnp.mean(jnp.square(editor.pictures(found, found.ws) - images)))
+
+    assert error(0.0) < error(100.0)
 
 
 def test_runs_of_the_gan_alone_are_enough(runs, photos, tmp_path):

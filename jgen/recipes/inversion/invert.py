@@ -106,7 +106,7 @@ class Editor:
         if method == "encoder":
             ws, seconds = self.timed(Editor.encode, images)
         elif method == "encoder_plus":
-            how = InDomainOptions(options.inversion_steps, learning_rate=0.01, feature_weight=0.25)
+            how = InDomainOptions(options.inversion_steps, feature_weight=0.25, encoder_weight=options.domain_weight)
             ws, seconds = self.timed(
                 lambda own, images: in_domain_inversion(own.synthesize, own.encode, own.perceptual, images, how)[0], images
             )
