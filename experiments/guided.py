@@ -71,7 +71,7 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(sampling=Sampling(guide=Guidance(1.5))),  # with 2, recall falls from 0.80 to 0.59
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=2400, save_every=400, sample_every=400),
