@@ -85,5 +85,7 @@ class DCTransformerConfig:
     """of positions,"""
     value_layers: Count = 3
     """and of values."""
+    dropout: ShareBelowOne = 0.0
+    """Dropout of the outputs of attention and MLPs."""
     conditional: bool = False
     """Give the network the class."""

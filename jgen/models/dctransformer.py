@@ -68,14 +68,15 @@ class Decoder(nn.Module):
     layers: int
     heads: int
     width: int
+    dropout: float = 0.0
 
     def setup(self) -> None:
-        self.layer = [DecoderLayer(self.heads, self.width, cross=True) for _ in range(self.layers)]
+        self.layer = [DecoderLayer(self.heads, self.width, True, dropout=self.dropout) for _ in range(self.layers)]
         self.norm = nn.LayerNorm(epsilon=1e-5)
 
-    def __call__(self, x: Array, context: list[KeysValues]) -> Array:
+    def __call__(self, x: Array, context: list[KeysValues], train: bool = False) -> Array:
         for layer, keys in zip(self.layer, context):
-            x = layer(x, keys)
+            x = layer(x, keys, train=train)
         return self.norm(x)
 
     def step(self, x: Array, kept: list[KeysValues], place: Array, context: list[KeysValues]) -> tuple[Array, list[KeysValues]]:
@@ -107,6 +108,8 @@ class DCTransformer(nn.Module):
     patch: int = 1
     """The encoder's tokens are patches of so many positions a side."""
     classes: int = 0
+    dropout: float = 0.0
+    """Of the outputs of attention and MLPs, in training."""
 
     def setup(self) -> None:
         layout, chunks, width = self.layout, self.chunks, self.width
@@ -115,7 +118,7 @@ class DCTransformer(nn.Module):
         if width % self.heads:
             raise UserError(f"heads={self.heads}: must divide width={width}")
         self.patch_in, self.encoder_norm = Dense(width), nn.LayerNorm(epsilon=1e-5)
-        self.encoder = [DecoderLayer(self.heads, width) for _ in range(self.encoder_layers)]
+        self.encoder = [DecoderLayer(self.heads, width, dropout=self.dropout) for _ in range(self.encoder_layers)]
         self.patch_embed = self.param("patch_embed", SMALL, (layout.positions // self.patch**2, width))
         self.channel_embed = nn.Embed(layout.channels + 2, width, embedding_init=SMALL)  # with a start and a stop
         self.position_embed = nn.Embed(layout.positions, width, embedding_init=SMALL)
@@ -125,16 +128,17 @@ class DCTransformer(nn.Module):
         if self.classes:
             self.class_embed = nn.Embed(self.classes, width, embedding_init=SMALL)
         layers = (self.channel_layers, self.position_layers, self.value_layers)
-        self.decoders = [Decoder(number, self.heads, width) for number in layers]
+        self.decoders = [Decoder(number, self.heads, width, self.dropout) for number in layers]
         self.channel_head, self.position_head = Dense(layout.channels + 1), Dense(layout.positions)
         self.value_head = Dense(len(layout.values))
 
     def __call__(
-        self, window: Tuples, image: Array, chunk: Array, label: Array | None = None, slots: Slots | None = None
-    ) -> Logits:
+        self, window: Tuples, image: Array, chunk: Array, label: Array | None = None, slots: Slots | None = None,
+        train: bool = False,
+    ) -> Logits:  # fmt: skip
         """Logits of window[:, 1:], given window[:, 0] before them, the DCT image so far and the window's number [B]."""
         before, now = window.map(lambda x: x[:, :-1]), window.map(lambda x: x[:, 1:])
-        context, found = self.encode(image, label), []
+        context, found = self.encode(image, label, train), []
         indices = (now.channel, now.position, self.value_index(now.value))
 
         def choose(part: int, logits: Array) -> Array:
@@ -142,7 +146,7 @@ class DCTransformer(nn.Module):
             return indices[part]
 
         def run(part: int, x: Array) -> Array:
-            return self.decoders[part](x, context.keys[part])
+            return self.decoders[part](x, context.keys[part], train)
 
         places = jnp.arange(self.chunks.size)[None]
         self._tuple(before, self._inputs(before, places, chunk, label), context, run, choose, slots)
@@ -162,7 +166,7 @@ class DCTransformer(nn.Module):
         x = self._inputs(before, place.reshape(1, 1), chunk, label)
         return self._tuple(before, x, context, run, choose, slots), new
 
-    def encode(self, image: Array, label: Array | None = None) -> Context:
+    def encode(self, image: Array, label: Array | None = None, train: bool = False) -> Context:
         """A DCT image [B, channels, positions], to be decoded from."""
         rows, columns = self.layout.rows, self.layout.columns
         x = jnp.sign(image) * jnp.log1p(jnp.abs(image).astype(self.patch_embed.dtype))
@@ -170,7 +174,7 @@ class DCTransformer(nn.Module):
         x = self.patch_in(patchify(x, self.patch)) + self.patch_embed[None] + self._class(label)
         everything = jnp.ones((1, x.shape[1], x.shape[1]), bool)
         for layer in self.encoder:
-            x = layer(x, seen=everything)
+            x = layer(x, seen=everything, train=train)
         memory = self.encoder_norm(x)
         return Context(memory, [decoder.context_keys(memory) for decoder in self.decoders])
 

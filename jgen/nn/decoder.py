@@ -38,17 +38,22 @@ def causal(length: int) -> Array:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to a context where there is one, and an MLP, each after a layer norm and beside a shortcut."""
+    """Self-attention, attention to a context where there is one, and an MLP, each after a layer norm and beside a shortcut.
+
+    dropout: of the outputs of all three, in training.
+    """
 
     heads: int
     width: int
     cross: bool = False
     mlp_ratio: int = 4
+    dropout: float = 0.0
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
         self.norm, self.qkv, self.proj = self._norm(), self._dense(3), self._dense()
         self.mlp_norm, self.mlp_in, self.mlp_out = self._norm(), self._dense(self.mlp_ratio), self._dense()
+        self.drop = nn.Dropout(self.dropout)
         if self.cross:
             self.cross_norm, self.cross_q = self._norm(), self._dense()
             self.cross_kv, self.cross_proj = self._dense(2), self._dense()
@@ -65,12 +70,13 @@ class DecoderLayer(nn.Module):
         return [x[:, :, i] for i in range(parts)]
 
     def __call__(
-        self, x: Array, context: KeysValues | None = None, seen: Array | None = None, temperature: float = 1.0
-    ) -> Array:
+        self, x: Array, context: KeysValues | None = None, seen: Array | None = None, temperature: float = 1.0,
+        train: bool = False,
+    ) -> Array:  # fmt: skip
         """x [B, T, C] -> [B, T, C]; context: `context_keys` of it. seen bool [B or 1, T, T]: causal where not given."""
         q, k, v = self._heads(self.qkv(self.norm(x)), 3)
         own = attend(q, KeysValues(k, v), causal(x.shape[1]) if seen is None else seen, temperature)
-        return self._rest(x + self.proj(own.reshape(x.shape)), context)
+        return self._rest(x + self.drop(self.proj(own.reshape(x.shape)), not train), context, train)
 
     def step(
         self, x: Array, kept: KeysValues, place: Array, context: KeysValues | None = None, temperature: float = 1.0
@@ -82,11 +88,11 @@ class DecoderLayer(nn.Module):
         own = attend(q, kept, seen, temperature)
         return self._rest(x + self.proj(own.reshape(x.shape)), context), kept
 
-    def _rest(self, x: Array, context: KeysValues | None) -> Array:
+    def _rest(self, x: Array, context: KeysValues | None, train: bool = False) -> Array:
         if self.cross and context is not None:
             (q,) = self._heads(self.cross_q(self.cross_norm(x)), 1)
-            x = x + self.cross_proj(attend(q, context, None).reshape(x.shape))
-        return x + self.mlp_out(nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False))
+            x = x + self.drop(self.cross_proj(attend(q, context, None).reshape(x.shape)), not train)
+        return x + self.drop(self.mlp_out(nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)), not train)
 
     def context_keys(self, context: Array) -> KeysValues:
         """The keys and values of a context [B, L, C]."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import jax
@@ -15,8 +16,13 @@ from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params, PyTree
 
 
 class Apply(Protocol):
-    def __call__(self, params: PyTree, window: Tuples, image: Array, chunk: Array, label: Array | None, /) -> Logits:
-        """Logits of a window's tuples but the first, given the DCT image so far and the window's number."""
+    def __call__(
+        self, params: PyTree, window: Tuples, image: Array, chunk: Array, label: Array | None, /, key: Key | None = None
+    ) -> Logits:
+        """Logits of a window's tuples but the first, given the DCT image so far and the window's number.
+
+        key: of the dropout in training; None outside of it.
+        """
         ...
 
 
@@ -46,7 +52,8 @@ def sparse_nll(apply: Apply, codec: DCTCodec, chunks: Chunks, *, conditional: bo
     """-log p of quantised images, mean over the batch, in nats a number of the image; lossless it is not: `jgen.dct.jpeg`.
 
     One window of each image, drawn evenly among those it has and counted as many times, so that the mean is right; `whole`
-    takes all of them. Metrics: the same in bits, the tuples of an image, and the share of images that the windows cut.
+    takes all of them, without dropout. Metrics: the same in bits, the tuples of an image, and the share of images that the
+    windows cut.
     """
     layout = codec.layout
 
@@ -57,7 +64,8 @@ def sparse_nll(apply: Apply, codec: DCTCodec, chunks: Chunks, *, conditional: bo
         needed = chunks.needed(number)
 
         def of(k: Array) -> Array:
-            return chunk_log_prob(apply, params["net"], tuples, k, layout, chunks, label)
+            network = apply if whole else partial(apply, key=jax.random.fold_in(key, 1))
+            return chunk_log_prob(network, params["net"], tuples, k, layout, chunks, label)
 
         if whole:
             found = jnp.sum(jax.lax.map(lambda k: of(jnp.full_like(needed, k)), jnp.arange(chunks.count)), 0)

@@ -24,6 +24,23 @@ def test_a_window_of_each_image_has_the_likelihood_of_the_whole_in_the_mean():
     assert metrics["bits_per_dim"] == pytest.approx(float(whole) / np.log(2))
 
 
+def test_dropout_moves_the_loss_of_training_and_leaves_the_likelihood():
+    """The mean over its draws is near the loss without it; the likelihood has none."""
+
+    def losses(*flags):
+        stage = tiny.stages(tiny.module("dctransformer"), "dctransformer", *flags)[0]
+        batch, (params, extra) = first_batch(stage, open_source(stage.data)), tiny.fresh(stage)
+        params = tiny.moved(params, 0.3)
+        run = jax.jit(lambda key: stage.phases[0].loss(params, extra, key, batch)[0])
+        whole = jax.jit(lambda key: stage.validate(params, extra, key, batch)[0])
+        return [float(run(jax.random.key(i))) for i in range(2)], [float(whole(jax.random.key(i))) for i in range(2)]
+
+    plain, dropped = losses(), losses("--dropout", "0.3")
+    assert dropped[1] == plain[1]
+    assert dropped[1][0] == dropped[1][1]
+    assert np.abs(np.subtract(dropped[0], plain[0])).min() > 1e-4
+
+
 def test_pictures_keep_what_they_are_given():
     stage = tiny.stages(tiny.module("dctransformer"), "dctransformer", "--sampling.frequencies", "2")[0]
     batch, (params, extra) = first_batch(stage, open_source(stage.data)), tiny.fresh(stage)

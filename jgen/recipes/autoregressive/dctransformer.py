@@ -40,7 +40,7 @@ class Model:
         self.chunks, self.classes = self._chunks(config), classes_of(data, config.conditional)
         self.net = DCTransformer(
             self.layout, self.chunks, config.width, config.heads, config.encoder_layers, config.channel_layers,
-            config.position_layers, config.value_layers, config.patch, self.classes,
+            config.position_layers, config.value_layers, config.patch, self.classes, config.dropout,
         )  # fmt: skip
         self.trained = in_dtype(self.net, dtype)
 
@@ -58,8 +58,11 @@ class Model:
         return label if self.classes else None
 
     def loss(self, whole: bool = False) -> LossFn:
-        def apply(params: PyTree, window: Tuples, image: Array, chunk: Array, label: Array | None, /) -> Logits:
-            found: Any = self.trained.apply({"params": params}, window, image, chunk, label)
+        def apply(
+            params: PyTree, window: Tuples, image: Array, chunk: Array, label: Array | None, /, key: Key | None = None
+        ) -> Logits:
+            train, rngs = key is not None, {} if key is None else {"dropout": key}
+            found: Any = self.trained.apply({"params": params}, window, image, chunk, label, train=train, rngs=rngs)
             return found
 
         return sparse_nll(apply, self.codec, self.chunks, conditional=bool(self.classes), whole=whole)
