@@ -49,7 +49,7 @@ def test_kid(path):
     o.check("out/kid", np.mean(values))
     o.check("out/kid_std_population", np.std(values))
     for name in o.under("out/poly"):  # another kernel, as its name says
-        degree, gamma, coef0 = re.findall(r"(\d+)_gamma([\d.]+)_coef0([\d.]+)_per_subset", name)[0]
+        degree, gamma, coef0 = re.findall(r"(\d+)_gamma([\d.]+)_coef([\d.]+)_per_subset", name)[0]
         how = {"degree": int(degree), "gamma": float(gamma), "coef0": float(coef0)}
         o.check(f"out/poly{name}", [kernel.mmd2(real[i], fake[j], **how) for i, j in pairs])
     o.check_whole()
@@ -87,13 +87,14 @@ def test_precision_recall_density_coverage(path, block):
         for name in ("fake_in_real", "real_in_fake"):
             o.check_equal(f"{at}/{name}_manifold", getattr(found, name))
         o.check_equal(f"{at}/nearest_real", nearest)
-    # Which k was pruned is not said: the one whose radii are those that were left.
-    left = o["out/clamp50/real_radius_sq"]
-    k = next(k for k in o.config["ks"] if np.allclose(o[f"out/k{k}/real_radius_sq"][left > 0], left[left > 0]))
-    radii = neighbours.radii(real, k, block)
-    pruned = np.where(radii > np.median(radii), 0, radii)
-    o.check("out/clamp50/real_radius_sq", pruned)
-    o.check("out/clamp50/precision", neighbours.manifold(real, fake, k, tile=block, real_radii=pruned).precision)
+    for clamp in sorted({name.split("/")[0] for name in o.under("out/clamp")}):
+        # Which k was pruned is not said: the one whose radii are those that were left.
+        at, left = f"out/clamp{clamp}", o[f"out/clamp{clamp}/real_radius_sq"]
+        k = next(k for k in o.config["ks"] if np.allclose(o[f"out/k{k}/real_radius_sq"][left > 0], left[left > 0]))
+        radii = neighbours.radii(real, k, block)
+        pruned = np.where(radii > np.percentile(radii, float(clamp)), 0, radii)
+        o.check(f"{at}/real_radius_sq", pruned)
+        o.check(f"{at}/precision", neighbours.manifold(real, fake, k, tile=block, real_radii=pruned).precision)
     o.check_whole()
 
 
@@ -166,12 +167,14 @@ def test_image_quality(path):
     o, q = Oracle(path), image_quality
     a, b, ms_a, ms_b = (o.nhwc(f"in/{k}").astype(np.float64) / 255 for k in ("a", "b", "ms_a", "ms_b"))
     k = {"k1": o.config["k1"], "k2": o.config["k2"]}
-    for name, options in {"gauss11": {}, **o.config["extra"]}.items():
-        padded = dict(window=window_of(ast.literal_eval(options) if options else {}), border="reflect", **k)
-        o.check(f"out/ssim/{name}", q.ssim(a, b, 1.0, **padded))
-        o.check(f"out/ssim/{name}_contrast_structure", q.contrast_structure(a, b, 1.0, **padded))
+    for name, options in {"gauss11": {}, **o.config.get("extra", {})}.items():
+        options = ast.literal_eval(options) if isinstance(options, str) else options
+        own = {**k, **{name: options[name] for name in k if name in options}}
+        padded, most = dict(window=window_of(options), border="reflect", **own), options.get("data_range", 1.0)
+        o.check(f"out/ssim/{name}", q.ssim(a, b, most, **padded))
+        o.check(f"out/ssim/{name}_contrast_structure", q.contrast_structure(a, b, most, **padded))
         if f"out/ssim/{name}_map" in o:
-            o.check(f"out/ssim/{name}_map", q.ssim_map(a, b, 1.0, **padded), image=True)
+            o.check(f"out/ssim/{name}_map", q.ssim_map(a, b, most, **padded), image=True)
     for name in ("ssim/gauss11_interior", "pytorch_msssim/ssim_gauss11", "skimage_ssim/wang2004"):
         o.check(f"out/{name}", q.ssim(a, b, 1.0, **k))
     for name, sample in (("population", False), ("sample", True)):
