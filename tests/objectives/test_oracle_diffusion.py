@@ -42,14 +42,14 @@ def make_schedule(name, text, betas):
     """
     found = re.search(r"T=(\d+)", text)
     steps = int(found[1] if found else name.rsplit("_", 1)[1])
-    ends = re.search(r"([\d.e-]+)\.\.([\d.e-]+)", text)
+    ends = re.search(r"(?<!\[)(?<!over )\b([\d.e-]+)\.\.([\d.e-]+)", text)
     own = "scaled_linear_ldm" if "LDM image" in text else "scaled_linear" if "Stable" in text else ""
     known = {"scaled_linear_ldm": (0.0015, 0.0195), "scaled_linear": (0.00085, 0.012), "": (1e-4, 0.02)}[own]
     if text.startswith("LDM sqrt") and not ends:
         known = (betas[0], betas[-1]) if "linear" in text else (betas[0] ** 2, betas[-1] ** 2)
-    low, high = (float(v) for v in ends.groups()) if ends and "ramp over" not in text else known
+    low, high = (float(v) for v in ends.groups()) if ends else known
     ramp = np.linspace(low, high, steps, dtype=np.float64)
-    if "sqrt_linear" in text or "no rescale" in text:
+    if "sqrt_linear" in text or "no rescale" in text or "repo linear" in text:
         return schedules.linear(steps, low, high, rescale=False)
     if "sqrt(beta)" in text or "quad" in text:
         return schedules.scaled_linear(steps, low, high)
@@ -227,7 +227,7 @@ def test_the_bound_term_by_term(path, double):
     x0, draws = (jnp.asarray(oracle.nhwc(f"in/{k}"), float) for k in ("x_start", "noise"))
     for mean, kind, clip in oracle.config["combos"]:
         network = timed(analytic(oracle, kind if kind.startswith("learned") else "single")[0], factor)
-        predict = diffusion.predictor(network, full, mean)
+        predict = diffusion.predictor(network, chain if mean == "xprev" else full, mean)
         predict = samplers.clip(predict) if clip else predict
         found = vlb.bound(predict, chain, x0, lambda t: draws[len(chain) - 1 - t], kind.removeprefix("fixed_"))
         at = f"out/{mean}/{kind}/clip{int(clip)}"

@@ -1,5 +1,6 @@
 """Whole sampling trajectories and guidance against guided-diffusion, DDIM and latent diffusion."""
 
+import dataclasses
 import sys
 
 import jax
@@ -76,22 +77,22 @@ def test_classifier_guidance_of_steps_and_loops(path, monkeypatch):
 def test_guidance_of_every_parametrisation(path):
     oracle = Oracle(path)
     kind = oracle.config["schedule"]
-    chain = NAMED[kind["schedule"]](kind["T"])
-    curve = sigmas.discrete(chain, oracle.config["t_end"])
+    curve, form_of = process_of(kind, oracle.config["t_end"])
+    unit = 1000 if kind["kind"] == "discrete" else 1  # a network of a chain hears times in 0..1000
     a, b, c, e = (jnp.asarray(oracle[f"w/{k}"]) for k in "ABCE")
     w, v = jnp.asarray(oracle["w/classifier/W"]), jnp.asarray(oracle["w/classifier/v"])
     t, y = oracle["in/t"].astype(np.float64), jnp.asarray(oracle["in/y"])
-    oracle.check("out/network_time", curve.network_time(t))
+    oracle.check("out/network_time", curve.network_time(t) if kind["kind"] == "discrete" else t)
     alpha, level = (jnp.asarray(x, jnp.float32) for x in (curve.alpha(t), curve.sigma(t)))
 
     def network(x, time, label=None):
         known = 0 if label is None else e[label][:, None, None]
-        time = (b[None] * time[:, None] / 1000)[:, None, None]
+        time = (b[None] * time[:, None] / unit)[:, None, None]
         return jnp.einsum("oc,bhwc->bhwo", a, x) + time + jnp.moveaxis(c, 0, -1)[None] + known
 
     def log_probability(x, sigma):  # in the coordinates x / alpha, as the denoiser
         flat = jnp.moveaxis(x / jnp.sqrt(1 + sigma**2)[:, None, None, None], -1, 1).reshape(len(x), -1)
-        time = edm.chain(chain).noise(sigma) / 1000
+        time = form_of("eps").noise(sigma) / unit
         logits = jnp.tanh(flat) @ w.T + v[None] * time[:, None]
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1)[:, 0]
 
@@ -103,14 +104,14 @@ def test_guidance_of_every_parametrisation(path):
 
     names = {"noise": "eps", "x_start": "x0", "v": "v", "score": None}
     for theirs, ours in ((theirs, names[theirs]) for theirs in oracle.under("out/uncond/")):
-        form = edm.chain(chain, ours) if ours else None
+        form = form_of(ours) if ours else None
 
         def denoiser(label, form=form, theirs=theirs):
             if form is None:  # of x_t = alpha x; by Tweedie's formula
 
                 def by_score(x, sigma):
                     a, s = (v[:, None, None, None] for v in (1 / jnp.sqrt(1 + sigma**2), sigma))
-                    return x + s**2 * a * network(a * x, edm.chain(chain).noise(sigma), label)
+                    return x + s**2 * a * network(a * x, form_of("eps").noise(sigma), label)
 
                 return by_score
             return edm.denoiser(lambda x, time: network(x, time, label), form)
@@ -133,6 +134,17 @@ def test_guidance_of_every_parametrisation(path):
         images = samplers.dpm_solver(guidance.cfg(denoiser(y), denoiser(null), 3.0), start, curve.sigma(times))
         oracle.check(f"out/sample_cfg/{theirs}", curve.alpha(times[-1]) * np.asarray(images), image=True)
     oracle.check_whole()
+
+
+def process_of(config, end):
+    """(the curve of a schedule of DPM-Solver, what a network predicts -> its precondition, which hears the curve's time)."""
+    if config["kind"] == "discrete":
+        chain = NAMED[config["schedule"]](config["T"])
+        return sigmas.discrete(chain, end), lambda prediction: edm.chain(chain, prediction)
+    first, last = config["beta_0"], config["beta_1"]
+    heard = edm.vp(last - first, first, 2).noise
+    some = schedules.linear()  # only the time is a chain's own
+    return sigmas.vp_linear(first, last, end), lambda prediction: dataclasses.replace(edm.chain(some, prediction), noise=heard)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "gaussian_sampling"))
@@ -170,7 +182,7 @@ def test_sampling_trajectories(path, monkeypatch):
 @pytest.mark.parametrize("path", files("diffusion", "ddim_variants"))
 def test_trajectories_of_the_ddim_repository(path, monkeypatch):
     oracle = Oracle(path)
-    chain, count = schedules.linear(oracle.config["T"]), oracle.config["steps"]
+    chain, count = schedules.linear(oracle.config["T"], rescale=False), oracle.config["steps"]
     a, b, c = (jnp.asarray(oracle[f"w/{k}"]) for k in "ABC")
 
     def network(x, t):
@@ -178,8 +190,13 @@ def test_trajectories_of_the_ddim_repository(path, monkeypatch):
         return jnp.einsum("oc,bhwc->bhwo", a, x) + time + jnp.moveaxis(c, 0, -1)[None]
 
     draws = jnp.asarray(oracle.nhwc("in/noise"))
-    for sampler in (samplers.ancestral, samplers.ddim):
-        monkeypatch.setattr(sys.modules[sampler.__module__], "noise", lambda keys, shape, index: draws[count - 1 - index])
+
+    def draw_for(steps):
+        """Puts the given draws in place of the samplers' noise, the first at the last of the steps."""
+        for sampler in (samplers.ancestral, samplers.ddim):
+            own = lambda keys, shape, index: draws[len(steps) - 1 - index]  # noqa: E731
+            monkeypatch.setattr(sys.modules[sampler.__module__], "noise", own)
+
     predict, x = diffusion.predictor(network, chain), jnp.asarray(oracle.nhwc("in/x_T"))
     total, keys = oracle.config["T"], samplers.image_keys(0, len(x))
     sequences = {
@@ -188,6 +205,7 @@ def test_trajectories_of_the_ddim_repository(path, monkeypatch):
     }
     for sequence in oracle.under("out/sequence/"):
         steps = sequences[sequence]
+        draw_for(steps)
         oracle.check_equal(f"out/sequence/{sequence}", steps)
         for eta in oracle.config["etas"]:
             _, (xs, x0s) = samplers.ddim(predict, chain, x, keys, timesteps=steps, eta=eta, trace=lambda x, x0: (x, x0))
@@ -206,15 +224,16 @@ def test_trajectories_of_the_ddim_repository(path, monkeypatch):
     summed = diffusion.simple_terms(network, chain, x0, t, noise) * x0[0].size
     oracle.check("out/sum_squared_loss_per_sample", summed)
     oracle.check("out/sum_squared_loss", jnp.mean(summed))
-    check_latent_diffusion(oracle, network, x)
+    check_latent_diffusion(oracle, network, x, draw_for)
     oracle.check_whole()
 
 
-def check_latent_diffusion(oracle, network, x):
+def check_latent_diffusion(oracle, network, x, draw_for):
     """Its DDIM ends at the chain's first level; its PLMS is a table of the continuous coordinates."""
     chain = schedules.scaled_linear(oracle.config["T"], *oracle.config["ldm_betas"])
     steps = schedules.shifted(oracle.config["T"], oracle.config["steps"])
     oracle.check_equal("out/ldm_ddim/timesteps", steps)
+    draw_for(steps)
     e, y, keys = jnp.asarray(oracle["w/E"]), jnp.asarray(oracle["in/y"]), samplers.image_keys(0, len(x))
 
     def known(label):
