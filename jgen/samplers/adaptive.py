@@ -15,6 +15,7 @@ from jax import lax
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
 from jgen.samplers.common import noise
+from jgen.samplers.dpm import Form
 from jgen.samplers.linear import Parameterization
 from jgen.sigmas import Curve
 from jgen.types import Array, Denoise, Key
@@ -57,7 +58,7 @@ def _finite(squares: Array) -> Array:
 
 
 def _pair(
-    denoise: Denoise, x: Array, lam: Array, h: Array, order: int, parameterization: Parameterization
+    denoise: Denoise, x: Array, lam: Array, h: Array, order: int, parameterization: Parameterization, form: Form
 ) -> tuple[Array, Array]:
     """The steps of order - 1 and of `order` from lambda to lambda + h; r_1 = 1/2 for order 2, else 1/3 and r_2 = 2/3."""
     ratios = (0.5,) if order == 2 else (1 / 3, 2 / 3)
@@ -68,19 +69,23 @@ def _pair(
         clean = denoise(point, sigma)
         return clean if parameterization == "data" else (point - clean) / expand_dims_like(sigma, x)
 
-    def step(length: Array, one: Array, two: Array | float = 0.0) -> Array:
-        """x - phi_1 one - s phi_2 two, in the form of `jgen.samplers.dpm.phis`."""
+    def step(length: Array, one: Array, two: Array | float = 0.0, three: Array | float = 0.0) -> Array:
+        """x - phi_1 one - s phi_2 two - phi_3 three, in the form of `jgen.samplers.dpm.phis`."""
         phi_1 = jnp.expm1(s * length)
         phi_2 = phi_1 / length - s
+        phi_3 = phi_2 / length - 0.5
         keep, factor = (jnp.exp(-length), 1.0) if parameterization == "data" else (1.0, jnp.exp(-(lam + length)))
         return (
             expand_dims_like(keep * jnp.ones_like(lam), x) * x
             - expand_dims_like(factor * phi_1, x) * one
             - expand_dims_like(s * factor * phi_2, x) * two
+            - expand_dims_like(factor * phi_3, x) * three
         )
 
     def second(length: Array, d: Array) -> Array:
-        """The second-order step, whose derivative term is half of phi_1 rather than phi_2."""
+        """The second-order step, whose derivative term is half of phi_1 rather than phi_2 but for Taylor's form."""
+        if form == "taylor":
+            return step(length, m0, d)
         phi_1 = jnp.expm1(s * length)
         factor = 1.0 if parameterization == "data" else jnp.exp(-(lam + length))
         return step(length, m0) - 0.5 * expand_dims_like(factor * phi_1, x) * d
@@ -92,7 +97,11 @@ def _pair(
         return step(h, m0), second(h, slope)
     r1, r2 = ratios[0], ratios[-1]
     m2 = evaluate(step(r2 * h, m0, r2 / r1 * (m1 - m0)), lam + r2 * h)
-    return second(h, slope), step(h, m0, (m2 - m0) / r2)
+    further = (m2 - m0) / r2
+    if form == "taylor":
+        high = step(h, m0, (r2 * slope - r1 * further) / (r2 - r1), 2 * (further - slope) / (r2 - r1))
+        return second(h, slope), high
+    return second(h, slope), step(h, m0, further)
 
 
 def _lower(lam: Array, to: Array, end: float, eta: float) -> tuple[Array, Array]:
@@ -106,7 +115,7 @@ def _lower(lam: Array, to: Array, end: float, eta: float) -> tuple[Array, Array]
 def _solve(
     denoise: Denoise, x: Array, start: float, end: float, order: int, parameterization: Parameterization, rtol: float,
     atol: float, h: float, together: bool, scaled: bool, limited: bool, eta: float = 0.0, s_noise: float = 1.0,
-    keys: Key | None = None,
+    keys: Key | None = None, form: Form = "midpoint",
 ) -> Array:  # fmt: skip
     """From lambda `start` to `end`. scaled: errors are those of alpha x; limited: k-diffusion's step control."""
     if order not in (2, 3):
@@ -128,7 +137,7 @@ def _solve(
             reached, up = _lower(state.lam, state.lam + h, end, eta)
             length = jnp.where(active, reached - state.lam, 1.0)
             fresh = s_noise * expand_dims_like(up, x) * noise(keys, x.shape[1:], state.attempts).astype(x.dtype)
-        low, high = _pair(denoise, state.x, state.lam, length, order, parameterization)
+        low, high = _pair(denoise, state.x, state.lam, length, order, parameterization, form)
         a = alpha(state.lam + length)
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(a * low), jnp.abs(state.before)))
         squares = _finite(jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim))))
@@ -179,11 +188,16 @@ def dpm_adaptive(
 def dpm_solver_adaptive(
     denoise: Denoise, x: Array, curve: Curve, *, order: int = 3,
     parameterization: Parameterization = "data", rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05,
-    together: bool = False,
+    together: bool = False, form: Form = "midpoint",
 ) -> Any:  # fmt: skip
-    """The authors': x in the coordinates x / alpha from time 1 of a curve to its end, errors those of alpha x."""
+    """The authors': x in the coordinates x / alpha from time 1 of a curve to its end, errors those of alpha x.
+
+    form: that of the derivative terms, as of `jgen.samplers.dpm.dpm_solver`.
+    """
     start, end = float(curve.log_snr(1.0)), float(curve.log_snr(curve.end))
-    return _solve(denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=True, limited=False)
+    return _solve(
+        denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=True, limited=False, form=form
+    )
 
 
 DORMAND_PRINCE = (

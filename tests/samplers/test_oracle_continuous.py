@@ -294,7 +294,7 @@ def test_samplers_of_k_diffusion(path, drawn):
 def curve(config, end):
     if config["kind"] == "linear":
         return sigmas.vp_linear(config["beta_0"], config["beta_1"], end)
-    return sigmas.discrete({"linear": schedules.linear, "cosine": schedules.cosine}[config["schedule"]](config["T"]), end)
+    return sigmas.discrete(getattr(schedules, config["schedule"])(config["T"]), end)
 
 
 @pytest.mark.parametrize("path", files("diffusion", "dpm_solver"))
@@ -332,7 +332,8 @@ def test_dpm_solver_and_its_schedules(path):
         recorded = Heard(denoise)
         used = dynamic_threshold(recorded, run["ratio"], run["max_val"]) if "correcting_x0" in run else recorded
         if run["method"] == "adaptive":
-            control = {k: run[k] for k in ("order", "atol", "rtol")}
+            control = {k: run[k] for k in ("order", "atol", "rtol") if k in run}
+            control["form"] = "taylor" if run.get("solver_type") == "taylor" else "midpoint"
             with jax.enable_x64(True):
                 found = dpm_solver_adaptive(used, x.astype(jnp.float64), c, parameterization=of, together=True, **control)
             found = np.asarray(found, np.float32)

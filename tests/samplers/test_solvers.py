@@ -142,6 +142,23 @@ def test_adaptive_steps_are_an_image_s_own():
         np.testing.assert_allclose(many, exact(x, curve.sigma(1.0), curve.sigma(curve.end)), atol=1e-3)
 
 
+@pytest.mark.parametrize("form", ["midpoint", "taylor"])
+@pytest.mark.parametrize("parameterization", ["data", "noise"])
+def test_a_long_adaptive_step_is_the_fixed_one(parameterization, form):
+    """With every step accepted, the first one goes all the way."""
+    curve = sigmas.vp_linear()
+    with jax.enable_x64(True):
+        start, end = curve.sigma(1.0), curve.sigma(curve.end)
+        x = jnp.asarray(start * np.array([-2.0, 0.1, 3.0])[:, None, None, None])
+        for order in (2, 3):
+            how = dict(parameterization=parameterization, form=form)
+            long = dict(rtol=1e9, atol=1e9, h_init=1e9)
+            found = samplers.dpm_solver_adaptive(denoise, x, curve, order=order, **how, **long)
+            grid = np.geomspace(start, end, order + 1)
+            fixed = samplers.dpm_solver(denoise, x, grid, order=order, method="singlestep", orders=[order], **how)
+            np.testing.assert_allclose(found, fixed, rtol=1e-6)
+
+
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("eta,factor", [(1.0, 1.0), (0.6, 1.0), (0.8, 1.2)])
 def test_moments_of_adaptive_steps_with_noise(order, eta, factor):
