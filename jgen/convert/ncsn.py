@@ -59,7 +59,8 @@ def ncsnv2(weights: Mapping[str, np.ndarray], *, network: str = "NCSNv2", **conf
     """Version 2, as `ncsn`; network: one of `V2`. Its table of sigmas is left out, since jgen's network takes sigma itself."""
     if network not in V2:
         raise UserError(f"network={network}: must be one of {', '.join(V2)}")
-    fields = _fields(config, V2[network], "InstanceNorm++")
+    # Version 2 has the option of spectral norms in its configurations, but does not read it.
+    fields = _fields({name: value for name, value in config.items() if name != "spec_norm"}, V2[network], "InstanceNorm++")
     if fields["normalization"] == "InstanceNorm":
         # The authors construct the last norm with the number of levels second, and of PyTorch's InstanceNorm2d that is epsilon.
         fields["last_epsilon"] = float(config.get("num_classes", 10))

@@ -113,7 +113,8 @@ def sliced_loss(score, noisy, sigma, directions):
         (2, {"network": "NCSN"}, "network=NCSN: must be one of NCSNv2, NCSNv2Deeper, NCSNv2Deepest"),
         (2, {"nonlinearity": "gelu"}, "nonlinearity=gelu: must be elu or relu or lrelu or swish"),
         (2, {"normalization": "BatchNorm"}, "normalization=BatchNorm: must be InstanceNorm"),
-        (2, {"spec_norm": True}, "spec_norm=True: must be False here"),
+        (1, {"network": "NCSN", "spec_norm": True}, "spec_norm=True: must be False here"),
+        (2, {"spec_norm": True}, "weights do not match the network"),  # which is not read there, and changes nothing
         (2, {"dilation": 2}, "dilation: no option of NCSN's configurations"),
     ],
 )
