@@ -28,6 +28,8 @@ INPUT = {
     "ffhq_256": (112.8666757481, 69.84780273), "ffhq_1024": (112.8666757481, 69.84780273),
 }  # fmt: skip
 """Mean and deviation of the pixels 0..255, by which the encoder's input is standardised: (v - mean) / deviation."""
+LOW_BIT = ("ffhq_256",)
+"""Data sets whose target has 5 bits: its likelihood is `logistic_mixture` with low_bit=True."""
 
 
 def vdvae(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[VDVAE, dict[str, Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jgen.convert import load_weights
-from jgen.convert.vdvae import INPUT, vdvae
+from jgen.convert.vdvae import INPUT, LOW_BIT, vdvae
 from jgen.objectives.likelihood import logistic_mixture
 from tests.models.whole import check_gradients, without
 from tests.oracle import Oracle, files
@@ -19,10 +19,11 @@ def test_vdvae(path):
     o = Oracle(path)
     config, weights = without(o.config, "B", "n_manual_latents"), load_weights(path)
     net, variables = vdvae(weights, **config)
-    law = logistic_mixture(config["num_mixtures"], config["image_channels"])
+    data = config.get("dataset")
+    law = logistic_mixture(config["num_mixtures"], config["image_channels"], low_bit=data in LOW_BIT)
     x, target = jnp.asarray(o["in/x"]), jnp.asarray(o["in/x_target"])
-    if "in/image" in o and config["dataset"] in INPUT:
-        mean, deviation = INPUT[config["dataset"]]
+    if "in/image" in o and data in INPUT:
+        mean, deviation = INPUT[data]
         np.testing.assert_allclose((o["in/image"] - mean) / deviation, o["in/x"], atol=1e-5)
     count = len(net.latent_shapes())
     posterior, prior = ([jnp.asarray(o.nhwc(f"in/eps_{k}/{i}")) for i in range(count)] for k in ("posterior", "prior"))
