@@ -586,6 +586,7 @@ def test_adversarial_losses_of_first_stages(path):
     for case in cases:
         kind, law, step = re.findall(r"out/(\w+)/(\w+)/step(\d+)/", case)[0]
         at, factor = case.removeprefix("out/").rstrip("/"), first_stage.begun(int(step), c["disc_start"])
+        factor = c.get("disc_factor", 1.0) * factor
         (by_last, by_moments, by_variance), found = run(kind, last, moments, c.get("logvar", 0.0), factor)
         by_last = by_last.transpose(3, 2, 0, 1)
         if f"out/grad/{at}/generator/last_layer" in o:
