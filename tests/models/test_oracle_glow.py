@@ -75,7 +75,8 @@ def test_layers_of_the_port(path):
         for name, key in (("loc", "shift"), ("scale", "scale")):
             o.check(f"out/actnorm_init/{name}", variables["params"][key].reshape(o[f"out/actnorm_init/{name}"].shape))
         o.check("out/actnorm_init/y", first, image=True)
-        o.check("out/actnorm_init/logdet", logdet)
+        if "out/actnorm_init/logdet" in o:
+            o.check("out/actnorm_init/logdet", logdet)
         coupling = Coupling(config["filter_size"], config["affine"], PORT)
         for name, layer in (("actnorm", norm), ("invconv", Invertible1x1(config["conv_lu"])), ("coupling", coupling)):
             variables = wide(of_layer(layer, weights, name, x))
