@@ -51,9 +51,9 @@ class Pairs:
     metrics: str = "psnr,ssim"
     """Any of psnr,ssim,ms_ssim,lpips."""
     trunk: str = ""
-    """For lpips: torchvision's VGG16 or AlexNet weights, a .pth file."""
+    """For lpips: torchvision's VGG16, AlexNet or SqueezeNet weights, a .pth file."""
     heads: str = ""
-    """For lpips: its linear heads, vgg.pth or alex.pth of the lpips package."""
+    """For lpips: its linear heads, vgg.pth, alex.pth or squeeze.pth of the lpips package."""
     ground: str = "white"
     """The colour that shows through transparent pixels."""
 

@@ -144,6 +144,6 @@ class FirstStageConfig:
     """Weight of a perceptual distance, 1 in the paper: LPIPS where its files are given, else one in the features of the small
     classifier that jgen ships for the set."""
     perceptual_trunk: str = ""
-    """LPIPS: torchvision's VGG16 or AlexNet weights, a .pth file."""
+    """LPIPS: torchvision's VGG16, AlexNet or SqueezeNet weights, a .pth file."""
     perceptual_heads: str = ""
-    """LPIPS: its linear heads, vgg.pth or alex.pth of the lpips package."""
+    """LPIPS: its linear heads, vgg.pth, alex.pth or squeeze.pth of the lpips package."""

@@ -1,4 +1,5 @@
-"""Weights of feature networks: torchvision's VGG16 and AlexNet, LPIPS, pytorch-fid's Inception-v3, EfficientNet-Lite0, DeiT."""
+"""Weights of feature networks: torchvision's VGG16, AlexNet and SqueezeNet, LPIPS, pytorch-fid's Inception-v3,
+EfficientNet-Lite0, DeiT."""
 
 import re
 from collections.abc import Mapping
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.convert.common import fill, linen_path, param_shapes, to_linen
+from jgen.convert.options import check_options
 from jgen.errors import UserError
 from jgen.models.deit import HEAD, DeiT
 from jgen.models.efficientnet_lite import EfficientNetLite
 from jgen.models.inception import InceptionV3
-from jgen.models.perceptual import LPIPS, VGG16, AlexNet
+from jgen.models.perceptual import FIRE_CHANNELS, LPIPS, VGG16, AlexNet, SqueezeNet
 
 Weights = Mapping[str, np.ndarray]
 
@@ -117,22 +119,40 @@ def alexnet(weights: Weights, dense: bool = True) -> tuple[AlexNet, dict[str, An
     return _trunk(AlexNet(tuple(widths[i] for i in sorted(widths)), hidden), weights, ("classifier.1", "classifier.4"), 224)
 
 
-def lpips(weights: Weights) -> tuple[LPIPS, dict[str, Any]]:
-    """LPIPS v0.1, its trunk (torchvision's names or LPIPS's own) and linear heads (lin0.model.1.weight …) in one dict.
+def squeezenet(weights: Weights) -> tuple[SqueezeNet, dict[str, Any]]:
+    """SqueezeNet 1.1's convolutions from torchvision's squeezenet1_1-b8a52dc0.pth."""
+    layers = ("squeeze", "expand1x1", "expand3x3")
+    names = [[f"features.{i}.{layer}.bias" for layer in layers] for i in FIRE_CHANNELS]
+    needed = ["features.0.bias", *(name for fire in names for name in fire)]
+    missing = [name for name in needed if name not in weights]
+    if missing:
+        raise UserError(f"weights do not match the network: missing {', '.join(missing)} of SqueezeNet 1.1")
+    fires = tuple((len(weights[a]), len(weights[b]), len(weights[c])) for a, b, c in names)
+    return _trunk(SqueezeNet(len(weights["features.0.bias"]), fires), weights, ("", ""), 64)
 
-    The kind of trunk is read from the first convolution: 11x11 is AlexNet. Raises UserError where heads are missing.
+
+def lpips(weights: Weights, version: str = "0.1") -> tuple[LPIPS, dict[str, Any]]:
+    """LPIPS, its trunk (torchvision's names or LPIPS's own) and linear heads (lin0.model.1.weight …) in one dict.
+
+    The kind of trunk is read from its layers: a first convolution of 11x11 is AlexNet's, "squeeze" SqueezeNet's, others are
+    VGG16's. version: 0.0 or 0.1. Raises UserError for another one, and where heads are missing.
     """
+    check_options({"version": str(version)}, (), {"version": ("0.0", "0.1")}, "LPIPS")
     trunk = {re.sub(r"^(net\.slice\d+|features)\.", "features.", k): v for k, v in weights.items() if "lin" not in k}
     first = trunk.get("features.0.weight")
     if first is None:
         raise UserError("weights do not match the network: missing features.0.weight, the first convolution of the trunk")
-    net, variables = (alexnet if first.shape[-1] == 11 else vgg16)(trunk, dense=False)
-    heads = {f"lin{i}": weights.get(f"lin{i}.model.1.weight") for i in range(5)}
+    if any(".squeeze." in name for name in trunk):
+        (net, variables), taps = squeezenet(trunk), 7
+    else:
+        (net, variables), taps = (alexnet if first.shape[-1] == 11 else vgg16)(trunk, dense=False), 5
+    heads = {f"lin{i}": weights.get(f"lin{i}.model.1.weight") for i in range(taps)}
     missing = [f"{name}.model.1.weight" for name, head in heads.items() if head is None]
     if missing:
         raise UserError(f"weights do not match the network: missing {', '.join(missing)}")
     flat = {name: np.asarray(head).reshape(-1) for name, head in heads.items()}
-    return LPIPS(net, tuple(len(h) for h in flat.values())), {"params": {**flat, "trunk": variables["params"]}}
+    net = LPIPS(net, tuple(len(h) for h in flat.values()), str(version) != "0.0")
+    return net, {"params": {**flat, "trunk": variables["params"]}}
 
 
 def _widths(weights: Weights, prefix: str) -> dict[int, int]:

@@ -17,9 +17,9 @@ Distance = Callable[[PyTree, Array, Array], Array]
 def open_lpips(trunk: str, heads: str) -> tuple[Distance, PyTree]:
     """LPIPS v0.1 as a pure function, and its weights.
 
-    trunk: torchvision's VGG16 or AlexNet weights, a .pth file. heads: vgg.pth or alex.pth of the lpips package. Grey images
-    count as three equal channels. The distance raises UserError for images that the trunk pools away. Raises UserError
-    where a file is missing or another network's.
+    trunk: torchvision's VGG16, AlexNet or SqueezeNet weights, a .pth file. heads: vgg.pth, alex.pth or squeeze.pth of the
+    lpips package. Grey images count as three equal channels. The distance raises UserError for images that the trunk pools
+    away. Raises UserError where a file is missing or another network's.
     """
     if not (trunk and heads):
         raise UserError(f"{'heads' if trunk else 'trunk'}: LPIPS needs both its trunk and its heads, files of weights")

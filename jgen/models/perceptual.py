@@ -1,4 +1,5 @@
-"""VGG16 (Simonyan & Zisserman 2014, arXiv:1409.1556) and AlexNet (Krizhevsky 2014, arXiv:1404.5997) as feature networks.
+"""VGG16 (Simonyan & Zisserman 2014, arXiv:1409.1556), AlexNet (Krizhevsky 2014, arXiv:1404.5997) and SqueezeNet 1.1
+(Iandola et al. 2016, arXiv:1602.07360) as feature networks.
 
 Layers are named by torchvision's indices, so that its weights and those of LPIPS load by name.
 """
@@ -13,6 +14,11 @@ from jgen.types import Array
 
 VGG_CHANNELS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 ALEX_CHANNELS = (64, 192, 384, 256, 256)
+FIRE_CHANNELS = {
+    3: (16, 64, 64), 4: (16, 64, 64), 6: (32, 128, 128), 7: (32, 128, 128), 9: (48, 192, 192), 10: (48, 192, 192),
+    11: (64, 256, 256), 12: (64, 256, 256),
+}  # fmt: skip
+"""{torchvision's index of a fire module of SqueezeNet 1.1: channels of its squeeze, 1x1 and 3x3 convolutions}."""
 
 # (mean, standard deviation) of ImageNet's colours, for images in [0, 1].
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -85,6 +91,50 @@ class AlexNet(nn.Module):
         return _dense((self.classifier_1, self.classifier_4), x)
 
 
+class Fire(nn.Module):
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side, each followed by a ReLU."""
+
+    squeezed: int
+    ones: int
+    threes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = nn.relu(Conv(self.squeezed, (1, 1), name="squeeze")(x))
+        parts = Conv(self.ones, (1, 1), name="expand1x1")(x), Conv(self.threes, (3, 3), padding=1, name="expand3x3")(x)
+        return nn.relu(jnp.concatenate(parts, -1))
+
+
+class SqueezeNet(nn.Module):
+    """The convolutions of SqueezeNet 1.1.
+
+    Takes normalised images [B, H, W, 3] and gives LPIPS's seven taps: the first ReLU, the fire modules before a pooling, and
+    the last four.
+    """
+
+    first: int = 64
+    fires: Sequence[tuple[int, int, int]] = tuple(FIRE_CHANNELS.values())
+    hidden: int = 0
+    """It has no dense layers."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> list[Array]:
+        x = nn.relu(Conv(self.first, (3, 3), 2, padding=0, name="features_0")(x))
+        taps = [x]
+        for index, widths in zip(FIRE_CHANNELS, self.fires):
+            x = _pooled(x) if index in (3, 6, 9) else x
+            x = Fire(*widths, name=f"features_{index}")(x)
+            if index not in (3, 6):
+                taps.append(x)
+        return taps
+
+
+def _pooled(x: Array) -> Array:
+    """3x3 maxima of stride 2; the last window of a side may reach beyond it by one pixel, as PyTorch's ceil_mode has it."""
+    beyond = [(0, 0), *((0, (side - 3) % 2) for side in x.shape[1:3]), (0, 0)]
+    return nn.max_pool(jnp.pad(x, beyond, constant_values=-jnp.inf), (3, 3), (2, 2))
+
+
 def _dense(layers: Sequence[nn.Module], x: Array) -> Array:
     """Flattens channels first, as the weights have it."""
     x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
@@ -93,19 +143,21 @@ def _dense(layers: Sequence[nn.Module], x: Array) -> Array:
     return x
 
 
-# LPIPS v0.1 scales images in [-1, 1] by these.
+# LPIPS v0.1 scales images in [-1, 1] by these; v0.0 takes them as they are.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual image patch similarity, v0.1 (Zhang et al. 2018, arXiv:1801.03924).
+    """Learned perceptual image patch similarity (Zhang et al. 2018, arXiv:1801.03924).
 
-    trunk: a VGG16 or AlexNet. Takes two batches of images [B, H, W, 3] in [-1, 1] and gives distances [B].
+    trunk: a VGG16, AlexNet or SqueezeNet. Takes two batches of images [B, H, W, 3] in [-1, 1] and gives distances [B].
     """
 
     trunk: nn.Module
     heads: Sequence[int]
     """Channels of each tap."""
+    scaled: bool = True
+    """Scale the colours first, as v0.1 does and v0.0 does not."""
 
     def setup(self) -> None:
         self.lin = [self.param(f"lin{i}", nn.initializers.ones, (n,)) for i, n in enumerate(self.heads)]
@@ -123,6 +175,8 @@ class LPIPS(nn.Module):
         return [jnp.square(_unit(x) - _unit(y)) @ (w if linear else jnp.ones_like(w)) for w, x, y in taps]
 
     def taps(self, x: Array) -> list[Array]:
+        if not self.scaled:
+            return self.trunk(x)  # pyright: ignore[reportCallIssue]
         shift, scale = jnp.array(SHIFT, x.dtype), jnp.array(SCALE, x.dtype)
         return self.trunk((x - shift[None, None, None]) / scale[None, None, None])  # pyright: ignore[reportCallIssue]
 

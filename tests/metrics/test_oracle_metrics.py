@@ -247,7 +247,7 @@ def test_lpips(path):
     with jax.enable_x64(False):
         o = Oracle(path)
         weights = load_weights(path) | (seeded_trunk(o) if o.config["trunk_seed"] is not None else {})
-        net, variables = feature_nets.lpips(weights)
+        net, variables = feature_nets.lpips(weights, o.config.get("version", "0.1"))
         a, b = o.nhwc("in/a"), o.nhwc("in/b")
 
         @jax.jit
