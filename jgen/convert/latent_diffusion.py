@@ -17,11 +17,12 @@ from jgen.models.unet import UNet
 
 Weights = Mapping[str, np.ndarray]
 DDCONFIG = ("z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "attn_resolutions")
-FIXED: dict[str, tuple[Any, ...] | None] = {
-    "dropout": ANY, "resamp_with_conv": (True,), "give_pre_end": (False,), "tanh_out": (False,), "use_linear_attn": (False,),
-    "attn_type": ("vanilla",),
+CHOICES: dict[str, tuple[Any, ...] | None] = {
+    "dropout": ANY, "give_pre_end": (False,), "resamp_with_conv": (True, False), "tanh_out": (False, True),
+    "use_linear_attn": (False, True), "attn_type": ("vanilla", "linear", "none"),
 }  # fmt: skip
-"""Options of ddconfig that jgen's networks have fixed; dropout is of training alone, and these networks train without."""
+"""Other options of ddconfig, with the values that they have here, the default first; dropout is of training alone, and these
+networks train without."""
 TRAINING: dict[str, tuple[Any, ...] | None] = {
     "lossconfig": ANY, "ckpt_path": ANY, "ignore_keys": ANY, "image_key": ANY, "monitor": ANY, "scheduler_config": ANY,
     "batch_resize_range": ANY, "lr_g_factor": ANY, "use_ema": ANY, "base_learning_rate": ANY, "colorize_nlabels": (None,),
@@ -98,7 +99,7 @@ def patchgan(weights: Weights, *, ndf: int = 64, n_layers: int = 3, input_nc: in
 
 def _fields(ddconfig: Mapping[str, Any], embed_dim: int, double_z: bool) -> dict[str, Any]:
     required(ddconfig, DDCONFIG, "ddconfig")
-    check_options(ddconfig, DDCONFIG, {**FIXED, "double_z": (double_z,)}, "ddconfig")
+    check_options(ddconfig, DDCONFIG, {**CHOICES, "double_z": (double_z,)}, "ddconfig")
     mult: Sequence[int] = ddconfig["ch_mult"]
     levels = {ddconfig["resolution"] >> i: i for i in range(len(mult))}
     return dict(
@@ -109,6 +110,9 @@ def _fields(ddconfig: Mapping[str, Any], embed_dim: int, double_z: bool) -> dict
         channel_mult=tuple(mult),
         num_res_blocks=ddconfig["num_res_blocks"],
         attention=tuple(levels[r] for r in ddconfig["attn_resolutions"] if r in levels),
+        attention_kind="linear" if ddconfig.get("use_linear_attn") else ddconfig.get("attn_type", "vanilla"),
+        resample_conv=ddconfig.get("resamp_with_conv", True),
+        tanh=ddconfig.get("tanh_out", False),
     )
 
 

@@ -6,11 +6,14 @@ are 2^(levels - 1) times smaller.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jgen.models.edm import check_levels
+from jgen.models.unet import Resample, downsample, upsample
 from jgen.models.vqvae import Quantized, quantize
 from jgen.nn.attention import attention
 from jgen.nn.barrier import settled
@@ -32,14 +35,29 @@ class ResBlock(nn.Module):
         return settled(h + (x if x.shape[-1] == self.features else nn.Dense(self.features, name="nin_shortcut")(x)))
 
 
+Attention = Literal["vanilla", "linear", "none"]
+
+
 class Attend(nn.Module):
-    """Self-attention of one head over all pixels, with a residual connection."""
+    """Self-attention of one head over all pixels, with a residual connection.
+
+    kind: "linear" weighs the values by a softmax of the keys over the pixels, without a norm and a residual connection, as in
+    the authors' code; "none" gives what came.
+    """
 
     groups: int
+    kind: Attention = "vanilla"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        if self.kind == "none":
+            return x
         b, height, width, c = x.shape
+        if self.kind == "linear":
+            qkv = nn.Dense(3 * c, use_bias=False, name="to_qkv")(x).reshape(b, height * width, 3 * c)
+            q, k, v = jnp.split(qkv, 3, -1)
+            context = jnp.einsum("bnd,bne->bde", jax.nn.softmax(k, 1), v)
+            return nn.Dense(c, name="to_out")(jnp.einsum("bde,bnd->bne", context, q).reshape(x.shape))
         h = GroupNorm(self.groups, 1e-6, name="norm")(x).reshape(b, height * width, 1, c)
         y = attention(*(nn.Dense(c, name=name)(h) for name in "qkv"))
         return x + nn.Dense(c, name="proj_out")(y.reshape(x.shape))
@@ -55,14 +73,19 @@ class _Half(nn.Module):
     attention: Sequence[int] = ()
     """Levels with attention, by number from 0, the full resolution; the middle always has it."""
     groups: int = 32
+    attention_kind: Attention = "vanilla"
+    resample_conv: bool = True
+    """Change the size by convolutions rather than by means of 2x2 squares and repeated pixels."""
 
     def _block(self, h: Array, level: int, name: str, number: int) -> Array:
         h = ResBlock(self.channel_mult[level] * self.channels, self.groups, name=f"{name}_{level}_block_{number}")(h)
-        return Attend(self.groups, name=f"{name}_{level}_attn_{number}")(h) if level in self.attention else h
+        if level not in self.attention:
+            return h
+        return Attend(self.groups, self.attention_kind, name=f"{name}_{level}_attn_{number}")(h)
 
     def _middle(self, h: Array) -> Array:
         h = ResBlock(h.shape[-1], self.groups, name="mid_block_1")(h)
-        h = Attend(self.groups, name="mid_attn_1")(h)
+        h = Attend(self.groups, self.attention_kind, name="mid_attn_1")(h)
         return ResBlock(h.shape[-1], self.groups, name="mid_block_2")(h)
 
     def _out(self, h: Array) -> Array:
@@ -79,13 +102,20 @@ class Encoder(_Half):
         for level in range(len(self.channel_mult)):
             for i in range(self.num_res_blocks):
                 h = self._block(h, level, "down", i)
-            if level < len(self.channel_mult) - 1:
+            if level == len(self.channel_mult) - 1:
+                break
+            if self.resample_conv:
                 h = Conv3x3(h.shape[-1], 2, asymmetric=True, name=f"down_{level}_downsample_conv")(h)
+            else:
+                h = Resample(downsample, name=f"down_{level}_downsample")(h)
         return self._out(self._middle(h))
 
 
 class Decoder(_Half):
     """Latents -> images; a residual block a level more than the encoder has."""
+
+    tanh: bool = False
+    """The images are the hyperbolic tangent of what the last convolution gives."""
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -93,9 +123,11 @@ class Decoder(_Half):
         for level in reversed(range(len(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
                 h = self._block(h, level, "up", i)
-            if level:
+            if level and self.resample_conv:
                 h = Conv3x3(h.shape[-1], name=f"up_{level}_upsample_conv", up=True)(h)
-        return self._out(h)
+            elif level:
+                h = Resample(upsample, name=f"up_{level}_upsample")(h)
+        return jnp.tanh(self._out(h)) if self.tanh else self._out(h)
 
 
 class _FirstStage(nn.Module):
@@ -108,11 +140,16 @@ class _FirstStage(nn.Module):
     num_res_blocks: int = 2
     attention: Sequence[int] = ()
     groups: int = 32
+    attention_kind: Attention = "vanilla"
+    resample_conv: bool = True
+    tanh: bool = False
+    """The decoder's; the two above are those of both halves."""
 
     def _halves(self, double: int) -> None:
         shape = (self.channels, self.channel_mult, self.num_res_blocks, self.attention, self.groups)
-        self.encoder = Encoder(double * self.z_channels, *shape)
-        self.decoder = Decoder(self.image_channels, *shape)
+        kinds = (self.attention_kind, self.resample_conv)
+        self.encoder = Encoder(double * self.z_channels, *shape, *kinds)
+        self.decoder = Decoder(self.image_channels, *shape, *kinds, self.tanh)
         self.quant_conv = nn.Dense(double * self.embed)
         self.post_quant_conv = nn.Dense(self.z_channels)
 

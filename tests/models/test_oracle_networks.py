@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from jgen import convert
 from jgen.errors import UserError
+from jgen.models.autoencoder import AutoencoderKL
 from jgen.models.dit import position_code
 from jgen.models.edm import DhariwalUNet, SongUNet, fourier, positional
 from jgen.models.unet import UNet
@@ -448,11 +450,11 @@ def test_first_stage_with_codes(path):
     "name,option,message",
     [
         ("autoencoder_kl", {"embed_dims": 3}, "embed_dims: no option of AutoencoderKL"),
-        ("autoencoder_kl", {"ddconfig": {"tanh_out": True}}, "tanh_out=True: must be False here"),
+        ("autoencoder_kl", {"ddconfig": {"give_pre_end": True}}, "give_pre_end=True: must be False here"),
         ("autoencoder_kl", {"ddconfig": {"double_z": False}}, "double_z=False: must be True here"),
         ("autoencoder_kl", {"ddconfig": {"use_conv": True}}, "use_conv: no option of ddconfig"),
         ("vq_model", {"n_embed": 4, "remap": "x.npy"}, "remap=x.npy: must be None here"),
-        ("vq_model", {"n_embed": 4, "ddconfig": {"attn_type": "linear"}}, "attn_type=linear: must be vanilla here"),
+        ("vq_model", {"n_embed": 4, "ddconfig": {"attn_type": "full"}}, "attn_type=full: must be vanilla or linear or none"),
     ],
 )
 def test_first_stages_refuse_options_by_name(name, option, message):
@@ -466,6 +468,60 @@ def test_first_stages_refuse_options_by_name(name, option, message):
         getattr(convert.latent_diffusion, name)({}, embed_dim=3, n_embed=4, ddconfig=without(small, "ch", "ch_mult")) if (
             name == "vq_model"
         ) else getattr(convert.latent_diffusion, name)({}, embed_dim=3, ddconfig=without(small, "ch", "ch_mult"))
+
+
+SMALL_FIRST_STAGE = dict(
+    z_channels=2, resolution=8, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1], num_res_blocks=1, attn_resolutions=[4],
+    double_z=True,
+)  # fmt: skip
+
+
+def first_stage_of(**options):
+    """(network, variables) of a first stage with other options, its weights random and given by their official names."""
+    net = AutoencoderKL(
+        image_channels=3, z_channels=2, embed=2, channels=32, channel_mult=(1, 1), num_res_blocks=1, attention=(1,),
+        attention_kind=options.get("attn_type", "vanilla"), resample_conv=options.get("resamp_with_conv", True),
+        tanh=options.get("tanh_out", False),
+    )  # fmt: skip
+    x = jnp.zeros((1, 8, 8, 3))
+    shapes = traverse_util.flatten_dict(jax.eval_shape(net.init, jax.random.key(0), x)["params"])
+    rng, official = np.random.default_rng(0), {}
+    for path, leaf in shapes.items():
+        name = re.sub(r"_(\d+)_(attn|block)_(\d+)", r".\1.\2.\3", ".".join(path))
+        name = re.sub(r"_(\d+)_(downsample|upsample)_conv", r".\1.\2.conv", name).replace("mid_", "mid.")
+        last = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
+        value = rng.normal(size=leaf.shape) / 4
+        order = (3, 2, 0, 1) if value.ndim == 4 else (1, 0) if value.ndim == 2 else (0,)
+        official[f"{name.rpartition('.')[0]}.{last}"] = value.transpose(order)
+    return convert.latent_diffusion.autoencoder_kl(official, embed_dim=2, ddconfig={**SMALL_FIRST_STAGE, **options})
+
+
+def test_options_of_first_stages():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    net, variables = first_stage_of(resamp_with_conv=False, tanh_out=True, attn_type="none")
+    assert not [path for path in traverse_util.flatten_dict(variables["params"]) if "attn" in path[1] or "sample" in path[1]]
+    (z, _), seen = through(net, variables["params"], x, "encode")
+    fine, coarse = (outputs(seen["encoder"], f"down_0_{name}") for name in ("block_0", "downsample"))
+    np.testing.assert_allclose(coarse, fine.reshape(2, 4, 2, 4, 2, 32).mean((2, 4)), atol=1e-5)
+    np.testing.assert_array_equal(outputs(seen["encoder"], "mid_attn_1"), outputs(seen["encoder"], "mid_block_1"))
+    images, seen = through(net, variables["params"], z, "decode")
+    repeated = outputs(seen["decoder"], "up_1_block_1").repeat(2, 1).repeat(2, 2)
+    np.testing.assert_array_equal(outputs(seen["decoder"], "up_1_upsample"), repeated)
+    plain = net.clone(tanh=False).apply(variables, z, method="decode")
+    np.testing.assert_allclose(images, np.tanh(plain), atol=1e-6)
+
+
+def test_linear_attention_of_first_stages():
+    """Each output channel of a pixel is its query times the keys' mean of the values."""
+    net, variables = first_stage_of(attn_type="linear")
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    seen = through(net, variables["params"], x, "encode")[1]["encoder"]
+    own, h = variables["params"]["encoder"]["mid_attn_1"], np.asarray(outputs(seen, "mid_block_1"), np.float64)
+    q, k, v = np.split(h.reshape(2, 16, 32) @ np.asarray(own["to_qkv"]["kernel"], np.float64), 3, -1)
+    k = np.exp(k - k.max(1, keepdims=True))
+    context = np.swapaxes(k / k.sum(1, keepdims=True), 1, 2) @ v
+    want = (q @ context) @ np.asarray(own["to_out"]["kernel"]) + np.asarray(own["to_out"]["bias"])
+    np.testing.assert_allclose(outputs(seen, "mid_attn_1").reshape(want.shape), want, rtol=1e-3, atol=1e-3)
 
 
 def test_other_converters_refuse_options_by_name():
