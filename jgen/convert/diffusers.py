@@ -12,7 +12,11 @@ from jgen.convert.options import ANY, check_options
 from jgen.errors import UserError
 from jgen.models.unet import UNet
 
-BLOCKS = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
+BLOCKS = {
+    "DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True, "ResnetDownsampleBlock2D": False,
+    "ResnetUpsampleBlock2D": False,
+}  # fmt: skip
+"""{kind of a block: whether it has attention}."""
 RES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -36,14 +40,14 @@ LIMITS: dict[str, tuple[Any, ...] | None] = {
     "center_input_sample": (False,),
     "class_embed_type": tuple(CLASSES),
     "downsample_padding": (0, 1),
-    "downsample_type": ("conv",),
+    "downsample_type": ("conv", "resnet"),
     "flip_sin_to_cos": (False, True),
     "freq_shift": (0, 1),
     "mid_block_scale_factor": (1,),
     "mid_block_type": ("UNetMidBlock2D",),
     "resnet_time_scale_shift": ("default", "scale_shift"),
     "time_embedding_type": ("positional",),
-    "upsample_type": ("conv",),
+    "upsample_type": ("conv", "resnet"),
 }
 """Options with the values that they may have here; ANY where they say nothing of the network."""
 
@@ -92,6 +96,13 @@ def unet2d(
     unknown = sorted({*down_block_types, *up_block_types} - set(BLOCKS))
     if unknown:
         raise UserError(f"{unknown[0]}: blocks must be among {', '.join(BLOCKS)}")
+    resampled = _resampled(down_block_types, other.get("downsample_type", "conv"))
+    resampled |= _resampled(up_block_types, other.get("upsample_type", "conv"))
+    if len(resampled) > 1:
+        raise UserError(
+            f"down_block_types={list(down_block_types)}, up_block_types={list(up_block_types)}: all must resample by residual"
+            " blocks (Resnet…, and Attn… with downsample_type=upsample_type=resnet), or all by convolutions"
+        )
     down, up = ([BLOCKS[kind] for kind in kinds] for kinds in (down_block_types, up_block_types))
     if down != up[::-1] or len(down) != len(block_out_channels):
         raise UserError(
@@ -118,6 +129,7 @@ def unet2d(
         middle_groups=groups,
         head_channels=attention_head_dim,
         scale_shift_norm=resnet_time_scale_shift == "scale_shift",
+        resblock_updown="resnet" in resampled,
         groups=norm_num_groups,
         epsilon=norm_eps,
         asymmetric=downsample_padding == 0,
@@ -132,6 +144,13 @@ def unet2d(
     size = 2 ** len(block_out_channels)
     config = dict(image_size=size, in_channels=in_channels, use_new_attention_order=True)
     return net, variables_of(net, renamed, config, {})
+
+
+def _resampled(kinds: Sequence[str], by_attentive: str) -> set[str]:
+    """How the blocks of one way resample, all but the last, which doesn't: "conv" or "resnet"; by_attentive: those with
+    attention."""
+    own = {kind: "resnet" if kind.startswith("Resnet") else by_attentive if BLOCKS[kind] else "conv" for kind in kinds}
+    return {own[kind] for kind in kinds[:-1]}
 
 
 def _multiple(channels: int, width: int) -> float:
@@ -166,9 +185,14 @@ def _place(parts: Sequence[str], levels: int, layers: int, up: Sequence[str]) ->
     if parts[0] == "down_blocks":
         index = 1 + level * (layers + 1) + number
         if part == "downsamplers":
-            return f"input_blocks.{index + layers}.0.op"
+            return f"input_blocks.{index + layers}.0.{_resampler('op', parts)}"
         return f"input_blocks.{index}.{int(part == 'attentions')}.{inner[parts[4]]}"
     index = level * (layers + 1) + number
     if part == "upsamplers":
-        return f"output_blocks.{index + layers}.{1 + BLOCKS[up[level]]}.conv"
+        return f"output_blocks.{index + layers}.{1 + BLOCKS[up[level]]}.{_resampler('conv', parts)}"
     return f"output_blocks.{index}.{int(part == 'attentions')}.{inner[parts[4]]}"
+
+
+def _resampler(plain: str, parts: Sequence[str]) -> str:
+    """The name within a resampler: of its one convolution, or of a layer of its residual block."""
+    return plain if parts[4] == "conv" else RES[parts[4]]

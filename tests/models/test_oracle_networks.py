@@ -232,11 +232,9 @@ def module_of_unet2d(name, layers, attends):
     level, kind, number = int(parts[1]), parts[2], int(parts[3])
     part, first = int(kind == "attentions"), level * (layers + 1)
     if parts[0] == "down_blocks":
-        return (
-            f"input_blocks_{1 + first + layers}_0_op" if kind == "downsamplers" else f"input_blocks_{1 + first + number}_{part}"
-        )
+        return f"input_blocks_{1 + first + layers}_0" if kind == "downsamplers" else f"input_blocks_{1 + first + number}_{part}"
     if kind == "upsamplers":
-        return f"output_blocks_{first + layers}_{1 + attends[level]}_conv"
+        return f"output_blocks_{first + layers}_{1 + attends[level]}"
     return f"output_blocks_{first + number}_{part}"
 
 
@@ -301,6 +299,27 @@ SMALL_UNET2D = dict(
 def test_u_net_of_diffusers_refuses_options_by_name(option, message):
     with pytest.raises(UserError, match=message):
         convert.diffusers.unet2d({}, **{**SMALL_UNET2D, **option})
+
+
+RESNET_UNET2D = {
+    **SMALL_UNET2D, "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"), "norm_num_groups": 4,
+    "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"), "downsample_type": "resnet", "upsample_type": "resnet",
+}  # fmt: skip
+
+
+def test_u_net_of_diffusers_resamples_in_residual_blocks():
+    weights = {}
+    for at, width in (("down_blocks.0.downsamplers.0", 8), ("up_blocks.0.upsamplers.0", 12)):
+        for name in ("norm1", "norm2"):
+            weights |= {f"{at}.{name}.{kind}": np.ones(width) for kind in ("weight", "bias")}
+        for name, shape in (("conv1", (width, width, 3, 3)), ("conv2", (width, width, 3, 3)), ("time_emb_proj", (width, 32))):
+            weights |= {f"{at}.{name}.weight": np.ones(shape), f"{at}.{name}.bias": np.ones(width)}
+    with pytest.raises(UserError, match="left over none") as refused:
+        convert.diffusers.unet2d(weights, **RESNET_UNET2D)
+    for place in ("input_blocks_2_0", "output_blocks_1_2"):
+        assert f"{place}/" not in str(refused.value)
+    with pytest.raises(UserError, match="all must resample by residual blocks"):
+        convert.diffusers.unet2d({}, **{**RESNET_UNET2D, "upsample_type": "conv"})
 
 
 def test_labels_of_diffusers_as_numbers_and_as_vectors():
