@@ -35,6 +35,31 @@ class _State(NamedTuple):
     attempts: Array
 
 
+class _Past(NamedTuple):
+    """The memory of k-diffusion's control of steps."""
+
+    inverse: Array
+    """[2, B]: 1 / error of the last two accepted steps, the last one first; 0 before the first attempt."""
+    accepted: Array
+    """Accepted steps so far, of any image."""
+
+
+class Control(NamedTuple):
+    """k-diffusion's control of the length of steps, by the errors of the last three: weights of a PID controller, and the least
+    factor of the length with which a step is accepted."""
+
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    dcoeff: float = 0.0
+    accept_safety: float = 0.81
+
+    def factor(self, inverse: Array, past: Array, order: float) -> Array:
+        """The factor of the length [B], for 1 / error of the step and of the two before."""
+        p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
+        return 1 + jnp.arctan(inverse ** (p + i + d) * past[0] ** (-p - 2 * d) * past[1] ** d - 1)
+
+
+CONTROL = Control()
 LEAST = 1e-4
 """Share of its length to which a step that went astray is shortened at most."""
 SHORTEST = 1e-6
@@ -114,10 +139,10 @@ def _lower(lam: Array, to: Array, end: float, eta: float) -> tuple[Array, Array]
 
 def _solve(
     denoise: Denoise, x: Array, start: float, end: float, order: int, parameterization: Parameterization, rtol: float,
-    atol: float, h: float, together: bool, scaled: bool, limited: bool, eta: float = 0.0, s_noise: float = 1.0,
-    keys: Key | None = None, form: Form = "midpoint",
+    atol: float, h: float, together: bool, scaled: bool, control: Control | None = None, eta: float = 0.0,
+    s_noise: float = 1.0, keys: Key | None = None, form: Form = "midpoint",
 ) -> Array:  # fmt: skip
-    """From lambda `start` to `end`. scaled: errors are those of alpha x; limited: k-diffusion's step control."""
+    """From lambda `start` to `end`. scaled: errors are those of alpha x; control: k-diffusion's, else DPM-Solver's."""
     if order not in (2, 3):
         raise UserError(f"order={order}: must be 2 or 3")
     if eta and keys is None:
@@ -128,7 +153,8 @@ def _solve(
     def alpha(lam: Array) -> Array:
         return expand_dims_like(1 / jnp.sqrt(1 + jnp.exp(-2 * lam)), x) if scaled else jnp.ones((1,) * x.ndim)
 
-    def attempt(state: _State) -> _State:
+    def attempt(carry: tuple[_State, _Past]) -> tuple[_State, _Past]:
+        state, past = carry
         active = (end - state.lam > 1e-5) & _alive(state)
         h = jnp.where(active, jnp.minimum(state.h, end - state.lam), 1.0)
         length, fresh = h, jnp.zeros_like(x)
@@ -136,42 +162,49 @@ def _solve(
             assert keys is not None
             reached, up = _lower(state.lam, state.lam + h, end, eta)
             length = jnp.where(active, reached - state.lam, 1.0)
-            fresh = s_noise * expand_dims_like(up, x) * noise(keys, x.shape[1:], state.attempts).astype(x.dtype)
+            # The authors draw for the steps that are accepted; what a step is rejected for does not depend on the draw.
+            draw = past.accepted if together else state.attempts
+            fresh = s_noise * expand_dims_like(up, x) * noise(keys, x.shape[1:], draw).astype(x.dtype)
         low, high = _pair(denoise, state.x, state.lam, length, order, parameterization, form)
         a = alpha(state.lam + length)
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(a * low), jnp.abs(state.before)))
         squares = _finite(jnp.mean(jnp.square(a * (high - low) / scale), axis=tuple(range(1, x.ndim))))
         if together:
             squares = jnp.where(_alive(state), squares, 0.0)
-            squares = jnp.full_like(squares, jnp.mean(squares) if limited else jnp.max(squares))
+            squares = jnp.full_like(squares, jnp.max(squares) if control is None else jnp.mean(squares))
         error = jnp.sqrt(squares)
-        if limited:
-            factor = 1 + jnp.arctan((error + 1e-8) ** (-1 / weakest) - 1)
-            good = active & (factor >= 0.81)
-            longer = state.h * factor
-        else:
+        inverse = past.inverse
+        if control is None:
             good, longer = active & (error <= 1), h * jnp.maximum(0.9 * error ** (-1 / order), LEAST)
-        return _State(
+        else:
+            now = 1 / (error + 1e-8)
+            inverse = jnp.where(inverse > 0, inverse, now[None])
+            factor = control.factor(now, inverse, weakest)
+            good, longer = active & (factor >= control.accept_safety), state.h * factor
+            inverse = jnp.where(good[None], jnp.stack([now, inverse[0]]), inverse)
+        after = _State(
             jnp.where(expand_dims_like(good, x), high + fresh, state.x),
             jnp.where(expand_dims_like(good, x), a * low, state.before),
             jnp.where(good, state.lam + h, state.lam),
             jnp.where(active, longer, state.h),
             state.attempts + 1,
         )
+        return after, _Past(inverse, past.accepted + jnp.any(good))
 
-    def going_on(state: _State) -> Array:
+    def going_on(carry: tuple[_State, _Past]) -> Array:
+        state, _ = carry
         return jnp.any((end - state.lam > 1e-5) & _alive(state)) & (state.attempts < MOST)
 
-    ones = jnp.ones(len(x), x.dtype)
-    first = _State(x, alpha(start * ones) * x, start * ones, h * ones, jnp.zeros((), jnp.int32))
-    last = lax.while_loop(going_on, attempt, first)
+    ones, none = jnp.ones(len(x), x.dtype), jnp.zeros((), jnp.int32)
+    first = _State(x, alpha(start * ones) * x, start * ones, h * ones, none)
+    last, _ = lax.while_loop(going_on, attempt, (first, _Past(jnp.zeros((2, len(x)), x.dtype), none)))
     return jnp.where(expand_dims_like(end - last.lam <= 1e-5, x), last.x, jnp.nan)
 
 
 def dpm_adaptive(
     denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, order: int = 3,
     parameterization: Parameterization = "noise", rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05,
-    together: bool = False, eta: float = 0.0, s_noise: float = 1.0, keys: Key | None = None,
+    together: bool = False, eta: float = 0.0, s_noise: float = 1.0, keys: Key | None = None, control: Control = CONTROL,
 ) -> Any:  # fmt: skip
     """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently.
 
@@ -180,7 +213,7 @@ def dpm_adaptive(
     """
     start, end = (-float(np.log(s)) for s in (sigma_max, sigma_min))
     return _solve(
-        denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=False, limited=True,
+        denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=False, control=control,
         eta=eta, s_noise=s_noise, keys=keys,
     )  # fmt: skip
 
@@ -195,9 +228,7 @@ def dpm_solver_adaptive(
     form: that of the derivative terms, as of `jgen.samplers.dpm.dpm_solver`.
     """
     start, end = float(curve.log_snr(1.0)), float(curve.log_snr(curve.end))
-    return _solve(
-        denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=True, limited=False, form=form
-    )
+    return _solve(denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=True, form=form)
 
 
 DORMAND_PRINCE = (

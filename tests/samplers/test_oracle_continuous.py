@@ -10,8 +10,8 @@ import pytest
 
 from jgen import schedules, sigmas
 from jgen.objectives import edm
-from jgen.samplers import dpm, euler_heun, generalized, image_keys, linear
-from jgen.samplers.adaptive import dpm_adaptive, dpm_solver_adaptive
+from jgen.samplers import adaptive, dpm, euler_heun, generalized, image_keys, linear
+from jgen.samplers.adaptive import Control, dpm_adaptive, dpm_solver_adaptive
 from jgen.samplers.common import dynamic_threshold
 from jgen.types import Prediction
 from tests.oracle import Heard, Oracle, files
@@ -168,7 +168,8 @@ def drawn(monkeypatch):
 
     def place(draws):
         draws = jnp.asarray(draws)
-        monkeypatch.setattr(sys.modules[linear.__name__], "noise", lambda keys, shape, index: draws[index])
+        for module in (linear, adaptive):
+            monkeypatch.setattr(sys.modules[module.__name__], "noise", lambda keys, shape, index: draws[index])
 
     return place
 
@@ -267,6 +268,8 @@ def test_samplers_of_k_diffusion(path, drawn):
             found, states = dpm.dpm_fast(denoise, start, *ends, keys, **options, trace=lambda x, d: x)
             states = np.concatenate([start[None], states[:-1]])
         elif kind == "sample_dpm_adaptive":
+            options["control"] = Control(**{k: options.pop(k) for k in Control._fields if k in options})
+            options |= {"keys": keys} if options.get("eta") else {}
             with jax.enable_x64(True):  # the first errors are of the size of float32's, and decide how long steps are
                 found = dpm_adaptive(denoise, start.astype(jnp.float64), **options, together=True)
         else:

@@ -142,6 +142,17 @@ def test_adaptive_steps_are_an_image_s_own():
         np.testing.assert_allclose(many, exact(x, curve.sigma(1.0), curve.sigma(curve.end)), atol=1e-3)
 
 
+def test_the_control_of_adaptive_steps():
+    """The factor of a length is that of the errors, each to its power, bent to lie within 1 - pi/4 and 1 + pi/2."""
+    one, past = jnp.array([4.0, 1.0]), jnp.array([[2.0, 1.0], [8.0, 1.0]])
+    np.testing.assert_allclose(adaptive.CONTROL.factor(one, past, 2.0), 1 + np.arctan([1.0, 0.0]), rtol=1e-6)
+    mixed = adaptive.Control(0.5, 1.0, 0.5).factor(one, past, 1.0)
+    np.testing.assert_allclose(mixed, 1 + np.arctan([4.0**2 * 2.0**-1.5 * 8.0**0.5 - 1, 0.0]), rtol=1e-6)
+    x = jnp.array([-2.0, 0.1, 3.0])[:, None, None, None] * 10
+    how = dict(rtol=1e-3, atol=1e-3, control=adaptive.Control(0.2, 0.8, 0.05, 0.9))
+    np.testing.assert_allclose(samplers.dpm_adaptive(denoise, x, 0.1, 10.0, **how), exact(x, 10.0, 0.1), atol=5e-3)
+
+
 @pytest.mark.parametrize("form", ["midpoint", "taylor"])
 @pytest.mark.parametrize("parameterization", ["data", "noise"])
 def test_a_long_adaptive_step_is_the_fixed_one(parameterization, form):
