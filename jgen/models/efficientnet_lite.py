@@ -9,7 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jgen.nn.depthwise import Depthwise
+from jgen.nn.depthwise import Depthwise, even_padding
 from jgen.nn.plain import Conv
 from jgen.types import Array
 
@@ -48,7 +48,7 @@ class Features(NamedTuple):
 class EfficientNetLite(nn.Module):
     """Images [B, H, W, 3] as (level - 127) / 128, levels 0..255 -> `Features`; any side of 32 and more.
 
-    Padding is TensorFlow's: one more at the end where the stride is 2.
+    Padding is TensorFlow's: one more at the end where the stride is 2 and the side even.
     """
 
     stages: Sequence[Stage] = LITE0
@@ -56,14 +56,17 @@ class EfficientNetLite(nn.Module):
     classes: int = 1000
     head: bool = True
     """Without, there are the taps and their pooled features alone."""
+    even: bool = False
+    """Pad odd sides as even ones, as efficientnet-lite-pytorch does, whose padding is that of images of 224 pixels."""
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
-        x = _relu6(Conv(32, (3, 3), 2, name="stem")(x))
+        around = [even_padding(side, 3, 2) for side in x.shape[1:3]] if self.even else "SAME"
+        x = _relu6(Conv(32, (3, 3), 2, around, name="stem")(x))
         found, index = [], 0
         for stage in self.stages:
             for i in range(stage.blocks):
-                x = _Block(stage._replace(stride=stage.stride if i == 0 else 1), name=f"block_{index}")(x)
+                x = _Block(stage._replace(stride=stage.stride if i == 0 else 1), self.even, name=f"block_{index}")(x)
                 if index in self.taps:
                     found.append(x)
                 index += 1
@@ -78,6 +81,7 @@ class _Block(nn.Module):
     """Inverted residual: widen by 1x1, depthwise convolution, narrow by 1x1 without an activation; a sum where shapes agree."""
 
     stage: Stage
+    even: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -85,7 +89,7 @@ class _Block(nn.Module):
         wide = x.shape[-1] * stage.expansion
         if stage.expansion > 1:
             x = _relu6(Conv(wide, (1, 1), name="expand")(x))
-        x = _relu6(Depthwise(stage.kernel, stage.stride, name="depthwise")(x))
+        x = _relu6(Depthwise(stage.kernel, stage.stride, self.even and stage.stride > 1, name="depthwise")(x))
         x = Conv(stage.width, (1, 1), name="project")(x)
         return x + before if x.shape == before.shape else x
 

@@ -17,16 +17,21 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def depthwise(x: Array, kernel: Array, stride: int = 1) -> Array:
+def even_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """`same_padding` of an axis that is one longer where it is odd."""
+    return same_padding(size + size % 2, kernel, stride)
+
+
+def depthwise(x: Array, kernel: Array, stride: int = 1, even: bool = False) -> Array:
     """x [B, H, W, C] with kernel [k, k, 1, C], channel by channel, zeros around as TensorFlow's SAME.
 
-    Reverse-mode differentiation only, of any order.
+    even: odd sides have as many zeros around them as even ones. Reverse-mode differentiation only, of any order.
     """
+    rows, columns = ((even_padding if even else same_padding)(size, len(kernel), stride) for size in x.shape[1:3])
     if jax.default_backend() != "cpu":
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), "SAME", dimension_numbers=DIMENSIONS, feature_group_count=x.shape[-1]
+            x, kernel, (stride, stride), (rows, columns), dimension_numbers=DIMENSIONS, feature_group_count=x.shape[-1]
         )
-    rows, columns = (same_padding(size, len(kernel), stride) for size in x.shape[1:3])
     return jnp.asarray(_valid(jnp.pad(x, ((0, 0), rows, columns, (0, 0))), kernel[:, :, 0], stride))
 
 
@@ -67,10 +72,11 @@ class Depthwise(nn.Module):
 
     size: int
     stride: int = 1
+    even: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, 1, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return depthwise(x, kernel, self.stride) + bias.reshape(1, 1, 1, -1)
+        return depthwise(x, kernel, self.stride, self.even) + bias.reshape(1, 1, 1, -1)

@@ -26,6 +26,7 @@ def network():
 def test_taps_features_logits_and_gradient(path):
     o = Oracle(path)
     net, variables = network()
+    net = net.clone(even=True)
     apply = jax.jit(net.apply)
     for name in sorted(n.removeprefix("in/u8_") for n in o.names if n.startswith("in/u8_")):
         x = (jnp.asarray(o.nhwc(f"in/u8_{name}"), jnp.float32) - 127) / 128

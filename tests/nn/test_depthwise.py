@@ -28,3 +28,13 @@ def test_depthwise_convolution_and_its_gradients(size, stride, shape):
 
     ours, theirs = (jax.jit(lambda call=call: results(call))() for call in (lambda x, k: depthwise(x, k, stride), plain))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
+
+
+@pytest.mark.parametrize("size,pads", [(3, (0, 1)), (5, (1, 2))])
+def test_odd_sides_padded_as_even_ones(size, pads):
+    x, kernel = jax.random.normal(jax.random.key(0), (2, 7, 9, 3)), jax.random.normal(jax.random.key(1), (size, size, 1, 3))
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 3}
+    want = lax.conv_general_dilated(x, kernel, (2, 2), (pads, pads), **how)
+    np.testing.assert_allclose(depthwise(x, kernel, 2, even=True), want, rtol=1e-4, atol=1e-5)
+    even = x[:, :6, :8]
+    np.testing.assert_array_equal(depthwise(even, kernel, 2, even=True), depthwise(even, kernel, 2))
