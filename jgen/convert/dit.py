@@ -12,11 +12,9 @@ from jgen.models.dit import DiT
 
 DIFFUSERS: dict[str, tuple[Any, ...] | None] = {
     "dropout": ANY, "norm_num_groups": ANY, "upcast_attention": ANY, "attention_bias": (False, True),
-    "activation_fn": ("gelu-approximate",), "norm_type": ("ada_norm_zero",), "norm_elementwise_affine": (False,),
-    "norm_eps": (1e-6, 1e-5),
+    "activation_fn": ("gelu-approximate", "gelu"), "norm_type": ("ada_norm_zero",), "norm_elementwise_affine": (False,),
 }  # fmt: skip
-"""Options of diffusers' network that change no number here, or that have these values. norm_eps, of the norm before the MLP,
-is 1e-6 as in the original whichever it says, which moves no result by more than about 1e-5 of it."""
+"""Options of diffusers' network that change no number here, or that have these values."""
 
 
 def dit(
@@ -53,12 +51,20 @@ def dit(
 def diffusers(
     weights: Mapping[str, np.ndarray], *, in_channels: int = 4, out_channels: int | None = None, num_attention_heads: int = 16,
     attention_head_dim: int = 72, num_layers: int = 28, sample_size: int = 32, patch_size: int = 2,
-    num_embeds_ada_norm: int = 1000, attention_bias: bool = True, **other: Any,
+    num_embeds_ada_norm: int = 1000, attention_bias: bool = True, activation_fn: str = "gelu-approximate",
+    norm_eps: float = 1e-5, **other: Any,
 ) -> tuple[DiT, dict[str, Any]]:  # fmt: skip
-    """As `dit`, of diffusers' DiTTransformer2DModel; without attention_bias queries, keys and values get zeros for one."""
-    check_options({**other, "attention_bias": attention_bias}, (), DIFFUSERS, "DiTTransformer2DModel")
+    """As `dit`, of diffusers' DiTTransformer2DModel; without attention_bias queries, keys and values get zeros for one.
+
+    norm_eps is that of the norms before the MLPs.
+    """
+    given = {**other, "attention_bias": attention_bias, "activation_fn": activation_fn}
+    check_options(given, (), DIFFUSERS, "DiTTransformer2DModel")
     width, outputs = num_attention_heads * attention_head_dim, in_channels if out_channels is None else out_channels
-    net = DiT(outputs, width, num_layers, num_attention_heads, patch_size, num_embeds_ada_norm, own_embedders=True)
+    net = DiT(
+        outputs, width, num_layers, num_attention_heads, patch_size, num_embeds_ada_norm, own_embedders=True,
+        mlp_epsilon=norm_eps, exact_gelu=activation_fn == "gelu",
+    )  # fmt: skip
     if not attention_bias:
         names = [k.removesuffix("weight") for k in weights if k.endswith(tuple(f".to_{x}.weight" for x in "qkv"))]
         weights = {**weights, **{f"{name}bias": np.zeros(width, np.float32) for name in names}}

@@ -71,6 +71,8 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: float
     dtype: Dtype = None
+    mlp_epsilon: float = 1e-6
+    exact_gelu: bool = False
 
     @nn.compact
     def __call__(self, x: Array, condition: Array) -> Array:
@@ -82,14 +84,14 @@ class Block(nn.Module):
         q, k, v = jnp.moveaxis(qkv.reshape(b, length, 3, self.heads, c // self.heads), 2, 0)
         y = attention(q, k, v).reshape(x.shape)
         x = settled(x + gate_a[:, None] * Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="attn_proj")(y))
-        y = modulate(_norm(self.dtype)(x), shift_m, scale_m)
+        y = modulate(_norm(self.dtype, self.mlp_epsilon)(x), shift_m, scale_m)
         y = Dense(int(c * self.mlp_ratio), kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc1")(y)
-        y = Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc2")(nn.gelu(y, approximate=True))
+        y = Dense(c, kernel_init=GLOROT, dtype=self.dtype, name="mlp_fc2")(nn.gelu(y, approximate=not self.exact_gelu))
         return settled(x + gate_m[:, None] * y)
 
 
-def _norm(dtype: Dtype) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
+def _norm(dtype: Dtype, epsilon: float = 1e-6) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=epsilon, use_bias=False, use_scale=False, dtype=dtype)
 
 
 class DiT(nn.Module):
@@ -111,6 +113,10 @@ class DiT(nn.Module):
     dtype: Dtype = None
     remat: bool = False
     """Keep the blocks' inputs alone for the backward pass."""
+    mlp_epsilon: float = 1e-6
+    """Epsilon of the norms before the MLPs, which diffusers' port has an option for."""
+    exact_gelu: bool = False
+    """The MLPs' GELU is exact rather than approximated by a hyperbolic tangent."""
 
     @nn.compact
     def __call__(
@@ -134,7 +140,8 @@ class DiT(nn.Module):
         condition, block = embed("embedder_0" if self.own_embedders else "embedder"), nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
             own = embed(f"embedder_{i}") if self.own_embedders and i else condition
-            h = block(self.heads, self.mlp_ratio, self.dtype, name=f"blocks_{i}")(h, own)
+            how = (self.heads, self.mlp_ratio, self.dtype, self.mlp_epsilon, self.exact_gelu)
+            h = block(*how, name=f"blocks_{i}")(h, own)
         last = Dense(2 * self.width, kernel_init=ZEROS, dtype=self.dtype, name="final_layer_adaLN_modulation_1")
         shift, scale = jnp.split(last(nn.silu(condition)), 2, -1)
         h = modulate(_norm(self.dtype)(h), shift, scale)

@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from jgen import convert
 from jgen.errors import UserError
+from jgen.models import dit
 from jgen.models.autoencoder import AutoencoderKL
 from jgen.models.dit import position_code
 from jgen.models.edm import DhariwalUNet, SongUNet, fourier, positional
@@ -546,7 +547,7 @@ def test_linear_attention_of_first_stages():
 def test_other_converters_refuse_options_by_name():
     for call, option, message in (
         (convert.dit.dit, {"depths": 3}, r"depths: no option of DiT"),
-        (convert.dit.diffusers, {"activation_fn": "gelu"}, "activation_fn=gelu: must be gelu-approximate here"),
+        (convert.dit.diffusers, {"activation_fn": "geglu"}, "activation_fn=geglu: must be gelu-approximate or gelu here"),
         (convert.dit.diffusers, {"caption_channels": 4}, "caption_channels: no option of DiTTransformer2DModel"),
         (convert.latent_diffusion.patchgan, {"use_actnorm": True}, "use_actnorm=True: must be False here"),
         (convert.latent_diffusion.unet, {"legacy_order": True}, "legacy_order: no argument of the reference constructors"),
@@ -577,6 +578,19 @@ def test_dit_without_dropped_labels_or_biases_of_attention():
         table = found["params"]["embedder_0" if gone else "embedder"]["y_embedder"]["embedding"]
         np.testing.assert_array_equal(block == 0 if gone else table[3] == 0, True)
         assert (np.asarray(table if gone else block) != 0).all()
+
+
+def test_dit_with_other_options_of_the_mlp():
+    """The exact GELU, and an epsilon of the norm before it, as diffusers' port has them."""
+    block = dit.Block(2, 4.0, mlp_epsilon=0.5, exact_gelu=True)
+    x, condition = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(1, 4, 8), (1, 8)]))
+    params = jax.jit(block.init)(jax.random.key(2), x, condition)["params"]
+    bias = jnp.concatenate([jnp.zeros(40), jnp.ones(8)])  # shifts, scales and the first gate are 0, the second gate is 1
+    params = {**params, "adaLN_modulation_1": {**params["adaLN_modulation_1"], "bias": bias}}
+    deviation = x.std(-1, keepdims=True)
+    y = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(deviation**2 + 0.5) @ params["mlp_fc1"]["kernel"]
+    want = x + 0.5 * y * (1 + jax.scipy.special.erf(y / 2**0.5)) @ params["mlp_fc2"]["kernel"]
+    np.testing.assert_allclose(block.apply({"params": params}, x, condition), want, atol=1e-5)
 
 
 def official_of(call, config, rng):
