@@ -109,7 +109,7 @@ class DCTransformer(nn.Module):
     """The encoder's tokens are patches of so many positions a side."""
     classes: int = 0
     dropout: float = 0.0
-    """Of the outputs of attention and MLPs, in training."""
+    """Share of the outputs of attention and MLPs that is left out in training."""
 
     def setup(self) -> None:
         layout, chunks, width = self.layout, self.chunks, self.width
