@@ -73,12 +73,14 @@ def discriminator(
     fmaps_base: int = 16384,
     fmaps_max: int = 512,
     minibatch_std_group_size: int = 4,
+    minibatch_std_channels: int = 1,
     **other: Any,
 ) -> tuple[Discriminator, dict[str, Any]]:
     """The discriminator and its {"params": ...}, as `generator`. Fused scaling makes no difference to it."""
-    plain = {"fused_scale": FUSED, "use_wscale": (True,), "minibatch_std_channels": (1,)}
-    check_options(other, (), plain, "StyleGANDiscriminator")
-    net = Discriminator(label_size, resolution, image_channels, fmaps_base, fmaps_max, minibatch_std_group_size)
+    check_options(other, (), {"fused_scale": FUSED, "use_wscale": (True,)}, "StyleGANDiscriminator")
+    net = Discriminator(
+        label_size, resolution, image_channels, fmaps_base, fmaps_max, minibatch_std_group_size, minibatch_std_channels
+    )
     weights = _renamed(weights, partial(discriminator_name, resolution=resolution))
     dense = f"layer{2 * _level(resolution) + 1}.weight"
     if dense in weights:  # features are flattened in the order C, H, W there

@@ -177,6 +177,8 @@ class Discriminator(nn.Module):
     channel_max: int = 512
     group: int | None = 4
     """Images of a group of the minibatch standard deviation; None is the whole batch, 0 or 1 leaves it out."""
+    std_channels: int = 1
+    """Channels of that deviation; they divide those of the features."""
     blur: bool = False
     """[1, 2, 1] before the convolutions that shrink the image, as in StyleGAN."""
 
@@ -202,7 +204,7 @@ class Discriminator(nn.Module):
 
     def judge(self, x: Array, layer: int) -> Array:
         """4x4 features -> logits [B, at least 1]; `layer` counts on."""
-        spread = x if self.group in (0, 1) else minibatch_std(x, self.group)
+        spread = x if self.group in (0, 1) else minibatch_std(x, self.group, self.std_channels)
         x = rectified(x.shape[-1], 3, f"layer{layer}")(spread)
         width = min(self.channel_base // 2, self.channel_max)
         x = Dense(width, "lrelu", gain=2**0.5, act_gain=1.0, name=f"layer{layer + 1}")(x.reshape(len(x), -1))

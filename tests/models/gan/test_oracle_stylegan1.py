@@ -174,7 +174,7 @@ GENERATORS = [
     progan.Generator(z_dim=6, c_dim=2, **SMALL),
     stylegan1.Generator(6, 2, 5, mapping_layers=2, mapping_features=7, mapping_lr_mul=1.0, **SMALL),
 ]
-DISCRIMINATORS = [progan.Discriminator(2, **SMALL), stylegan1.Discriminator(2, **SMALL)]
+DISCRIMINATORS = [progan.Discriminator(2, **SMALL), stylegan1.Discriminator(2, std_channels=2, **SMALL)]
 Z, C = jax.random.normal(jax.random.key(0), (4, 6)), jnp.eye(2)[jnp.array([0, 1, 1, 0])]
 PICTURES = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
 
