@@ -22,7 +22,9 @@ from jgen.nn.spectral import SpectralNorm
 
 Weights = Mapping[str, np.ndarray]
 Options = dict[str, tuple[Any, ...] | None]
-RELU = ("relu", "inplace_relu", "ir")
+RELU = ("relu", "inplace_relu", "ir", "ReLU()", "ReLU(inplace=True)", "ReLU(inplace=False)")
+"""The author's names of ReLU, and what PyTorch prints of it."""
+LEAKY = re.compile(r"LeakyReLU\(negative_slope=([\d.e-]+)(?:, inplace=(?:True|False))?\)")
 
 
 def without_effect(player: str) -> Options:
@@ -32,6 +34,19 @@ def without_effect(player: str) -> Options:
         f"{player}_activation": RELU, f"{player}_nl": RELU, "norm_style": ("bn",), "output_dim": (1,),
         "embedded_optimizer": ANY, "cross_replica": (False, True),
     }  # fmt: skip
+
+
+def slope(option: str, activation: str) -> float:
+    """The slope below 0 of an activation by its name, or as PyTorch prints it. Raises UserError for any other.
+
+    >>> slope("G_activation", "ReLU()"), slope("G_activation", "LeakyReLU(negative_slope=0.2)")
+    (0.0, 0.2)
+    """
+    if activation in RELU:
+        return 0.0
+    if not (found := LEAKY.fullmatch(activation)):
+        raise UserError(f"{option}={activation}: must be {', '.join(RELU)} or LeakyReLU(negative_slope=...)")
+    return float(found[1])
 
 
 def sides(attention: Any) -> tuple[int, ...]:
@@ -69,30 +84,34 @@ def generator(
     BN_eps: float = 1e-5,
     SN_eps: float = 1e-12,
     G_param: str = "SN",
+    G_activation: str = "relu",
     class_cond: bool = True,
     instance_cond: bool = False,
     G_shared_feat: bool = True,
     shared_dim_feat: int = 2048,
     **other: Any,
 ) -> tuple[biggan.Generator, dict[str, Any]]:
-    """The generator; dim_z is rounded down to a multiple of the chunks. The last four arguments are IC-GAN's.
+    """The generator; dim_z is rounded down to a multiple of the chunks. The last four arguments are IC-GAN's; the embedding of
+    a condition that the network isn't given is left out.
 
     Raises UserError that names an argument which the constructor doesn't have or which makes a network that jgen can't,
     and one that lists missing or left-over weights.
     """
     check_options(other, (), without_effect("G"), "BigGAN's Generator")
-    if instance_cond and not G_shared_feat:
-        raise UserError("G_shared_feat=False: instance features without an embedding make norms of another size")
     shared = G_shared and (class_cond or instance_cond)
     net = biggan.Generator(
         resolution, _channels(weights, "output_layer.2.weight"), G_ch, biggan.chunked(dim_z, resolution) if hier else dim_z,
         n_classes if class_cond else 0, sides(G_attn), hier, shared, shared_dim or dim_z,
         shared_dim_feat if instance_cond else 0, spectral(G_param, SN_eps, num_G_SVs, num_G_SV_itrs, "G"),
-        bottom=bottom_width, bn_epsilon=BN_eps, unbiased=not mybn,
+        bottom=bottom_width, bn_epsilon=BN_eps, unbiased=not mybn, slope=slope("G_activation", G_activation),
+        embed_features=G_shared_feat,
     )  # fmt: skip
     inputs: dict[str, Any] = {"label": jnp.zeros((1, n_classes))} if class_cond else {}
     if instance_cond:
-        inputs["features"] = jnp.zeros((1, weights["shared_feat.weight"].shape[1]))
+        embedding = weights.get("shared_feat.weight")  # without one the features are as large as the norms take them
+        inputs["features"] = jnp.zeros((1, shared_dim_feat if embedding is None else embedding.shape[1]))
+    unused = ("shared.",) * (not class_cond) + ("shared_feat.",) * (not instance_cond)  # IC-GAN's has both in any case
+    weights = {name: array for name, array in weights.items() if not name.startswith(unused)}
     return net, filled(net, weights, GENERATOR, jnp.zeros((1, net.z_dim)), **inputs)
 
 
@@ -107,6 +126,7 @@ def discriminator(
     num_D_SVs: int = 1,
     num_D_SV_itrs: int = 1,
     SN_eps: float = 1e-12,
+    D_activation: str = "relu",
     class_cond: bool = True,
     instance_cond: bool = False,
     instance_sz: int = 2048,
@@ -116,7 +136,7 @@ def discriminator(
     check_options(other, (), without_effect("D") | {"D_param": ("SN",)}, "BigGAN's Discriminator")
     net = biggan.Discriminator(
         resolution, D_ch, n_classes if class_cond else 0, sides(D_attn), instance_cond, D_wide,
-        spectral("SN", SN_eps, num_D_SVs, num_D_SV_itrs, "D"),
+        spectral("SN", SN_eps, num_D_SVs, num_D_SV_itrs, "D"), slope=slope("D_activation", D_activation),
     )  # fmt: skip
     inputs: dict[str, Any] = {"label": jnp.zeros((1, n_classes))} if class_cond else {}
     if instance_cond:
@@ -142,6 +162,7 @@ def deep_generator(
     BN_eps: float = 1e-5,
     SN_eps: float = 1e-12,
     G_param: str = "SN",
+    G_activation: str = "relu",
     **other: Any,
 ) -> tuple[biggan_deep.Generator, dict[str, Any]]:
     """BigGAN-deep's generator, as `generator`. G_shared and hier must be true: its first layer takes both always."""
@@ -150,7 +171,7 @@ def deep_generator(
     net = biggan_deep.Generator(
         resolution, _channels(weights, "output_layer.2.weight"), G_ch, dim_z, n_classes, sides(G_attn), shared_dim or dim_z,
         G_depth, spectral(G_param, SN_eps, num_G_SVs, num_G_SV_itrs, "G"), bottom=bottom_width, bn_epsilon=BN_eps,
-        unbiased=not mybn,
+        unbiased=not mybn, slope=slope("G_activation", G_activation),
     )  # fmt: skip
     return net, filled(net, weights, GENERATOR, jnp.zeros((1, dim_z)), label=jnp.zeros((1, n_classes)))
 

@@ -170,6 +170,8 @@ class Generator(nn.Module):
     """The running variance is the unbiased one; False as the author's "mybn"."""
     slope: float = 0.0
     """Slope of the activations below 0; the author's are ReLU."""
+    embed_features: bool = True
+    """Embed instance features; else they go to the norms as they are."""
 
     @property
     def chunk(self) -> int:
@@ -190,7 +192,7 @@ class Generator(nn.Module):
             raise UserError("shared=False: every norm embeds the class alone, without chunks of z or instance features")
         if self.shared and self.classes:
             self.embedding = Embed(self.shared_dim, embedding_init=kernel_init)
-        if self.shared_features:
+        if self.shared_features and self.embed_features:
             self.feature_embedding = Dense(self.shared_features, self.norm, kernel_init=kernel_init)
         self.linear = Dense(levels[0].inputs * self.bottom**2, self.norm, kernel_init=kernel_init)
         bn = partial(
@@ -210,7 +212,7 @@ class Generator(nn.Module):
         if label is not None:
             parts.append(self.embedding(label) if self.shared else label)
         if features is not None:
-            parts.append(self.feature_embedding(features))
+            parts.append(self.feature_embedding(features) if self.embed_features else features)
         return jnp.concatenate(parts, -1) if parts else None
 
     def synthesize(self, z: Array, embedding: Array | None, *, train: bool = False) -> Array:

@@ -1,4 +1,4 @@
-"""IC-GAN's generator and discriminator, with features and classes, against the authors' code, in float64."""
+"""IC-GAN's generator and discriminator, with features, classes or both, against the authors' code, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import pytest
 
 from jgen import convert
 from jgen.objectives import gan
-from tests.models.gan.test_oracle_biggan import arguments, check_blocks, moving
+from tests.models.gan.test_oracle_biggan import arguments, check_blocks, moving, one_hot
 from tests.models.whole import official_gradients
 from tests.oracle import Oracle, files
 
@@ -23,11 +23,12 @@ def float64():
 def test_generator_and_discriminator(path):
     o = Oracle(path)
     official = {player: o.weights(player) for player in "GD"}
-    of_g, of_d = arguments(o.config["G"]), arguments({"instance_sz": o.config["feature_dim"], **o.config["D"]})
+    size = {"instance_sz": o.config["feature_dim"]} if "feature_dim" in o.config else {}
+    of_g, of_d = arguments(o.config["G"]), arguments({**size, **o.config["D"]})
     g, variables = convert.biggan.generator(official["G"], **of_g)
     d, judge = convert.biggan.discriminator(official["D"], **of_d)
-    z, features = jnp.asarray(o["in/z"], float), jnp.asarray(o["in/feats"], float)
-    label = jax.nn.one_hot(o["in/labels"], g.classes, dtype=float) if g.classes else None
+    z, label = jnp.asarray(o["in/z"], float), one_hot(o, "in/labels", g.classes)
+    features = jnp.asarray(o["in/feats"], float) if "in/feats" in o else None
 
     @jax.jit
     def whole(z, features):
@@ -48,7 +49,7 @@ def test_generator_and_discriminator(path):
         own = {**variables, "params": params}
         images, _ = g.apply(own, z, label, features, train=True, mutable=moving(variables))
         # The file's gradient by the features is that of G's part in them.
-        logits = d.apply(judge, images, label, jax.lax.stop_gradient(features)).logits
+        logits = d.apply(judge, images, label, jax.tree.map(jax.lax.stop_gradient, features)).logits
         return gan.hinge.g(logits, logits), images
 
     (value, images), (by_params, by_z, by_features) = jax.value_and_grad(g_loss, (0, 1, 2), has_aux=True)(
@@ -64,3 +65,38 @@ def test_generator_and_discriminator(path):
     for name, grad in official_gradients(place, official["G"], by_params, names).items():
         o.check(f"out/grad/G.{name}", grad)
     o.check_whole()
+
+
+@pytest.mark.parametrize("path", files("icgan", ""))
+def test_the_embedding_of_a_condition_that_is_not_given_is_left_out(path):
+    """The authors' generator has both embeddings whatever it is given."""
+    o = Oracle(path)
+    weights, given = o.weights("G"), arguments(o.config["G"])
+    if not {"shared.weight", "shared_feat.weight"} <= set(weights):
+        pytest.skip("a generator with one embedding")
+    for option, kept in (
+        ("class_cond", len(weights["shared_feat.weight"])),
+        ("instance_cond", weights["shared.weight"].shape[1]),
+    ):
+        rest = given["shared_dim"] + given["shared_dim_feat"] - kept
+        cut = {k: v[:, rest:] if k.endswith((".gain.weight", ".bias.weight")) else v for k, v in weights.items()}
+        net, found = convert.biggan.generator(cut, **{**given, option: False})
+        assert ("embedding" in found["params"], "feature_embedding" in found["params"]) == (
+            option != "class_cond", option != "instance_cond",
+        )  # fmt: skip
+        assert bool(net.classes) == (option != "class_cond")
+
+
+@pytest.mark.parametrize("path", files("icgan", ""))
+def test_features_go_to_the_norms_as_they_are_without_an_embedding(path):
+    o = Oracle(path)
+    weights, given = o.weights("G"), arguments(o.config["G"])
+    if "shared_feat.weight" not in weights:
+        pytest.skip("a generator without such an embedding")
+    g, variables = convert.biggan.generator(weights, **given)
+    plain = {name: array for name, array in weights.items() if not name.startswith("shared_feat.")}
+    other, own = convert.biggan.generator(plain, **{**given, "G_shared_feat": False})
+    z, label, features = jnp.asarray(o["in/z"], float), one_hot(o, "in/labels", g.classes), jnp.asarray(o["in/feats"], float)
+    embedded = g.apply(variables, None, features, method="embed")
+    same = jax.jit(lambda: g.apply(variables, z, label, features) - other.apply(own, z, label, embedded))
+    assert jnp.abs(same()).max() < 1e-6
