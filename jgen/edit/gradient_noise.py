@@ -5,6 +5,7 @@ Points are [N, 2] or [N, 3], a plane is the space at z = 0. `jgen.edit.noise` ha
 """
 
 import itertools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,26 +49,37 @@ def in_space(points: Array) -> Array:
     return jnp.pad(points, ((0, 0), (0, 3 - points.shape[1])))
 
 
-def perlin(points: Array, octaves: int = 1, repeat: int = 1024) -> Array:
+def perlin(
+    points: Array, octaves: int = 1, repeat: int = 1024, persistence: float = 0.5, lacunarity: float = 2.0, base: int = 0
+) -> Array:
     """Perlin's improved noise [N], which repeats after so many cells.
 
-    Each octave has twice the frequency and half the amplitude of the one before. Raises UserError for no octave, and no cell.
+    Each octave has `lacunarity` times the frequency and `persistence` times the amplitude of the one before. base: a shift of
+    the cells, for another pattern. Raises UserError for no octave, and no cell.
     """
     if octaves < 1 or repeat < 1:
         raise UserError(f"octaves={octaves}, repeat={repeat}: must be at least 1")
-    at, amplitudes = in_space(points), 0.5 ** np.arange(octaves)
-    parts = [a * _perlin(at * 2**i, repeat * 2**i) for i, a in enumerate(amplitudes)]
+    at, shift = in_space(points), np.where(np.arange(3) < points.shape[1], base, 0)
+    return _summed(lambda scale: _perlin(at * scale, repeat * scale, shift), octaves, persistence, lacunarity)
+
+
+def _summed(noise: Callable[[float], Array], octaves: int, persistence: float, lacunarity: float) -> Array:
+    """Octaves of noise, a function of the scale of its points, weighted so that their weights' sum is 1."""
+    if octaves < 1:
+        raise UserError(f"octaves={octaves}: must be at least 1")
+    amplitudes = persistence ** np.arange(octaves)
+    parts = [a * noise(lacunarity**i) for i, a in enumerate(amplitudes)]
     return sum(parts[1:], parts[0]) / amplitudes.sum()
 
 
-def _perlin(at: Array, repeat: int) -> Array:
+def _perlin(at: Array, repeat: float, shift: np.ndarray) -> Array:
     low = jnp.floor(jnp.fmod(at, repeat)).astype(int)
-    high = jnp.fmod(low + 1, repeat)
+    high = jnp.fmod(low + 1, repeat).astype(int)
     part = at - jnp.floor(at)
     fade = part**3 * (part * (6 * part - 15) + 10)
     table, total = jnp.asarray(TABLE), jnp.zeros(len(at), at.dtype)
     for corner in itertools.product((0, 1), repeat=3):
-        chosen = jnp.where(jnp.asarray(corner)[None] == 1, high, low) & 255
+        chosen = (jnp.where(jnp.asarray(corner)[None] == 1, high, low) + shift[None]).astype(int) & 255
         number = table[chosen[:, 0]]
         for axis in (1, 2):
             number = table[(number + chosen[:, axis]) & 255]
@@ -76,10 +88,17 @@ def _perlin(at: Array, repeat: int) -> Array:
     return total
 
 
-def simplex(points: Array) -> Array:
-    """Simplex noise [N]: contributions of the corners of the triangle or tetrahedron that a point lies in."""
-    dims = points.shape[-1]
+def simplex(points: Array, octaves: int = 1, persistence: float = 0.5, lacunarity: float = 2.0) -> Array:
+    """Simplex noise [N]: contributions of the corners of the triangle or tetrahedron that a point lies in; octaves as `perlin`.
+
+    Raises UserError for no octave.
+    """
     in_space(points)  # refuses others
+    return _summed(lambda scale: _simplex(points * scale), octaves, persistence, lacunarity)
+
+
+def _simplex(points: Array) -> Array:
+    dims = points.shape[-1]
     skew, unskew = ((dims + 1) ** 0.5 - 1) / dims, (1 - (dims + 1) ** -0.5) / dims
     cell = jnp.floor(points + skew * jnp.sum(points, 1, keepdims=True))
     inside = points - (cell - unskew * jnp.sum(cell, 1, keepdims=True))
