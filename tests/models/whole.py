@@ -37,6 +37,8 @@ def official_gradients(
     Every wanted number is given an index of its own, above 0; where the converter puts the indices tells where the numbers
     are. Other weights are zero, but for filters, which a converter may read.
     """
+    if not names:
+        return {}
     marked = {k: v if k.endswith("resample_filter") else np.zeros_like(v, np.float64) for k, v in weights.items()}
     ends = np.cumsum([weights[name].size for name in names])
     assert ends[-1] < 2**24, "float32 can't tell so many indices apart"
