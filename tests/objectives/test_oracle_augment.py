@@ -1,5 +1,6 @@
 """DiffAugment, consistency regularisation's augmentations and ADA against their authors' code; and what needs no oracle."""
 
+import functools
 import math
 
 import jax
@@ -30,37 +31,27 @@ def test_diffaug_and_consistency(path):
         config, d = o.config, {n.removeprefix("in/"): jnp.asarray(o[n]) for n in o.names if n.startswith("in/")}
         x, cotangent = (jnp.asarray(o.nhwc(f"in/{name}")) for name in ("x", "cotangent"))
 
-        def color(x):
-            for change in ("brightness", "saturation", "contrast"):
-                x = getattr(diffaug, change)(x, d[f"u_{change}"])
-            return x
-
-        def shift(x):
-            return diffaug.translation(x, d["shift_rows"], d["shift_cols"], config["translation_ratio"])
-
-        def cut(x):
-            return diffaug.cutout(x, d["cutout_rows"], d["cutout_cols"], config["cutout_ratio"])
-
-        def flip(x):
-            return diffaug.flip(x, d["cr_flip_uniform"])
-
-        def reflect(x):
-            return diffaug.translation_reflect(x, d["cr_shift_rows"], d["cr_shift_cols"], config["cr_ratio"])
-
-        cases = {
+        steps = {
             "brightness": lambda x: diffaug.brightness(x, d["u_brightness"]),
             "saturation": lambda x: diffaug.saturation(x, d["u_saturation"]),
             "contrast": lambda x: diffaug.contrast(x, d["u_contrast"]),
-            "translation": shift,
-            "cutout": cut,
-            "color_translation_cutout": lambda x: cut(shift(color(x))),
-            "translation_cutout": lambda x: cut(shift(x)),
-            "cr_flip": flip,
-            "cr_translation_reflect": reflect,
-            "cr_flip_translation": lambda x: reflect(flip(x)),
+            "translation": lambda x: diffaug.translation(x, d["shift_rows"], d["shift_cols"], config["translation_ratio"]),
+            "cutout": lambda x: diffaug.cutout(x, d["cutout_rows"], d["cutout_cols"], config["cutout_ratio"]),
+            "flip": lambda x: diffaug.flip(x, d["cr_flip_uniform"]),
+            "reflect": lambda x: diffaug.translation_reflect(x, d["cr_shift_rows"], d["cr_shift_cols"], config["cr_ratio"]),
         }
+
+        def parts(name):
+            """The steps of a case, which its name lists; of consistency ("cr") a translation reflects."""
+            name = name.replace("color", "brightness_saturation_contrast").replace("translation_reflect", "reflect")
+            first, *rest = name.split("_")
+            return [part.replace("translation", "reflect") for part in rest] if first == "cr" else [first, *rest]
+
+        def case(name):
+            return lambda x: functools.reduce(lambda x, step: steps[step](x), parts(name), x)
+
         for name in (name for name in o.under("out/") if not name.startswith("grad/")):
-            y, pull = jax.vjp(cases[name], x)
+            y, pull = jax.vjp(case(name), x)
             o.check(f"out/{name}", y, image=True)
             if f"out/grad/{name}" in o:
                 o.check(f"out/grad/{name}", pull(cotangent)[0], image=True)
@@ -102,10 +93,11 @@ def cases_of(paths):
 def test_ada_values_and_gradients(path, case):
     o = Oracle(path)
     settings = o.config[case]
-    config, kind = ada.ADA(**settings["kwargs"]), {3: "rgb", 1: "grey"}[settings["channels"]]
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
+    config, kind = ada.ADA(**given), {3: "rgb", 1: "grey"}[settings["channels"]]
     x, cotangent = (jnp.asarray(o.nhwc(f"in/{name}_{kind}")) for name in ("images", "cotangent"))
     draws = stored(o, case)
-    if settings["debug_percentile"] is not None:
+    if settings.get("debug_percentile") is not None:
         draws = percentile(settings["debug_percentile"], config, x.shape, draws.get("noise_image"))
     assert set(draws) == set(ada.draw(jax.random.key(0), len(x), x.shape[1:], config))
 
@@ -117,7 +109,7 @@ def test_ada_values_and_gradients(path, case):
     y, gradient = both(x, settings["p"])
     o.check(f"out/{case}/y", y, image=True)
     o.check(f"out/{case}/grad_images", gradient, image=True)
-    assert set(o.under(f"out/{case}/")) == {"y", "grad_images"}
+    assert {"y"} <= set(o.under(f"out/{case}/")) <= {"y", "grad_images"}
 
 
 @oracle
