@@ -53,12 +53,15 @@ def test_forward_diffusion(path):
         o.check("out/one_minus_alphas_bar_sqrt", levels[1])
 
         def at(t, noise):
-            return diffusion_gan.diffuse(y, t, jnp.asarray(noise), levels, c["noise_std"])
+            return diffusion_gan.diffuse(y, t, jnp.asarray(noise), levels, c.get("noise_std", 0.05))
 
-        o.check("out/y_t", at(t, o.nhwc("in/eps")), image=True)
-        o.check("out/y_t_bernoulli", at(t, 2.0 * o.nhwc("in/bernoulli") - 1), image=True)
-        by_channel = jnp.asarray(o["in/t_per_channel"]).reshape(len(y), -1)
-        o.check("out/y_t_per_channel", at(by_channel, o.nhwc("in/eps_per_channel")), image=True)
+        if "in/eps" in o:
+            o.check("out/y_t", at(t, o.nhwc("in/eps")), image=True)
+        if "in/bernoulli" in o:
+            o.check("out/y_t_bernoulli", at(t, 2.0 * o.nhwc("in/bernoulli") - 1), image=True)
+        if "in/t_per_channel" in o:
+            by_channel = jnp.asarray(o["in/t_per_channel"]).reshape(len(y), -1)
+            o.check("out/y_t_per_channel", at(by_channel, o.nhwc("in/eps_per_channel")), image=True)
     o.check_whole()
 
 
@@ -81,7 +84,8 @@ def test_adaptive_number_of_steps(path):
             for kind in ("priority", "uniform"):
                 if f"out/pool/{kind}/p{i}" in o:
                     o.check(f"out/pool/{kind}/p{i}", diffusion_gan.pool_of(jnp.asarray(o[f"in/pool_draw/{kind}/p{i}"])))
-        check_controller(o, process)
+        if "in/controller/mean_sign" in o:
+            check_controller(o, process)
         if "out/forward/T" in o:
             steps = diffusion_gan.steps_of(process, (o["out/forward/T"] - c["t_min"]) / (c["t_max"] - c["t_min"]))
             levels = diffusion_gan.coefficients(diffusion_gan.betas(process, steps))
@@ -121,12 +125,13 @@ def test_losses_and_blur(path):
     o.check("out/loss_D", value)
     o.check("out/grad/D_wrt_logits_real", grads[0])
     o.check("out/grad/D_wrt_logits_fake", grads[1])
-    x, c = jnp.asarray(o.nhwc("in/img")), o.config
-    blur = jax.jit(
-        lambda x, images: blurred(x, blur_sigma(images, c["blur_init_sigma"], c["blur_fade_kimg"]), c["blur_init_sigma"])
-    )
-    for i, images in enumerate(c["cur_nimg"]):
-        o.check(f"out/blurred_img/{i}", blur(x, images), image=True)
+    if "in/img" in o:
+        x, c = jnp.asarray(o.nhwc("in/img")), o.config
+        blur = jax.jit(
+            lambda x, images: blurred(x, blur_sigma(images, c["blur_init_sigma"], c["blur_fade_kimg"]), c["blur_init_sigma"])
+        )
+        for i, images in enumerate(c["cur_nimg"]):
+            o.check(f"out/blurred_img/{i}", blur(x, images), image=True)
     o.check_whole()
 
 
