@@ -19,8 +19,8 @@ def tolerance(o, name):
 def affine_weights(o, group):
     """The matrices of a network's layers, in the order of the original's layers."""
     names = [n for n in o.names if n.startswith(f"w/{group}/")]
-    if group == "ada":
-        return [o[f"w/ada/{name}"] for name in o.config["ada_layer_order"]]
+    if order := o.config.get(f"{group}_layer_order"):
+        return [o[f"w/{group}/{name}"] for name in order]
     if all(o[n].ndim == 4 for n in names):
         return [d.sefa_first_layer(o[n]) for n in names]
     number = {n: int(re.search(r"\d+", n.removeprefix(f"w/{group}/"))[0]) for n in names}
@@ -47,7 +47,9 @@ def test_sefa(path):
         o.check(f"{name}/boundaries_raw", raw * sign, limit)
     if "out/edited_codes" in o:
         rows, codes = d.chosen_layers(o.config["edit_selection"], o["in/codes"].shape[-2]), o["in/codes"].astype(np.float64)
-        ways = o[f"out/sefa_stylegan2/{o.config['edit_selection']}/boundaries_raw"][: len(o["out/edited_codes"])]
+        found = [n for n in o.names if n.endswith(f"/{o.config['edit_selection']}/boundaries_raw")]
+        fitting = [n for n in found if o[n].shape[1] == codes.shape[-1]]
+        ways = o[next((n for n in fitting if "stylegan2" in n), fitting[0])][: len(o["out/edited_codes"])]
         moved = [[d.move(codes, way, by, rows) for by in o["in/distances"]] for way in ways]
         o.check("out/edited_codes", moved, limit)
     o.check_whole()
@@ -111,10 +113,10 @@ def test_interfacegan(path):
         right = [[(found.side(codes[rows]) == labels).sum(), len(rows)] for rows, labels in parts]
         o.check(f"out/{case}/accuracy_correct_total", right, 1e-12)
     primal, *conditions = o["in/boundaries"].astype(np.float64)
-    for count in o.config["project_conditions"]:
+    for count in o.config.get("project_conditions", ()):
         projected = d.project_out(primal, np.array(conditions[:count]))
         o.check(f"out/project/{count}", projected[None], tolerance(o, "project"))
-    for name in ("interp", "interp_wplus"):
+    for name in (n for n in o.config if n.startswith("interp")):
         c, code = o.config[name], o["in/interp_code" + name.removeprefix("interp")][0].astype(np.float64)
         along = d.strip(code, primal, c["start_distance"], c["end_distance"], c["steps"])
         o.check(f"out/{name}", along, tolerance(o, "interp"))

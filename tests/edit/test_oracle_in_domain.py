@@ -20,7 +20,7 @@ def networks(o):
 
     def synthesize(codes):
         flat = jnp.tanh(codes.reshape(len(codes), -1) @ w["G/a.weight"].T + w["G/a.bias"][None])
-        return jnp.moveaxis(flat.reshape(len(codes), 3, side, side), 1, -1)
+        return jnp.moveaxis(flat.reshape(len(codes), -1, side, side), 1, -1)
 
     def flat(x):
         return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
