@@ -60,12 +60,13 @@ def check_gradients(o, prefix, grads):
 
 
 def check_logan(o, kind):
-    label, z = jnp.asarray(o["in/labels"]), jnp.asarray(o[f"in/z_{kind}"], float)
+    label, z = jnp.asarray(o["in/labels"]) if "in/labels" in o else None, jnp.asarray(o[f"in/z_{kind}"], float)
     g, d = tree(o, "G"), tree(o, "D_projection")
 
     def score(g, z):
         h = jax.nn.softplus(hidden(d, generate(g, z, label)))
-        return linear(d["l2"], h)[:, 0] + jnp.sum(d["emb"]["weight"][label] * h, -1)
+        logits = linear(d["l2"], h)[:, 0]
+        return logits if label is None else logits + jnp.sum(d["emb"]["weight"][label] * h, -1)
 
     o.check(f"out/raw_z_grad/{kind}", jax.jit(jax.grad(lambda z: jnp.sum(score(g, z))))(z))
     for name, config in o.config["logan"].items():

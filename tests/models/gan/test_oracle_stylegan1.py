@@ -45,7 +45,8 @@ def test_generators(path):
     net, found = converter.generator(convert.load_weights(path), **options(o))
     params = {"params": found["params"]}
     synth = functools.partial(net.apply, params, method="synthesize")
-    psi, layers = o.config["trunc_psi"], o.config["trunc_layers"]
+    psi, layers = o.config.get("trunc_psi"), o.config.get("trunc_layers")
+    psi = 1.0 if psi is None else psi
 
     @jax.jit
     def run(z, label, random):
@@ -54,7 +55,7 @@ def test_generators(path):
         truncated = stylegan2.truncate(ws, found["w_avg"], psi, layers)
         seen = lambda module, _: isinstance(module, stylegan1.Layer)  # noqa: E731
         img, extra = synth(ws, found["noise"], capture_intermediates=seen, mutable="intermediates")
-        lods = {f"img_lod{lod:g}": synth(ws, found["noise"], skip=int(lod), fade=lod % 1) for lod in o.config["lods"]}
+        lods = {f"img_lod{lod:g}": synth(ws, found["noise"], skip=int(lod), fade=lod % 1) for lod in o.config.get("lods", ())}
         lods = {n: progan.enlarge(x, net.resolution) for n, x in lods.items()}
         pictures = {"img": img, "img_psi": synth(truncated, found["noise"]), "img_random": synth(ws, random), **lods}
         acts = {f"act/{n}": a["__call__"][0] for n, a in extra["intermediates"]["synthesis"].items()}
@@ -81,7 +82,7 @@ def test_discriminators(path):
 
     @jax.jit
     def run(x):
-        logits = {f"logits_lod{lod:g}": judge(x, lod)[:, None] for lod in o.config["lods"]}
+        logits = {f"logits_lod{lod:g}": judge(x, lod)[:, None] for lod in o.config.get("lods", (0,))}
         return logits, jax.grad(lambda x: jnp.sum(judge(x, 0)))(x)
 
     logits, by_image = run(jnp.asarray(o.nhwc("in/img")))
@@ -116,8 +117,8 @@ def test_tensorflow_names(path):
 def test_label_weights(path):
     o = Oracle(path)
     plain = {n: v for n, v in options(o).items() if n != "label_size"}
-    size = plain["z_space_dim"]
-    label, wide = np.arange(2.0 * size).reshape(2, size), np.ones((plain["mapping_fmaps"], 2 * size))
+    size = plain.get("z_space_dim", 512)
+    label, wide = np.arange(2.0 * size).reshape(2, size), np.ones((len(o["w/mapping.dense0.weight"]), 2 * size))
     port = convert.load_weights(path) | {"mapping.label_weight": label, "mapping.dense0.weight": wide}
     theirs = tensorflow(o) | {"LabelConcat/weight": label, "G_mapping/Dense0/weight": wide.T}
     theirs.pop("Dense0/weight", None)

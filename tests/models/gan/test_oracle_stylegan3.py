@@ -65,8 +65,7 @@ def test_filtered_leaky_relu(path):
     with jax.enable_x64(True):
         x, bias = jnp.asarray(o.nhwc("in/x"), float), jnp.asarray(o["in/b"], float)
         for name, c in o.config.items():
-            own = {k: v for k, v in c.items() if k not in ("fu", "fd", "flip_filter")}
-            own |= {"flip": c.get("flip_filter", False)}
+            own = {"flip" if k == "flip_filter" else k: v for k, v in c.items() if k not in ("fu", "fd")}
             filters = [None if c.get(k) is None else o[f"in/{c[k]}"] for k in ("fu", "fd")]
             call = jax.jit(lambda x, b, own=own, filters=filters: filtered_lrelu(x, b, *filters, **own))
             cotangent = jnp.asarray(o.nhwc(f"in/{name}/cotangent"), float)
