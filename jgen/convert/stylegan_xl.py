@@ -20,6 +20,8 @@ from jgen.models.gan.stylegan_xl import Generator
 MAPPING = ("num_layers", "lr_multiplier", "w_avg_beta")
 STEM = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs")
 GROWTH = ("img_resolution", "head_layers")
+HEAD = {"conv_clamp": 256, "magnitude_ema_beta": 0.999}
+"""Settings of grown layers, whatever their stem has; here all layers of a network have the same."""
 
 
 def grown(stem: Sequence[Layer], arguments: Mapping[str, Any], **growth: Any) -> tuple[Layer, ...]:
@@ -60,6 +62,9 @@ def generator(
     check_options(mapping, MAPPING, {"rand_embedding": ANY}, "mapping_kwargs")
     check_options(synthesis, (*TABLE, *DESIGN, *NETWORK), PRECISION, "StyleGAN-XL's Generator")
     layers = layers_of(img_resolution, img_channels, synthesis)
+    for name, default in HEAD.items():
+        if growth and synthesis.get(name, default) != default:
+            raise UserError(f"{name}={synthesis[name]}: must be {default} in a stem that grows, as in the layers grown on it")
     for step in growth:
         layers = grown(layers, synthesis, **step)
     table = weights.get("mapping.embed.weight")

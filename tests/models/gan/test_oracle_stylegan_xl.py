@@ -127,5 +127,8 @@ def test_a_stem_that_does_not_fit_is_refused():
     ):
         with pytest.raises(UserError, match=message):
             stylegan_xl.grown(layers, {}, **growth)
+    grows = [{"img_resolution": 32, "head_layers": 4}]
+    with pytest.raises(UserError, match="conv_clamp=None: must be 256 in a stem that grows"):
+        stylegan_xl.generator({}, img_resolution=16, num_layers=4, conv_clamp=None, growth=grows)
     with pytest.raises(UserError, match="of shape"):
         stylegan_xl.generator({}, img_resolution=16, c_dim=3)
