@@ -53,6 +53,11 @@ def official_gradients(
     return {name: part.reshape(weights[name].shape) for name, part in zip(names, parts)}
 
 
+def outputs(seen: Mapping[str, Any], name: str) -> Any:
+    """A module's outputs."""
+    return seen[name]["__call__"][0]
+
+
 def check_gradients(
     o: Oracle, convert: Convert, weights: Mapping[str, np.ndarray], grads: Any, at: str = "out/grad/",
     apart: tuple[str, ...] = (),
