@@ -43,7 +43,11 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(
+        train=TrainConfig(steps=4800, save_every=2400, sample_every=0),
+        gan=GANConfig(ema_kimg=5.0),
+        style=StyleConfig(r1_every=16),
+    ),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
         train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
