@@ -30,7 +30,10 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(
+        train=TrainConfig(steps=3000, save_every=1500, sample_every=1500),
+        gan=R3GANConfig(width=32, gammas=(0.2, 0.05)),
+    ),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=2500, save_every=1250, sample_every=1250, log_every=10),
