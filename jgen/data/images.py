@@ -21,9 +21,11 @@ from jgen.config.data import Resize
 from jgen.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats of Pillow that are read, whatever a file's name says; of others some run a program, as EPS does."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """The errors that Pillow raises for a damaged file, by its format and by where the damage is."""
-GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes without colours."""
 NO_CLASS = ("__MACOSX", "@eaDir", "lost+found")
 """Folders that archives and file servers leave behind; so are those whose names begin with a dot."""
@@ -88,11 +90,14 @@ def check_ground(ground: str) -> tuple[int, int, int]:
 def eight_bits(image: Image.Image, channels: int = 0, ground: str = "white") -> Image.Image:
     """An image turned upright, with 8 bits, in grey ("L") or colours ("RGB"), without transparency.
 
-    channels: 1 or 3; 0 keeps grey images grey. ground: the colour that shows through.
+    channels: 1 or 3; 0 keeps grey images grey. ground: the colour that shows through. Raises ValueError for floats, whose
+    white may be any number.
     """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats; must be whole numbers of 8 or 16 bits")
     image = ImageOps.exif_transpose(image)
     grey = image.mode in GREY
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
         image = _from_16_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -131,7 +136,7 @@ def read_image(
     Raises UserError that names the file where it can't be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image = eight_bits(image, channels, ground)
             if size is not None and image.size != size[::-1]:
                 image = fit(image, size, how)

@@ -12,7 +12,7 @@ from PIL import Image
 from jgen.config import DataConfig
 from jgen.config.auto import SetFacts
 from jgen.data.folder import FolderSource
-from jgen.data.images import UNREADABLE, read_image
+from jgen.data.images import FORMATS, UNREADABLE, read_image
 from jgen.data.sources import open_source
 from jgen.errors import UserError
 
@@ -69,7 +69,7 @@ def _good(files: Sequence[Path], most: int, read: Callable[[Path], T], skip_bad:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.size
     except UNREADABLE as error:
         raise UserError(f"{path}: truncated or not an image; --data.skip-bad passes over it ({error})") from error

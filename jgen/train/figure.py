@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jgen.data.images import FORMATS
+
 LARGEST = 32
 """Enlargements that are looked for."""
 SHOWN = 560
@@ -36,7 +38,7 @@ def figure(source: Path | Image.Image, caption: str, plot: bool = False) -> str:
     which is scaled smoothly.
     """
     if isinstance(source, Path):
-        with Image.open(source) as opened:
+        with Image.open(source, formats=FORMATS) as opened:
             opened.load()
             picture, about = opened, opened.info.get("Description", "")
             caption = about[:300] if isinstance(about, str) and about else caption

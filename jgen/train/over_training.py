@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from jgen import pictures
-from jgen.data.images import UNREADABLE
+from jgen.data.images import FORMATS, UNREADABLE
 
 NAME = "over_training"
 """The picture's name in a run's folder."""
@@ -36,7 +36,7 @@ def over_training(folder: Path, shape: Sequence[int]) -> tuple[list[int], np.nda
 
 def _images(path: Path, shape: Sequence[int]) -> np.ndarray | None:
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             return pictures.tiles(picture, *shape[:2])
     except UNREADABLE:
         return None

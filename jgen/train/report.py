@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jgen.data.images import UNREADABLE
+from jgen.data.images import FORMATS, UNREADABLE
 from jgen.errors import UserError
 from jgen.files import replacing
 from jgen.metrics import record
@@ -106,7 +106,7 @@ def _part(part: Part, several: bool) -> str:
 
 def _readable(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.load()
     except UNREADABLE:
         return False

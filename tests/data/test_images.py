@@ -38,6 +38,15 @@ def test_sixteen_bits_become_eight(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "x.png", channels=3), np.repeat(LEVELS[..., None], 3, -1))
 
 
+def test_files_that_run_a_program_and_floats_are_refused(tmp_path):
+    """EPS is a program, which Pillow gives to Ghostscript where that is installed; the white of floats may be any number."""
+    Image.fromarray(COLOURS).save(tmp_path / "eps.png", "EPS")
+    Image.fromarray(LEVELS / np.float32(255)).save(tmp_path / "float.tiff")
+    for name, says in (("eps.png", "cannot identify image file"), ("float.tiff", "its pixels are floats")):
+        with pytest.raises(UserError, match=f"{name}: truncated or not an image; .*{says}"):
+            read(tmp_path / name)
+
+
 def test_transparent_pixels_show_the_ground_in_every_mode(tmp_path):
     Image.fromarray(with_alpha()).save(tmp_path / "rgba.png")
     Image.fromarray(with_alpha()).convert("LA").save(tmp_path / "la.png")
