@@ -8,8 +8,16 @@ from jgen.errors import UserError
 from jgen.types import Array
 
 
+def _check_ends(a: Array, b: Array, t: Array) -> None:
+    """Raises UserError unless a and b are two points [D], and t is shares [T]."""
+    shapes = [list(jnp.shape(x)) for x in (a, b, t)]
+    if shapes[0] != shapes[1] or [len(shape) for shape in shapes] != [1, 1, 1]:
+        raise UserError(f"a {shapes[0]}, b {shapes[1]}, t {shapes[2]}: must be two points [D] and shares [T]; flatten others")
+
+
 def lerp(a: Array, b: Array, t: Array) -> Array:
-    """The points a share t [T] of the way along the line from a to b [D] -> [T, D]."""
+    """The points a share t [T] of the way along the line from a to b [D] -> [T, D]. Raises UserError for other shapes."""
+    _check_ends(a, b, t)
     return a[None] + t[:, None] * (b - a)[None]
 
 
@@ -18,8 +26,9 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
 
     Points of a Gaussian in many dimensions lie near a sphere, which an arc keeps to and a line leaves (Shoemake 1985;
     White 2016, arXiv:1609.04468). Between opposite points there are many arcs: one is taken, always the same. From or to
-    zero, which has no direction, it is the line.
+    zero, which has no direction, it is the line. Raises UserError for other shapes.
     """
+    _check_ends(a, b, t)
     size_a, size_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
     start, aside, angle = great_circle(a, b)
     direction = jnp.cos(t * angle)[:, None] * start[None] + jnp.sin(t * angle)[:, None] * aside[None]
@@ -31,8 +40,9 @@ def slerp_sines(a: Array, b: Array, t: Array) -> Array:
     """The points a share t [T] of the way from a to b [D], in the form of DDIM's code -> [T, D].
 
     The angle is that between the directions, the weights are of the points as they are. On a sphere it equals `slerp`.
-    Parallel points have no arc, and are not guarded.
+    Parallel points have no arc, and are not guarded. Raises UserError for other shapes.
     """
+    _check_ends(a, b, t)
     cosine = jnp.sum(a * b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     weights = jnp.sin((1 - t) * angle), jnp.sin(t * angle)
@@ -43,6 +53,8 @@ def traversal(z: Array, dims: int, steps: int, reach: float = 3.0) -> Array:
     """z [D] with one coordinate at a time set to -reach .. reach: [dims * steps, D], a row of `steps` for each."""
     if not 1 <= dims <= z.shape[0]:
         raise UserError(f"dims={dims}: must be from 1 to {z.shape[0]}, the size of the latent")
+    if steps < 1:
+        raise UserError(f"steps={steps}: must be at least 1")
     values = jnp.linspace(-reach, reach, steps)
     rows = jnp.broadcast_to(z[None, None], (dims, steps, z.shape[0]))
     chosen = jnp.arange(z.shape[0])[None, None] == jnp.arange(dims)[:, None, None]

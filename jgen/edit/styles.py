@@ -30,7 +30,9 @@ def ranges(num_ws: int) -> dict[str, tuple[int, int]]:
 
 
 def swapped(ws: Array, source: Array, rows: tuple[int, int]) -> Array:
-    """ws [..., num_ws, D] with rows[0] to rows[1] - 1 taken from `source`."""
+    """ws [..., num_ws, D] with rows[0] to rows[1] - 1 taken from `source`. Raises UserError for rows that do not exist."""
+    if not 0 <= rows[0] <= ws.shape[-2] >= rows[1]:
+        raise UserError(f"rows={rows}: must be from 0 up to {ws.shape[-2]}, the number of rows")
     index = jnp.arange(ws.shape[-2])
     chosen = (index >= rows[0]) & (index < rows[1])
     return jnp.where(chosen[:, None].reshape(*[1] * (ws.ndim - 2), -1, 1), source, ws)

@@ -5,14 +5,17 @@ import itertools
 import numpy as np
 
 from jgen.errors import UserError
+from jgen.metrics.rows import check_rows
 
 
 def inception_score(logits: np.ndarray, splits: int = 10, ddof: int = 0) -> tuple[float, float]:
     """(mean, standard deviation) over splits of exp(mean KL(p(y|x) || p(y))) for logits [N, classes].
 
     Split i holds rows i N / splits up to (i + 1) N / splits, in order (Salimans et al. 2016, arXiv:1606.03498; the
-    authors' and StyleGAN's code have ddof=0, StudioGAN 1). float64. Raises UserError for fewer rows than splits.
+    authors' and StyleGAN's code have ddof=0, StudioGAN 1). float64. Raises UserError for fewer rows than splits, and for
+    rows that are not finite.
     """
+    check_rows("inception_score", logits=logits)
     if splits < 1 or len(logits) < splits:
         raise UserError(f"inception_score: {len(logits)} rows in {splits} splits; needs at least a row a split")
     z = np.asarray(logits, np.float64)
@@ -32,8 +35,12 @@ def inception_score(logits: np.ndarray, splits: int = 10, ddof: int = 0) -> tupl
 def modes_found(logits: np.ndarray) -> tuple[float, float]:
     """(classes that are the likeliest of at least one row, KL divergence of their shares from equal ones in nats) of [N, K].
 
-    On Stacked MNIST K is 1,000 and N about 26,000 (Metz et al. 2017, arXiv:1611.02163; Srivastava et al. 2017).
+    On Stacked MNIST K is 1,000 and N about 26,000 (Metz et al. 2017, arXiv:1611.02163; Srivastava et al. 2017). Raises
+    UserError for no rows, and for rows that are not finite.
     """
+    check_rows("modes", logits=logits)
+    if not len(logits):
+        raise UserError("modes: no rows; needs at least one")
     classes = logits.shape[1]
     shares = np.bincount(np.argmax(logits, 1), minlength=classes) / len(logits)
     present = shares[shares > 0]

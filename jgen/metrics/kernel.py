@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
+from jgen.metrics.rows import check_rows
 from jgen.types import Array
 
 
@@ -15,8 +16,9 @@ def kid(real: np.ndarray, fake: np.ndarray, *, seed: int = 0, subsets: int = 100
     """(mean, population standard deviation) over `subsets` pairs of random subsets, of features [N, D] and [M, D].
 
     size: of a subset, at most that of the smaller set (Bińkowski et al. 2018, arXiv:1801.01401; 100 x 1000 as in
-    StyleGAN2-ADA and clean-fid). Raises UserError for fewer than two rows.
+    StyleGAN2-ADA and clean-fid). Raises UserError for fewer than two rows, and for rows that are not finite or do not fit.
     """
+    check_rows("kid", real=real, generated=fake)
     size = min(size, len(real), len(fake))
     if size < 2 or subsets < 1:
         raise UserError(f"kid: {len(real)} real and {len(fake)} generated rows, {subsets} subsets; needs 2, 2 and 1")

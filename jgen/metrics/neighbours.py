@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
+from jgen.metrics.rows import check_rows
 from jgen.types import Array
 
 TILE = 2048
@@ -45,8 +46,9 @@ def manifold(
 
     real_radii: squared radii [N] where they are known or changed (a 0 drops a ball, as pruning by realism does).
     Points on a ball's surface count as inside for precision and recall, and as outside for density and coverage, as
-    in the authors' codes. Raises UserError for sets of at most k rows.
+    in the authors' codes. Raises UserError for sets of at most k rows, and for rows that are not finite or do not fit.
     """
+    check_rows("precision and recall", real=real, generated=fake)
     for name, rows in (("real", real), ("generated", fake)):
         if k < 1 or len(rows) <= k:
             raise UserError(f"k={k}: {len(rows)} {name} rows; k must be at least 1, and less than the rows there are")

@@ -177,6 +177,22 @@ def shorten(schedule: Schedule, timesteps: int | Sequence[int] | np.ndarray | No
     return schedule.respace(evenly(len(schedule), timesteps) if isinstance(timesteps, int) else timesteps)
 
 
+def predicted(predict: Predict, x: Array, time: Array) -> Prediction:
+    """The prediction for images x [B, H, W, C] that are all at one time. Raises UserError where it is of another shape."""
+    prediction = as_prediction(predict(x, jnp.broadcast_to(time, x.shape[:1])))
+    if (shape := jnp.shape(prediction.x0)) != x.shape:
+        raise UserError(f"predict: returned {list(shape)} for x of {list(x.shape)}; must be clean images of the same shape")
+    return prediction
+
+
+def check_eta(eta: float, keys: Key, x: Array) -> None:
+    """Raises UserError for an eta out of range, and where the keys of its noise are not one for each of images x [B, ...]."""
+    if isinstance(eta, (int, float)) and not 0 <= eta <= 1:
+        raise UserError(f"eta={eta}: must be from 0, which adds no noise, to 1")
+    if eta and jnp.shape(keys) != x.shape[:1]:
+        raise UserError(f"keys: of shape {list(jnp.shape(keys))} for {len(x)} images; must be one each, of image_keys")
+
+
 def walk(
     update: Callable[[Array, Prediction, Step], tuple[Array, Array]],
     predict: Predict,
@@ -192,7 +208,7 @@ def walk(
     steps = Step(jnp.asarray(order, jnp.int32), jnp.asarray(chain.timesteps[order], jnp.int32))
 
     def body(x: Array, step: Step) -> tuple[Array, Any]:
-        prediction = as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1])))
+        prediction = predicted(predict, x, step.time)
         check_finite(prediction.x0, "prediction", len(chain) - 1 - step.index)
         report(len(chain) - 1 - step.index, len(chain), prediction.x0)
         new, x0 = update(x, prediction, step)

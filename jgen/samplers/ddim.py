@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jgen.samplers.common import Step, Trace, noise, shorten, walk
+from jgen.samplers.common import Step, Trace, check_eta, noise, predicted, shorten, walk
 from jgen.schedules import Schedule, at, guided_x0
-from jgen.types import Array, Key, Predict, Prediction, as_prediction
+from jgen.types import Array, Key, Predict, Prediction
 
 
 def ddim_step(
@@ -46,8 +46,9 @@ def ddim(
     to end at; latent diffusion ends at the chain's first, not at 1. A guide g of the prediction moves eps by
     -sqrt(1 - alpha_bar) g (Dhariwal & Nichol 2021, algorithm 2).
     trace: called as trace(x, x0) after each step; its results are stacked and returned as a second value.
-    Raises UserError for step counts outside 1..T.
+    Raises UserError for step counts outside 1..T, an eta outside 0..1, and keys or predictions that do not fit x.
     """
+    check_eta(eta, keys, x)
     chain = shorten(schedule, timesteps)
 
     before = np.append(last, chain.alpha_bar[:-1])
@@ -82,7 +83,7 @@ def ddim_invert(
 
     def body(x: Array, step: Step) -> tuple[Array, Any]:
         a, up = at(chain.alpha_bar, step.index, 0), at(after, step.index, 0)
-        x0 = guided_x0(as_prediction(predict(x, jnp.broadcast_to(step.time, x.shape[:1]))), x, a)
+        x0 = guided_x0(predicted(predict, x, step.time), x, a)
         eps = (x - jnp.sqrt(a) * x0) / jnp.sqrt(at(1 - chain.alpha_bar, step.index, 0))
         x = (jnp.sqrt(up) * x0 + jnp.sqrt(1 - up) * eps).astype(x.dtype)
         return x, None if trace is None else trace(x, x0)

@@ -13,9 +13,9 @@ from jax import lax
 from jgen.errors import UserError
 from jgen.reverse import Variance
 from jgen.samplers.ancestral import ancestral_step
-from jgen.samplers.common import check_finite, noise, shorten
+from jgen.samplers.common import check_finite, noise, predicted, shorten
 from jgen.schedules import Schedule
-from jgen.types import Array, Key, Predict, as_prediction
+from jgen.types import Array, Key, Predict
 
 
 def levels(steps: int, jump: int = 10, resamplings: int = 10) -> np.ndarray:
@@ -63,7 +63,7 @@ def repaint(
     betas, times = jnp.asarray(chain.betas, jnp.float32), jnp.asarray(chain.timesteps, jnp.int32)
 
     def back(x: Array, level: Array, z: Array, fresh: Array) -> Array:
-        prediction = as_prediction(predict(x, jnp.broadcast_to(times[level - 1], x.shape[:1])))
+        prediction = predicted(predict, x, times[level - 1])
         unknown = ancestral_step(x, prediction, chain, level - 1, z, variance)
         share = alpha_bar[level - 1]
         return jnp.where(mask, jnp.sqrt(share) * known + jnp.sqrt(1 - share) * fresh, unknown)
