@@ -39,6 +39,8 @@ def main(args: list[str] | None = None) -> None:
         if name in ("-h", "--help"):
             return print((__doc__ or "").strip())
         if name == "list":
+            if words:
+                raise UserError(f"list {' '.join(words)}: takes no options")
             return show_experiments()
         known = ["list", *MODULES, *TOOLS, *OF_RUNS, *NAMES]
         if name not in known:

@@ -31,6 +31,7 @@ def test_the_machine_is_examined():
 @pytest.mark.parametrize("words, says", [
     (["doctr"], "did you mean doctor"), (["completion", "bahs"], "did you mean bash"), (["export"], "name a run"),
     (["sample", "nowhere"], "nowhere: no run there"), (["doctor", "--x"], "takes no options"),
+    (["list", "gans"], "list gans: takes no options"),
 ])  # fmt: skip
 def test_bad_words_are_one_line_with_the_nearest(words, says, capsys):
     with pytest.raises(SystemExit) as stopped:
