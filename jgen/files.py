@@ -3,11 +3,15 @@
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from jgen.errors import UserError
+
+LONGEST_NAME = 200
+"""Bytes of a file's name; file systems take 255, of which a temporary file needs some more."""
 
 
 @contextlib.contextmanager
@@ -24,6 +28,37 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_out(path: Path, suffixes: Sequence[str], option: str = "out") -> None:
+    """Raises UserError, before any work is done, for a file that can't be written: by its suffix, or by its place.
+
+    suffixes: those that it may have; "" is a folder.
+    """
+    if path.suffix not in suffixes:
+        known = [f"a {suffix}" if suffix else "a folder" for suffix in suffixes]
+        raise UserError(f"{option}={path}: must be {', '.join(known[:-1])}{' or ' if known[:-1] else ''}{known[-1]}")
+    try:
+        _check_place(path, f"{option}={path}")
+    except OSError as error:
+        raise UserError(f"{option}={path}: nothing can be written there ({error.strerror}); name another place") from error
+
+
+def _check_place(path: Path, named: str) -> None:
+    """Raises UserError or OSError where a file, or a folder where the path has no suffix, can't be written."""
+    if path.is_dir() and path.suffix:
+        raise UserError(f"{named}: is a folder; must be the name of a file in one")
+    if path.is_file() and not path.suffix:
+        raise UserError(f"{named}: is a file; must be a folder")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UserError(f"{named}: a name of {len(os.fsencode(path.name))} bytes; must have at most {LONGEST_NAME}")
+    place = path if path.is_dir() else path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{named}: {place} is no folder")
+    with tempfile.TemporaryFile(dir=place):  # which tells more than its permissions do
+        pass
 
 
 def check_no_links(folder: Path) -> None:

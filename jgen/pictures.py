@@ -8,14 +8,27 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from jgen import figures
+from jgen.errors import UserError
 from jgen.files import replacing
 
 CURVE_COLOUR = "#1f5fbf"
 
 
 def to_bytes(images: Any) -> np.ndarray:
-    """Images in [-1, 1] -> uint8; the inverse of the pipeline's scaling, rounded and clipped."""
+    """Images in [-1, 1] -> uint8; the inverse of the pipeline's scaling, rounded and clipped.
+
+    Raises UserError for whole numbers, which are no such images.
+    """
+    if not np.issubdtype((dtype := np.asarray(images).dtype), np.inexact):
+        raise UserError(f"images: of {dtype}; must be floats in [-1, 1]")
     return np.clip(np.round((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def check_finite(images: Any, what: str) -> None:
+    """Raises UserError where some of images [N, H, W, C] hold NaN or infinity, which a picture would show as black."""
+    bad = int((~np.isfinite(np.asarray(images))).any((1, 2, 3)).sum())
+    if bad:
+        raise UserError(f"{what}: {bad} of {len(images)} images are not finite")
 
 
 def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:

@@ -29,6 +29,12 @@ from jgen.run_folder import is_export, read_config
 
 COMMANDS = ("train", "sample", "evaluate", "export", *picture_commands.COMMANDS)
 HELP = {"-h", "--help"}
+MOVING = (".gif", ".webp", ".apng")
+"""Suffixes of moving pictures."""
+NO_PLACE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+"""Errors of the system about a file that can't be opened, or be written there."""
 Presets = Mapping[str, Any]
 Build = Callable[[Any], Any]
 
@@ -68,6 +74,8 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as error:
+        if error.errno in NO_PLACE and error.filename is not None:
+            _stop(str(UserError(f"{Path(os.fsdecode(error.filename))}: {error.strerror}; what was written before is intact")))
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         _stop(f"{error.strerror}: what was written before is intact; free some space and run it again")
@@ -215,11 +223,15 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
     check(options.options)
     check(options.animation)
     check(options.mesh, "mesh.")
+    moving = Path(options.out).suffix in MOVING
+    if not (options.picture or moving) and (given := [name for name in ("frames", "fps") if peek(args, name)]):
+        raise UserError(f"{given[0]}: samples do not move; name a --picture that does, or an --out that ends in .gif")
     runs = _runs()
     runs.start(options.mesh, options.batch)
-    if options.picture or Path(options.out).suffix in runs.MOVING:
+    if options.picture or moving:
         how = options.options, options.seed, options.out, options.mesh, options.animation, options.num
-        return runs.picture(Path(options.run), options.picture, *how)
+        given = [name for name in ("num", "batch", "frames", "fps") if peek(args, name)]
+        return runs.picture(Path(options.run), options.picture, *how, given)
     runs.sample(Path(options.run), options.options, options.num, options.seed, options.batch, options.out, options.mesh)
 
 

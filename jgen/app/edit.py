@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.app.load import Run, load
-from jgen.app.photos import check_out, fitted, fitted_all, say_quality, write, write_array
+from jgen.app.photos import check_sheet, fitted, fitted_all, say_quality, write, write_array
 from jgen.app.text_edit import generated, text_editor
 from jgen.config import MeshConfig
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
@@ -22,12 +22,12 @@ from jgen.untrusted import read_npy
 NO_TEXT = ByText()
 
 
-def opened(folder: Path, given: Inversion, out: str, mesh: MeshConfig) -> tuple[Run, Editor, np.ndarray]:
+def opened(folder: Path, given: Inversion, out: str, mesh: MeshConfig, array: bool = False) -> tuple[Run, Editor, np.ndarray]:
     """The run, its editor, and the pictures [B, H, W, C] in [-1, 1], fitted to its size.
 
     Raises UserError for a run without styles and for no picture, or one that can't be read.
     """
-    check_out(out)
+    check_sheet(out, given.image, array)
     run, editor = with_styles(folder, mesh)
     return run, editor, fitted_all(given.image, run.stage.data.shape)
 
@@ -51,7 +51,7 @@ def inverted(editor: Editor, images: np.ndarray, given: Inversion) -> tuple[Inve
 
 def invert(folder: Path, given: Inversion, out: str, mesh: MeshConfig) -> None:
     """Source and inversion of every picture; the styles beside them as .npy."""
-    run, editor, images = opened(folder, given, out, mesh)
+    run, editor, images = opened(folder, given, out, mesh, array=True)
     found, made = inverted(editor, images, given)
     write_array(found.ws, write([images, made], out, run.folder, "inverted"), "styles")
 
@@ -79,7 +79,7 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, 
 
 def generate(folder: Path, given: Generate, out: str, mesh: MeshConfig, by_text: ByText = NO_TEXT) -> None:
     """Pictures made by a text, a sketch or a class; with a scorer before and after the optimisation."""
-    check_out(out)
+    check_sheet(out, (given.sketch,))
     run, editor = with_styles(folder, mesh)
     drawn = fitted(Path(given.sketch), run.stage.data.shape, "sketch") if given.sketch else None
     write(generated(run, editor, by_text, given, drawn), out, run.folder, "generated")

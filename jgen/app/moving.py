@@ -12,6 +12,7 @@ from jgen.animation import KINDS, save_animation
 from jgen.app.load import Run
 from jgen.config.sampling import Animation
 from jgen.errors import UserError
+from jgen.files import check_out
 from jgen.recipes.gan.animations import Frame, animations
 from jgen.sharding import replicated
 from jgen.train.frames import denoising, latent_walk
@@ -43,6 +44,13 @@ def moving_pictures(run: Run, num: int) -> dict[str, Maker]:
     return {**found, "walk": walk, **{name: partial(_round, run, frame) for name, frame in of_styles.items()}}
 
 
+def effects(run: Run, name: str) -> tuple[str, ...]:
+    """Which of the options num, batch, frames and fps have an effect on a moving picture of a run."""
+    if name == "denoising":
+        return ("num", "fps")
+    return ("frames", "fps") if name in animations(run.stage, run.stage.options) else ("num", "frames", "fps")
+
+
 def _round(run: Run, frame: Frame, seed: int, frames: int) -> np.ndarray:
     make = jax.jit(frame, static_argnums=2, out_shardings=replicated(run.mesh))
     extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
@@ -56,8 +64,12 @@ def write_moving(make: Maker, path: Path, seed: int, num: int, how: Animation) -
     """
     if path.suffix not in KINDS:
         raise UserError(f"out={path}: this picture moves, so it must end in one of {', '.join(KINDS)}")
+    check_out(path, tuple(KINDS))
     if not 1 <= num <= MOST:
         raise UserError(f"num={num}: a moving picture shows from 1 to {MOST} images")
-    sheets = [pictures.grid(images, least=LEAST_SIDE).convert("RGB") for images in make(seed, how.frames)]
+    frames = make(seed, how.frames)
+    for i, images in enumerate(frames):
+        pictures.check_finite(images, f"out={path}: frame {i}")
+    sheets = [pictures.grid(images, least=LEAST_SIDE).convert("RGB") for images in frames]
     save_animation(path, np.stack([np.asarray(sheet) for sheet in sheets]), how.fps)
     return len(sheets)

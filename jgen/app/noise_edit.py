@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.app.load import Run, load
-from jgen.app.photos import check_out, fitted, fitted_all, say_quality, write, write_array
+from jgen.app.photos import check_sheet, fitted, fitted_all, say_quality, write, write_array
 from jgen.config import MeshConfig
 from jgen.config.inversion import NoiseEdit, NoiseInversion, NoiseMix
 from jgen.edit.latents import slerp
@@ -19,12 +19,14 @@ from jgen.sharding import make_mesh
 from jgen.types import Array, Extra, Params
 
 
-def opened(folder: Path, given: NoiseInversion, options: Any, out: str, mesh: MeshConfig) -> tuple[Run, Extra, np.ndarray]:
+def opened(
+    folder: Path, given: NoiseInversion, options: Any, out: str, mesh: MeshConfig, array: bool = False
+) -> tuple[Run, Extra, np.ndarray]:
     """The run under these options of sampling, what its functions read, and the pictures [B, H, W, C] in [-1, 1].
 
     Raises UserError for no picture, for one that can't be read, and for a sheet that is not to be a .png.
     """
-    check_out(out)
+    check_sheet(out, given.image, array)
     run = load(folder, make_mesh(mesh), options)
     images = fitted_all(given.image, run.stage.data.shape)
     return run, run.stage.extra_for(run.extra, options, run.mesh), images
@@ -55,13 +57,14 @@ def noise_of(run: Run, extra: Extra, images: np.ndarray, given: NoiseInversion, 
 
 def invert(folder: Path, given: NoiseInversion, options: Any, out: str, mesh: MeshConfig) -> None:
     """Source and inversion of every picture; the noise beside them as .npy."""
-    run, extra, images = opened(folder, given, options, out, mesh)
+    run, extra, images = opened(folder, given, options, out, mesh, array=True)
     _, noise, made = noise_of(run, extra, images, given, "invert")
     write_array(noise, write([images, made], out, run.folder, "inverted"), "noise")
 
 
 def edit(folder: Path, given: NoiseInversion, how: NoiseEdit, options: Any, out: str, mesh: MeshConfig) -> None:
     """A row for every picture: source, what the model is given of it, and six results; of ddim source, inversion and edit."""
+    check_sheet(out, (how.mask_image,))
     run, extra, images = opened(folder, given, options, out, mesh)
     if how.method == "ddim":
         space, noise, made = noise_of(run, extra, images, given, "method=ddim")

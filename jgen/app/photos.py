@@ -9,6 +9,7 @@ import numpy as np
 from jgen import pictures
 from jgen.data.images import read_image, scaled
 from jgen.errors import UserError
+from jgen.files import check_out, replacing
 from jgen.metrics.image_quality import psnr
 from jgen.types import Array
 
@@ -24,7 +25,8 @@ def fitted(path: Path, shape: tuple[int, ...], option: str = "image") -> np.ndar
     try:
         own = read_image(path).shape
     except UserError as error:
-        raise UserError(f"{option}={path}: can't be read; must be a PNG, JPEG or WebP picture") from error
+        why = error.__cause__ or error
+        raise UserError(f"{option}={path}: can't be read; must be a PNG, JPEG or WebP picture ({why})") from error
     if own[:2] != (height, width):
         print(f"{path}: {own[0]}x{own[1]}, resized to {height}x{width}{'' if own[0] == own[1] else ', its middle'}")
     return scaled(read_image(path, channels, size=(height, width)))
@@ -44,9 +46,13 @@ def say_quality(names: Sequence[str], made: Array, images: np.ndarray, seconds: 
 
 
 def write(columns: Sequence[np.ndarray | Array], out: str, folder: Path, name: str) -> Path:
-    """Writes a sheet with a row for each picture, of these columns [B, H, W, C], or a grid of one column; returns its path."""
+    """Writes a sheet with a row for each picture, of these columns [B, H, W, C], or a grid of one column; returns its path.
+
+    Raises UserError for pictures that are not finite.
+    """
     path = Path(out) if out else folder / f"{name}.png"
-    check_out(out)
+    for i, column in enumerate(columns):
+        pictures.check_finite(column, f"{name}: column {i + 1} of {len(columns)}")
     sheet = np.stack([np.asarray(column) for column in columns], 1)
     grid = pictures.grid(sheet.reshape(-1, *sheet.shape[2:]), columns=len(columns) if len(columns) > 1 else 0)
     pictures.save(grid, path)
@@ -54,14 +60,30 @@ def write(columns: Sequence[np.ndarray | Array], out: str, folder: Path, name: s
     return path
 
 
-def check_out(out: str) -> None:
-    """Raises UserError for a sheet that is not to be a .png."""
-    if out and Path(out).suffix != ".png":
-        raise UserError(f"out={out}: must be a .png")
+def check_sheet(out: str, names: Sequence[str] = (), array: bool = False) -> None:
+    """Raises UserError for a sheet that can't be written, or that would take the place of a picture that it is made of.
+
+    names: those pictures, where they are named. array: an array is written beside the sheet, as by `write_array`.
+    """
+    if not out:
+        return
+    path = Path(out)
+    check_out(path, (".png",))
+    for name in filter(None, names):
+        if path.exists() and Path(name).exists() and path.samefile(name):
+            raise UserError(f"out={out}: is one of the pictures to read; name another file")
+    beside = _array_path(path)
+    if array and beside.exists() and not path.exists():
+        raise UserError(f"out={out}: {beside}, which would be written beside it, is there already; name another file")
+
+
+def _array_path(sheet: Path) -> Path:
+    return sheet.with_suffix(".npy")
 
 
 def write_array(array: Array, sheet: Path, what: str) -> None:
     """Writes an array as .npy beside a sheet."""
-    path = sheet.with_suffix(".npy")
-    np.save(path, np.asarray(array))
+    path = _array_path(sheet)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.asarray(array))
     print(f"{what}: {path}")

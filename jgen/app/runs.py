@@ -21,7 +21,7 @@ from jgen import pictures
 from jgen.app import edit, noise_edit
 from jgen.app.export import export
 from jgen.app.load import Run, load
-from jgen.app.moving import moving_pictures, write_moving
+from jgen.app.moving import effects, moving_pictures, write_moving
 from jgen.app.protocol import paper
 from jgen.config import DataConfig, Evaluation, MeshConfig, ranges, to_dict
 from jgen.config import check as check_config
@@ -29,9 +29,10 @@ from jgen.config.migrate import FORMAT
 from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.data import Pipeline, Source, open_source, survey
+from jgen.data.images import SUFFIXES
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
-from jgen.files import replacing, versions
+from jgen.files import check_out, replacing, versions
 from jgen.metrics import equivariance, extract, record, scores
 from jgen.metrics.record import Record
 from jgen.recipes.common import resolved
@@ -226,7 +227,8 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
     if num < 1 or batch < 1:
         raise UserError(f"num={num}, batch={batch}: must be at least 1")
-    _check_out(Path(out))
+    if out:
+        _check_out(Path(out), num)
     run = load(folder, make_mesh(mesh))
     path = Path(out) if out else folder / f"samples{_differing(run, options)}-seed{seed}.png"
     began = time.monotonic()
@@ -236,16 +238,14 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     print(f"{num} images from step {run.step} in {seconds:.1f} s, compilation included: {path}")
 
 
-MOVING = (".gif", ".webp", ".apng")
-"""Suffixes of moving pictures."""
-
-
 def picture(
-    folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None, how: Animation, num: int
-) -> None:
+    folder: Path, name: str, options: Any, seed: int, out: str, mesh: MeshConfig | None, how: Animation, num: int,
+    given: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Writes one of the run's other pictures: a grid, arrays or PNGs, or a moving one, of `num` images.
 
     Without a name it is the moving one that the model has: images as they are denoised, or a walk through its latents.
+    given: options that were named, among num, batch, frames and fps. Raises UserError for those without effect on the picture.
     """
     run = load(folder, make_mesh(mesh), options)
     moving = moving_pictures(run, num)
@@ -254,13 +254,18 @@ def picture(
     if name not in {**known, **moving}:
         there = ", ".join([*known, *moving]) or "none"
         raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
+    effective = effects(run, name) if name in moving else ()
+    for option in given:
+        if option not in effective:
+            raise UserError(f"{option}: has no effect on --picture {name}; leave it out")
     tag = "" if out else _differing(load(folder, run.mesh), options)
     path = Path(out) if out else folder / f"{name}{tag}-seed{seed}.{'gif' if name in moving else 'png'}"
     if name in moving:
         write_moving(moving[name], path, seed, num, how)
     else:
-        _check_out(path)
+        check_out(path, WRITTEN)
         images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
+        pictures.check_finite(images, f"picture={name}")
         write_images(images, path, f"{shows(run.stage, name)}: step {run.step:,}, seed {seed}")
     print(f"{name} from step {run.step}: {path}")
 
@@ -281,28 +286,47 @@ def edit_pictures(
     getattr({"styles": edit, "noise": noise_edit}[family], command)(folder, **groups, out=out, mesh=mesh)
 
 
-def _check_out(path: Path) -> None:
-    if path.suffix not in ("", ".png", ".npz"):
-        raise UserError(f"out={path}: must be a .png, a .npz, or a folder")
+WRITTEN = (".png", ".npz", "")
+"""Suffixes of what images are written to: a grid, arrays, or a folder."""
+
+
+def _check_out(path: Path, num: int) -> None:
+    """Raises UserError where `num` images can't be written, or would stand in a folder among others as if of them."""
+    check_out(path, WRITTEN)
+    if path.suffix or not path.is_dir():
+        return
+    images = [each.name for each in path.iterdir() if each.name.lower().endswith(SUFFIXES)]
+    names = {_name(i) for i in range(num)}
+    if others := sorted(name for name in images if name not in names):
+        first = f"{others[0]}{f' and {len(others) - 1} more' if others[1:] else ''}"
+        raise UserError(f"out={path}: holds images that are none of these {num} ({first}); name a new folder")
+
+
+def _name(i: int) -> str:
+    return f"{i:06d}.png"
 
 
 def write_images(images: np.ndarray, path: Path, about: str = "") -> None:
-    """A .png grid with a description, an .npz of uint8 under "images", or a folder with one PNG an image."""
-    _check_out(path)
+    """A .png grid with a description, an .npz of uint8 under "images", or a folder with one PNG an image.
+
+    Raises UserError for another suffix, and for a folder that holds other images.
+    """
+    _check_out(path, len(images))
     if path.suffix == ".png":
         return pictures.save(pictures.grid(images), path, about)
     if path.suffix == ".npz":
         with replacing(path) as temporary, open(temporary, "wb") as file:
             return np.savez_compressed(file, images=pictures.to_bytes(images))
-    path.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pictures.to_bytes(images)):
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path / f"{i:06d}.png")
+        pictures.save(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), path / _name(i))
     return None
 
 
 def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | None = None) -> None:
     """Measures a run and prints a table; writes the records, each with what it took to get there."""
     ranges.check(given)
+    if given.out:
+        check_out(Path(given.out), (".json",))
     if given.protocol:
         stored = read_config(folder)
         given, target = paper(stored["module"], stored["preset"], given)
@@ -347,6 +371,8 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
     """The experiment's own evaluation on held-out images."""
     if run.stage.evaluate is None:
         raise UserError(f"run={run.folder}: {run.stage.name} has no evaluation of its own; name --metrics")
+    if given.num > len(source):
+        raise UserError(f"num={given.num}: the {data.split} split of {data.name} has {len(source)} images")
     num = min(given.num or 256, len(source))
     size = rounded_down(min(given.batch, num), run.mesh)
     if given.protocol:  # which counts every image, where a batch of nearly that size divides them
