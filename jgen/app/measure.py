@@ -12,7 +12,9 @@ from jgen.app.load import load
 from jgen.app.metrics_command import Compare, Export, Pairs, Plot, Score, Steps
 from jgen.data import open_source
 from jgen.data.images import scaled
+from jgen.data.sources import check_split
 from jgen.errors import UserError
+from jgen.files import check_out
 from jgen.metrics import by_steps, extract, image_quality, record, scores, trade_off
 from jgen.metrics.lpips import open_lpips
 from jgen.sharding import make_mesh
@@ -25,6 +27,9 @@ def compare(given: Compare) -> None:
 
 
 def score(given: Score) -> None:
+    if given.out:
+        check_out(Path(given.out), (".json",))
+    check_split(given.data)
     metrics, mesh = scores.parse(given.metrics), make_mesh()
     rows = scores.of_images(
         Path(given.images), open_source(given.data), given.data, extract.open_extractor(given.extractor, given.data.name),
@@ -37,13 +42,15 @@ def score(given: Score) -> None:
 
 
 def pairs(given: Pairs) -> None:
-    names = [n.strip() for n in given.metrics.split(",")]
+    names = list(scores.parse(given.metrics, dict.fromkeys(("psnr", "ssim", "ms_ssim", "lpips"), "")))
+    if "lpips" not in names:
+        for option in ("trunk", "heads"):
+            if value := getattr(given, option):
+                raise UserError(f"{option}={value}: has no effect without --metrics lpips; leave it out")
     known = {"psnr": image_quality.psnr, "ssim": image_quality.ssim, "ms_ssim": image_quality.ms_ssim}
     if "lpips" in names:
         distance, weights = open_lpips(given.trunk, given.heads)
         known["lpips"] = functools.partial(distance, weights)
-    if unknown := [n for n in names if n not in known]:
-        raise UserError(f"metrics={unknown[0]}: must be among psnr, ssim, ms_ssim, lpips")
     a, b, left_out = scores.pair(*(scores.read_images(Path(p), given.ground) for p in (given.a, given.b)))
     if left_out:
         shown = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
@@ -58,11 +65,13 @@ def pairs(given: Pairs) -> None:
 
 
 def plot(given: Plot) -> None:
+    check_out(Path(given.out), (".png",))
     trade_off.plot(record.read(Path(given.file)), Path(given.out), given.x, given.y)
     print(f"written: {given.out}")
 
 
 def steps(given: Steps) -> None:
+    check_out(Path(given.out), (".png",))
     rows = [row for file in given.files for row in record.read(Path(file))]
     of_metric = [row for row in rows if given.metric in (row.metric, row.metric.split("_")[0])]
     if rows and not of_metric:
@@ -72,6 +81,8 @@ def steps(given: Steps) -> None:
 
 
 def export(given: Export) -> None:
+    if given.out:
+        check_out(Path(given.out), (".npz",))
     run = load(given.run)
     data, network = run.stage.data, run.config.network
     if run.stage.name != "classifier" or getattr(network, "noisy", True):

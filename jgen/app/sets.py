@@ -11,7 +11,10 @@ from jgen.app.data_command import List, Prepare, Show
 from jgen.config import DataConfig
 from jgen.data import emoji, open_source
 from jgen.data.idx import fashion_mnist_folder
+from jgen.data.sources import check_split
 from jgen.data.tfds_sets import data_dir, known_sets, prepare, prepared_sets
+from jgen.errors import UserError
+from jgen.files import check_out
 
 
 def show_list(command: List) -> None:
@@ -38,9 +41,11 @@ def show(command: Show) -> None:
         command.name, resolution=command.resolution, channels=command.channels, split=command.split,
         skip_bad=command.skip_bad, root=command.root,
     )  # fmt: skip
+    path = Path(command.out or f"{command.name.split(':')[-1].strip('/').replace('/', '-')}.png")
+    check_out(path, (".png",))
+    check_split(config)
     source = open_source(config)
     examples = [source[i] for i in range(min(command.num, len(source)))]
-    path = Path(command.out or f"{command.name.split(':')[-1].strip('/').replace('/', '-')}.png")
     pictures.save(pictures.grid(np.stack([e["image"] for e in examples])), path)
     size = "endless" if source.endless else f"{len(source):,} images"
     print(f"{command.name} {command.split}: {size} of {'x'.join(map(str, source.shape))}, {len(source.classes)} classes")
@@ -53,6 +58,10 @@ def show(command: Show) -> None:
 
 
 def make(command: Prepare) -> None:
+    if not command.name.startswith("folder:"):
+        for option in ("resolution", "channels", "skip_bad"):
+            if (value := getattr(command, option)) != getattr(Prepare(""), option):
+                raise UserError(f"{option}={value}: has no effect on {command.name}, which is not resized; leave it out")
     if command.name == "emoji":
         print(f"prepared: {emoji.prepare(command.root)}")
         return

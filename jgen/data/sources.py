@@ -87,6 +87,12 @@ def _find(config: DataConfig, seed: int) -> Source:
     return tfds_sets.tfds_source(config.name, config.split, config.root, config.channels, config.resolution, config.resize)
 
 
+def check_split(config: DataConfig) -> None:
+    """Raises UserError for a split of a folder, which has none."""
+    if config.name.startswith("folder:") and config.split != "train":
+        raise UserError(f"data.split={config.split}: a folder has no splits, all of its images are train; name another folder")
+
+
 def digits(split: str) -> ArraySource:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey, in 17 levels: the first 1,500 are train, the rest test."""
     if split not in ("train", "test"):
@@ -119,9 +125,13 @@ def classes_of(config: DataConfig, conditional: bool, option: str = "conditional
 
 
 def resolve(config: DataConfig) -> DataConfig:
-    """The config with the set's shape and number of classes filled in; opens the set only where they are missing."""
+    """The config with the set's shape and number of classes filled in; opens the set only where they are missing.
+
+    Raises UserError for a set that can't be opened, and for a split that it does not have.
+    """
     if config.shape:
         return config
+    check_split(config)
     source = open_source(config)
     return dataclasses.replace(
         config, shape=tuple(source.shape), num_classes=len(source.classes), classes=tuple(source.classes)

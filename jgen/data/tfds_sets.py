@@ -125,15 +125,15 @@ def prepare(name: str, root: str = "", resolution: int = 64, channels: int = 3, 
     """Makes the TFDS copy of Fashion-MNIST's IDX files, of idx:FOLDER or folder:FOLDER, or downloads a TFDS set.
 
     Afterwards stock TFDS opens it: tfds.data_source(name, data_dir=...). Returns the set's folder. Raises UserError
-    where there is nothing to prepare it from.
+    where there is nothing to prepare it from, and where another folder's images may have been prepared under its name.
     """
     kind, _, rest = name.partition(":")
     if kind == "folder" and rest:
         source = FolderSource(Path(rest), resolution, channels, skip_bad)
-        return _write(_builder(Path(rest).name, {"train": source}, root))
+        return _write_new(_builder(Path(rest).name, {"train": source}, root), name)
     if kind == "idx" and rest:
         sources = {split: idx_source(Path(rest), split, name) for split in ("train", "test")}
-        return _write(_builder(Path(rest).name, sources, root))
+        return _write_new(_builder(Path(rest).name, sources, root), name)
     if name == "fashion_mnist" and (folder := fashion_mnist_folder(root)):
         sources = {split: idx_source(folder, split, name, FASHION_MNIST) for split in ("train", "test")}
         stock = _with_examples(FashionMNIST, sources)
@@ -156,6 +156,13 @@ def _check_network(builder: Any, name: str) -> None:
                 f"{name}: its files can't be downloaded from {host} ({error.strerror or error}); prepare it where there "
                 f"is a network and copy the folder to {builder.data_dir}"
             ) from error
+
+
+def _write_new(builder: Any, name: str) -> Path:
+    """Writes a set, which TFDS would leave as it is where there is one of this name: of other images, or of another size."""
+    if (there := Path(builder.data_path)).exists():
+        raise UserError(f"{name}: {there} was prepared before, maybe of other images; remove it first, or name another --root")
+    return _write(builder)
 
 
 def _write(builder: Any) -> Path:

@@ -278,6 +278,10 @@ def test_prepared_copies_open_in_stock_tfds(folder, tmp_path):
     assert (len(ours), ours.shape, len(ours.classes)) == (12, (3, 3, 1), 10)
     assert take(Pipeline(ours, config, 0, MESH), 1)[0]["image"].shape == (4, 3, 3, 1)
     assert open_source(DataConfig("cats", root=data_dir)).shape == (16, 16, 3)
+    for name in (f"folder:{folder / 'cats'}", f"idx:{idx}"):
+        with pytest.raises(ValueError, match="was prepared before, maybe of other images; remove it first, or name another"):
+            prepare(name, data_dir, 32)
+    assert open_source(DataConfig("cats", root=data_dir)).shape == (16, 16, 3)
 
 
 def test_preparing_fashion_mnist_keeps_its_stock_name_and_classes(tmp_path):
@@ -351,6 +355,24 @@ def test_the_command_lists_and_shows(tmp_path, capsys):
         main(["show", "nothing_of_the_kind"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: data.name=nothing_of_the_kind: no such set")
+
+
+def test_options_without_effect_on_a_set_are_refused(folder, tmp_path, monkeypatch, capsys):
+    from jgen.app.data_command import main
+
+    monkeypatch.chdir(tmp_path)
+    for words, says in (
+        (["show", f"folder:{folder}", "--split", "test"], "data.split=test: a folder has no splits"),
+        (["prepare", "fashion_mnist", "--resolution", "32"], "resolution=32: has no effect on fashion_mnist"),
+        (["show", "digits", "--out", "sheet.jpg"], "out=sheet.jpg: must be a .png"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        assert says in capsys.readouterr().err
+    with pytest.raises(ValueError, match="data.split=test: a folder has no splits"):
+        resolve(DataConfig(f"folder:{folder}", split="test"))
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_factors_of_glyphs_can_be_read_from_their_pixels():
