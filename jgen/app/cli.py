@@ -247,6 +247,12 @@ def _evaluate(module: str, build: Build, presets: Presets, args: Args) -> None:
     chosen = getattr(options, "options", None)
     for each, prefix in ((options.given, ""), (options.mesh, "mesh."), *([(chosen, "")] if has_samples else [])):
         check(each, prefix)
+    if against := options.given.against:  # whose images are there already
+        changes = differences(config.sampling, chosen) if has_samples else []
+        if options.given.seed:
+            changes = [f"seed: 0 -> {options.given.seed}"]
+        if changes:
+            raise UserError(f"against={against}: draws no samples, so leave out what they are drawn with, {changes[0]}")
     runs = _runs()
     runs.start(options.mesh, options.given.batch)
     runs.evaluate(Path(options.given.run), options.given, chosen, options.mesh)
@@ -285,9 +291,10 @@ def _edit(command: str, module: str, presets: Presets, args: Args) -> None:
         check(getattr(options, name), prefix)
     if groups.family == "noise" and command == "edit":
         options.how = picture_commands.with_method(options.how, bool(peek(args, "mask")))
+    values = {name: getattr(options, name) for name in named}
+    picture_commands.check_effects(command, groups, values, getattr(config, "sampling", None))
     runs = _runs()
     runs.start(options.mesh, 1)
-    values = {name: getattr(options, name) for name in named}
     runs.edit_pictures(groups.family, command, Path(options.run), values, options.out, options.mesh)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from jgen.app.load import Run, load
 from jgen.app.photos import check_sheet, fitted, fitted_all, say_quality, write, write_array
+from jgen.app.picture_commands import check_method
 from jgen.app.text_edit import generated, text_editor
 from jgen.config import MeshConfig
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
@@ -25,10 +26,12 @@ NO_TEXT = ByText()
 def opened(folder: Path, given: Inversion, out: str, mesh: MeshConfig, array: bool = False) -> tuple[Run, Editor, np.ndarray]:
     """The run, its editor, and the pictures [B, H, W, C] in [-1, 1], fitted to its size.
 
-    Raises UserError for a run without styles and for no picture, or one that can't be read.
+    Raises UserError for a run without styles, for options that the method does not read, and for no picture, or one that
+    can't be read.
     """
     check_sheet(out, given.image, array)
     run, editor = with_styles(folder, mesh)
+    check_method(given, given.method or ("encoder" if editor.space.encode else "w_plus"))
     return run, editor, fitted_all(given.image, run.stage.data.shape)
 
 
@@ -69,8 +72,12 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, 
     layers = editor.rows(how.layers, "layers")
     way = _direction(run, editor, how.direction, layers)
     if how.keep:
-        kept = np.stack([_direction(run, editor, name, layers) for name in how.keep])
-        way = project_out(way, kept) * np.linalg.norm(way)
+        kept = np.stack([_direction(run, editor, name, layers, "keep") for name in how.keep])
+        try:
+            way = project_out(way, kept) * np.linalg.norm(way)
+        except UserError as error:
+            named = f"keep={' '.join(how.keep)}"
+            raise UserError(f"{named}: nothing is left of direction={how.direction} without them") from error
     found, made = inverted(editor, images, given)
     ws = np.asarray(found.ws)
     edits = [editor.pictures(found, jnp.asarray(move(ws, way, by, layers), jnp.float32)) for by in how.by]
@@ -96,31 +103,33 @@ def mix(folder: Path, given: Inversion, how: Mix, out: str, mesh: MeshConfig) ->
     write([images, made, mixed], out, run.folder, "mixed")
 
 
-def _direction(run: Run, editor: Editor, name: str, layers: list[int]) -> np.ndarray:
-    """A direction [D] of one step, by its name. Raises UserError for one that there is none of."""
+def _direction(run: Run, editor: Editor, name: str, layers: list[int], option: str = "direction") -> np.ndarray:
+    """A direction [D] of one step, by its name; option: that names it. Raises UserError for one that there is none of."""
     attribute, _, value = name.partition(":")
     if name.endswith(".npy") or attribute in ("pca", "sefa"):
-        return editor.direction(name, _from_file(name), layers)
+        return editor.direction(name, _from_file(name, option), layers, option)
     examples = examples_of(run.stage.data, run.stage.train.seed)
     known = list(examples.attributes)
     if attribute not in known:
-        raise UserError(f"direction={name}: must be pca:N, sefa:N, a .npy file, or an attribute: {', '.join(known) or 'none'}")
+        raise UserError(f"{option}={name}: must be pca:N, sefa:N, a .npy file, or an attribute: {', '.join(known) or 'none'}")
+    if editor.space.encode is None:
+        raise UserError(f"{option}={name}: an attribute needs a run with an encoder (experiments.inversion); pca:N needs none")
     scores = examples.attributes[attribute]
     if value:
         if not value.isdecimal() or not np.any(scores == int(value)):
-            raise UserError(f"direction={name}: must be from {scores.min():g} to {scores.max():g}, a value of {attribute}")
+            raise UserError(f"{option}={name}: must be from {scores.min():g} to {scores.max():g}, a value of {attribute}")
         scores = (scores == int(value)).astype(int)
     return editor.attribute(editor.codes_of(examples.images), scores)
 
 
-def _from_file(name: str) -> np.ndarray | None:
+def _from_file(name: str, option: str) -> np.ndarray | None:
     """The direction in a .npy file; None for a name of another kind. Raises UserError for a file that holds none."""
     if not name.endswith(".npy"):
         return None
     try:
         found = read_npy(Path(name)).astype(np.float64)
     except (OSError, ValueError, EOFError, TypeError) as error:  # UserError is a ValueError
-        raise UserError(f"direction={name}: no .npy file of numbers ({error})") from error
-    if not np.isfinite(found).all():
-        raise UserError(f"direction={name}: holds numbers that are not finite")
+        raise UserError(f"{option}={name}: no .npy file of numbers ({error})") from error
+    if not np.isfinite(found).all() or not found.any():
+        raise UserError(f"{option}={name}: must hold finite numbers, not all of them zero")
     return found

@@ -90,7 +90,7 @@ class Edit:
     """pca:N, the N-th principal component of styles (GANSpace), in deviations; sefa:N, the N-th direction of the weights
     (SeFa); NAME or NAME:VALUE, from few to many of an attribute of the run's set, such as tone, or to one value of it, such as
     label:3 (InterFaceGAN; needs an encoder); or a .npy file of one direction."""
-    by: tuple[float, ...] = (2.0,)
+    by: Annotated[tuple[float, ...], Items()] = (2.0,)
     """How far; an edit for each."""
     layers: str = "all"
     """Rows that are moved: coarse, middle, fine, or numbers such as 0-3,5."""
@@ -176,5 +176,5 @@ class NoiseEdit:
 class NoiseMix:
     """Pictures between two, along the arc between their noise."""
 
-    by: tuple[Share, ...] = (0.25, 0.5, 0.75)
+    by: Annotated[tuple[Share, ...], Items()] = (0.25, 0.5, 0.75)
     """Shares of the way from the first picture to the second; a mix for each."""

@@ -54,9 +54,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Items:
-    """How many items a row of values may have."""
+    """How many items a row of values may have: any number but none, unless given."""
 
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] = ()
 
 
 Count = Annotated[int, Range(1)]
@@ -117,7 +117,9 @@ def fault(hint: Any, value: Any, range_: Range | None = None) -> str:
     if typing.get_origin(hint) is Annotated:
         own = next((mark for mark in hint.__metadata__ if isinstance(mark, Range)), range_)
         items = next((mark.counts for mark in hint.__metadata__ if isinstance(mark, Items)), None)
-        if items is not None and isinstance(value, tuple) and len(value) not in items:
+        if items == () and value == ():
+            return "must have at least one value"
+        if items and isinstance(value, tuple) and len(value) not in items:
             return f"must have {' or '.join(map(str, items))} values"
         return fault(typing.get_args(hint)[0], value, own)
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -87,7 +87,7 @@ def test_an_encoder_is_exported_with_its_generator_and_loads_alone(runs, photos,
 
 @pytest.mark.parametrize("method", ["w", "w_plus", "encoder", "encoder_plus", "pti"])
 def test_pictures_are_inverted_and_edited(runs, photos, tmp_path, capsys, method):
-    given = Inversion(photos, method, inversion_steps=3)
+    given = Inversion(photos, method, **({} if method == "encoder" else {"inversion_steps": 3}))
     out = tmp_path / "sheet.png"
     edit.edit(runs[0], given, Edit("pca:1", (-1.0, 1.0), "coarse"), str(out), MESH)
     said = capsys.readouterr().out
@@ -140,13 +140,14 @@ def test_an_attribute_of_the_set_gives_a_direction(runs, photos, tmp_path):
 def test_bad_input_is_told_in_one_line(runs, photos, tmp_path):
     given, out = Inversion(photos, inversion_steps=2), str(tmp_path / "sheet.png")
     np.save(tmp_path / "way.npy", np.ones(5))
+    np.save(tmp_path / "zero.npy", np.zeros(4))
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "text.npy").write_text("no numbers")
     for call, match in (
         (lambda: edit.invert(runs[1], Inversion(), out, MESH), "image: name at least one picture"),
         (lambda: edit.invert(runs[1], Inversion(("none.png",)), out, MESH), "image=none.png: no such file"),
         (lambda: edit.invert(runs[1], Inversion((str(tmp_path / "text.png"),)), out, MESH), "text.png"),
-        (lambda: edit.invert(runs[1], replace(given, method="encoder"), out, MESH), "method: this run has no encoder"),
+        (lambda: edit.invert(runs[1], Inversion(photos, "encoder"), out, MESH), "method: this run has no encoder"),
         (lambda: edit.mix(runs[1], replace(given, image=photos[:1]), Mix(), out, MESH), "image: 1 given; must be two"),
         (lambda: edit.mix(runs[1], given, Mix("9"), out, MESH), "rows=9: must be coarse, middle, fine, or from 0 to 3"),
         (lambda: edit.edit(runs[1], given, Edit(layers="top"), out, MESH), "layers=top: must be coarse"),
@@ -154,10 +155,26 @@ def test_bad_input_is_told_in_one_line(runs, photos, tmp_path):
             lambda: edit.edit(runs[1], given, Edit("tone"), out, MESH),
             "direction=tone: must be pca:N, sefa:N, a .npy file, or an attribute: label",
         ),
-        (lambda: edit.edit(runs[0], given, Edit("label:12"), out, MESH), "direction=label:12: must be from 0 to 9"),
+        (lambda: edit.edit(runs[0], Inversion(photos), Edit("label:12"), out, MESH), "direction=label:12: must be from 0 to 9"),
         (lambda: edit.edit(runs[1], given, Edit("pca:4"), out, MESH), "direction=pca:4: must be pca:N or sefa:N, N below 4"),
         (lambda: edit.edit(runs[1], given, Edit(str(tmp_path / "way.npy")), out, MESH), "this run's styles have 4 numbers"),
         (lambda: edit.edit(runs[1], given, Edit(str(tmp_path / "text.npy")), out, MESH), "no .npy file of numbers"),
+        (
+            lambda: edit.edit(runs[1], given, Edit(str(tmp_path / "zero.npy")), out, MESH),
+            r"zero.npy: must hold finite numbers, not all of them zero",
+        ),
+        (lambda: edit.edit(runs[1], given, Edit("label:3"), out, MESH), "direction=label:3: an attribute needs a run with"),
+        (lambda: edit.edit(runs[1], given, Edit(keep=("label",)), out, MESH), "keep=label: an attribute needs a run with"),
+        (
+            lambda: edit.edit(runs[1], given, Edit(keep=("pca:0",)), out, MESH),
+            "keep=pca:0: nothing is left of direction=pca:0 without them",
+        ),
+        (lambda: edit.edit(runs[1], given, Edit(by=(1e38,)), out, MESH), "edited: column 3 of 3: 2 of 2 images are not finite"),
+        (lambda: edit.invert(runs[0], given, out, MESH), "inversion_steps=2: has no effect on method encoder"),
+        (
+            lambda: edit.invert(runs[1], replace(given, tuning_rate=1.0), out, MESH),
+            "tuning_rate=1.0: has no effect on method w_plus; leave it out",
+        ),
     ):
         with pytest.raises(UserError, match=match) as refused:
             call()

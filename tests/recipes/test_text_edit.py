@@ -80,12 +80,12 @@ def test_only_the_rows_of_a_text_move_and_each_picture_alone():
 
 
 def test_pictures_are_edited_and_made_by_a_text(runs, photo, tmp_path, capsys):
-    out, given = tmp_path / "sheet.png", Given((photo,), inversion_steps=2)
-    for run, by_text, columns in (
-        ("both", ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2), 4),
-        ("gan", ByText(TEXT + " zebra", scorer=str(runs["scorer"]), text_steps=2), 3),
+    out, given = tmp_path / "sheet.png", Given((photo,))
+    for run, how, by_text, columns in (
+        ("both", given, ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2), 4),
+        ("gan", replace(given, inversion_steps=2), ByText(TEXT + " zebra", scorer=str(runs["scorer"]), text_steps=2), 3),
     ):
-        edit.edit(runs[run], given, Edit(), str(out), MESH, by_text)
+        edit.edit(runs[run], how, Edit(), str(out), MESH, by_text)
         width, height = Image.open(out).size
         assert width / height == pytest.approx(columns, rel=0.2)
     said = capsys.readouterr().out

@@ -172,19 +172,21 @@ class Editor:
         normal = boundary(codes[ends.train], ends.train_label).normal
         return normal * np.std(codes @ normal)
 
-    def direction(self, name: str, given: np.ndarray | None = None, rows: Sequence[int] | None = None) -> np.ndarray:
+    def direction(
+        self, name: str, given: np.ndarray | None = None, rows: Sequence[int] | None = None, option: str = "direction"
+    ) -> np.ndarray:
         """A step of size 1 [D] along pca:N or sefa:N; or `given`, read from the file so named. Raises UserError for others.
 
-        rows: those that are moved, whose layers SeFa factorises; all unless given.
+        rows: those that are moved, whose layers SeFa factorises; all unless given. option: that names it, for errors.
         """
         if given is not None:
             if given.shape != (self.space.w_dim,):
-                raise UserError(f"direction={name}: of shape {given.shape}; this run's styles have {self.space.w_dim} numbers")
+                raise UserError(f"{option}={name}: of shape {given.shape}; this run's styles have {self.space.w_dim} numbers")
             return given
         kind, _, number = name.partition(":")
         if kind not in ("pca", "sefa") or not number.isdecimal() or int(number) >= self.space.w_dim:
             raise UserError(
-                f"direction={name}: must be pca:N or sefa:N, N below {self.space.w_dim}, an attribute, or a .npy file"
+                f"{option}={name}: must be pca:N or sefa:N, N below {self.space.w_dim}, an attribute, or a .npy file"
             )
         if kind == "sefa":
             matrices = style_matrices(self.params["g"], self.space.w_dim)
