@@ -43,9 +43,19 @@ def factors(images: np.ndarray) -> np.ndarray:
 
 def classes(observer: Observer, images: np.ndarray) -> np.ndarray:
     """Logits [N, classes] of each class against the rest."""
-    logits = observer.observe([jnp.asarray(images[i : i + 256]) for i in range(0, len(images), 256)]).logits
-    others = np.where(np.eye(logits.shape[-1], dtype=bool), -np.inf, logits[:, None])
-    return logits - np.logaddexp.reduce(others, -1)
+    return against_the_rest(observer.observe([jnp.asarray(images[i : i + 64]) for i in range(0, len(images), 64)]).logits)
+
+
+def against_the_rest(logits: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)) of the probabilities p that the softmax of logits [N, classes] gives.
+
+    In memory of O(N classes): of a thousand classes a table of all pairs would not fit.
+    """
+    whole = np.logaddexp.reduce(logits, -1, keepdims=True)
+    likeliest = np.arange(logits.shape[-1])[None] == np.argmax(logits, -1)[:, None]
+    without = np.logaddexp.reduce(np.where(likeliest, -np.inf, logits), -1, keepdims=True)
+    rest = whole + np.log1p(-np.exp(np.where(likeliest, -np.inf, logits - whole)))  # p is at most 1/2 here
+    return logits - np.where(likeliest, without, rest)
 
 
 def entanglement(data: DataConfig, z_dim: int, mapping: Mapping, synthesize: Synthesize) -> Evaluate:
