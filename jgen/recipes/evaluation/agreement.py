@@ -21,13 +21,15 @@ def agreement(data: DataConfig, condition: Literal["label", "caption"], draw: Dr
 
     The labels and captions are those of held-out images. A sample agrees where the classifier that ships with jgen sees its
     class; of glyphs' captions also where the colours are the ones named. Rotation and size are not checked. The shares of
-    the held-out images themselves are given too: a perfect model would reach them. Raises UserError for a set without a
-    classifier.
+    the held-out images themselves are given too: a perfect model would reach them. Of a set without a classifier there is
+    nothing to say.
     """
     draw, coloured = jax.jit(draw), condition == "caption" and data.name == "glyphs"
 
     def evaluate(params: Params, extra: Extra, key: Key, batches: Iterator[Batch], count: int) -> dict[str, float]:
         observer, fake, real = Observer(data.name), [], []
+        if not observer.knows_classes:
+            return {}
         for i in range(count):
             batch = next(batches)
             (keys,) = image_keys_like(jax.random.fold_in(key, i), [batch["image"]])

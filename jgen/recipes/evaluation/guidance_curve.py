@@ -17,8 +17,8 @@ Draw = Callable[[Params, Extra, Array, float, float], Array]
 
 
 def guidance_curve(data: DataConfig, draw: Draw, scales: Sequence[float], classifier_scales: Sequence[float] = ()) -> Evaluate:
-    """The evaluation by scale: how often the classifier that ships with jgen agrees with the requested label, and the
-    precision (fidelity) and recall (diversity) of the samples against as many held-out images.
+    """The evaluation by scale: how often the classifier that ships with jgen for the set agrees with the requested label,
+    where there is one, and the precision (fidelity) and recall (diversity) of the samples against as many held-out images.
 
     scales: of classifier-free guidance, without the classifier. classifier_scales: of the classifier's gradient, at
     guidance 1; they are left out where the weights have no "classifier".
@@ -35,7 +35,8 @@ def guidance_curve(data: DataConfig, draw: Draw, scales: Sequence[float], classi
             run = jax.jit(lambda params, extra, keys, g=guidance, s=scale: draw(params, extra, keys, g, s))
             fake = observer.observe_samples(lambda keys, run=run: run(params, extra, keys), key, images)
             result = manifold(real, fake.features, 3)
-            found[f"agreement at {name}"] = np.mean(fake.logits.argmax(-1) == requested)
+            if observer.knows_classes:
+                found[f"agreement at {name}"] = np.mean(fake.logits.argmax(-1) == requested)
             found[f"precision at {name}"] = result.precision
             found[f"recall at {name}"] = result.recall
         return found

@@ -27,6 +27,8 @@ class Observer:
 
     def __init__(self, name: str):
         self.extractor = open_extractor("", name)
+        self.knows_classes = self.extractor.name in SHIPPED
+        """Whether its classes are those of the set; EfficientNet-Lite0's are ImageNet's."""
         self._observe = jax.jit(
             lambda variables, x: self.features_and_logits(variables, jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5))
         )
