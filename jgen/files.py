@@ -38,27 +38,30 @@ def check_out(path: Path, suffixes: Sequence[str], option: str = "out") -> None:
     if path.suffix not in suffixes:
         known = [f"a {suffix}" if suffix else "a folder" for suffix in suffixes]
         raise UserError(f"{option}={path}: must be {', '.join(known[:-1])}{' or ' if known[:-1] else ''}{known[-1]}")
+    _check_place(path, f"{option}={path}", folder=not path.suffix)
+
+
+def check_folder(path: Path, option: str = "out") -> None:
+    """Raises UserError, before any work is done, where no folder of this name can be written."""
+    _check_place(path, f"{option}={path}", folder=True)
+
+
+def _check_place(path: Path, named: str, folder: bool) -> None:
+    """Raises UserError where a file or a folder can't be written."""
     try:
-        _check_place(path, f"{option}={path}")
+        if path.is_dir() and not folder:
+            raise UserError(f"{named}: is a folder; must be the name of a file in one")
+        if path.exists() and not path.is_dir() and folder:
+            raise UserError(f"{named}: is a file; must be a folder")
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise UserError(f"{named}: a name of {len(os.fsencode(path.name))} bytes; must have at most {LONGEST_NAME}")
+        place = next(each for each in (path, *path.parents) if each.exists() and (each != path or folder))
+        if not place.is_dir():
+            raise UserError(f"{named}: {place} is no folder")
+        with tempfile.TemporaryFile(dir=place):  # which tells more than its permissions do
+            pass
     except OSError as error:
-        raise UserError(f"{option}={path}: nothing can be written there ({error.strerror}); name another place") from error
-
-
-def _check_place(path: Path, named: str) -> None:
-    """Raises UserError or OSError where a file, or a folder where the path has no suffix, can't be written."""
-    if path.is_dir() and path.suffix:
-        raise UserError(f"{named}: is a folder; must be the name of a file in one")
-    if path.is_file() and not path.suffix:
-        raise UserError(f"{named}: is a file; must be a folder")
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise UserError(f"{named}: a name of {len(os.fsencode(path.name))} bytes; must have at most {LONGEST_NAME}")
-    place = path if path.is_dir() else path.parent
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(f"{named}: {place} is no folder")
-    with tempfile.TemporaryFile(dir=place):  # which tells more than its permissions do
-        pass
+        raise UserError(f"{named}: nothing can be written there ({error.strerror}); name another place") from error
 
 
 def check_no_links(folder: Path) -> None:

@@ -17,7 +17,7 @@ from jgen.config import to_dict
 from jgen.config.export import Export
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
-from jgen.files import replacing
+from jgen.files import check_folder, replacing
 from jgen.run_folder import GENERATOR, WEIGHTS, read_config
 from jgen.samplers import image_keys
 from jgen.sharding import make_mesh
@@ -37,6 +37,8 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
     run = load(folder, make_mesh(), stage=given.stage)
     if given.to == "weights" and options is not None and to_dict(options) != to_dict(run.stage.options):
         raise UserError("to=weights: sampling is chosen when the weights are used; leave its options out")
+    if given.to == "weights" and given.batch != Export().batch:
+        raise UserError(f"batch={given.batch}: to=weights draws no images; leave it out, or take to=stablehlo or to=onnx")
     generator = getattr(getattr(run.config, "inversion", None), "gan", "") if given.to == "weights" else ""
     out = Path(given.out) if given.out else folder / f"export-{given.to}"
     names = {"weights": (WEIGHTS, "config.json"), "stablehlo": (PROGRAM, ARRAYS, FACTS), "onnx": (NETWORK,)}[given.to]
@@ -61,9 +63,10 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
 
 
 def _check_out(out: Path, own: set[str]) -> None:
-    """Raises UserError for a folder with files that an export did not write, such as a run."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UserError(f"out={out}: must be a folder")
+    """Raises UserError for a folder with files that an export did not write, such as a run, and where none can be written."""
+    if out.is_symlink():
+        raise UserError(f"out={out}: is a symbolic link; must be a folder")
+    check_folder(out)
     there = {path.name for path in out.iterdir()} if out.exists() else set()
     if there - own or there == {"config.json"}:  # which alone is a run that has just begun
         raise UserError(f"out={out}: holds other files ({min(there - own or there)}); name a new folder")

@@ -76,6 +76,13 @@ def test_nothing_is_written_among_other_files(run, tmp_path):
         export(run, Export(out=str(tmp_path)))
     with pytest.raises(UserError, match="holds other files"):
         export(run, Export(out=str(run)))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="out=.*file: is a file; must be a folder"):
+        export(run, Export(out=str(tmp_path / "file")))
+    with pytest.raises(UserError, match="out=.*: nothing can be written there"):
+        export(run, Export(out="/proc/out"))
+    with pytest.raises(UserError, match="batch=3: to=weights draws no images"):
+        export(run, Export(out=str(tmp_path / "v1.2"), batch=3))
 
 
 def _altered(weights, folder, change, meta=None):
