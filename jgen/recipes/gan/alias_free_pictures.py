@@ -15,6 +15,7 @@ from jgen.train.stage import Picture
 from jgen.types import Array, Batch, Extra, Key, Params
 
 STEPS = 8
+"""Images of a way, and ways of a picture: a sheet of images is as wide as it is high."""
 
 
 def alias_free_pictures(model: AliasFreeModel, options: StyleSampling) -> dict[str, Picture]:
@@ -41,15 +42,15 @@ def alias_free_pictures(model: AliasFreeModel, options: StyleSampling) -> dict[s
         return line.reshape(rows, steps, model.g.num_ws, -1)
 
     def interpolation(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
-        ws = lines(params, extra, key, 6, STEPS)
+        ws = lines(params, extra, key, STEPS, STEPS)
         return model.images(params, extra, ws.reshape(-1, *ws.shape[2:]))
 
     def swept(transform: Callable[[Array], Array]) -> Picture:
         """A row an image, under transforms of -1 .. 1."""
 
         def picture(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
-            ws = jnp.repeat(some(params, extra, key, 6), STEPS, 0)
-            by = jnp.tile(jnp.linspace(-1, 1, STEPS), 6)
+            ws = jnp.repeat(some(params, extra, key, STEPS), STEPS, 0)
+            by = jnp.tile(jnp.linspace(-1, 1, STEPS), STEPS)
             return model.images(params, extra, ws, jax.vmap(transform)(by))
 
         return picture
