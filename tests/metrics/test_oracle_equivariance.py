@@ -56,7 +56,7 @@ def test_metrics(path):
     for name in batches:
         z = jnp.asarray(o[f"in/{name}/z"])
         label = jnp.asarray(o[f"in/{name}/c"]) if f"in/{name}/c" in o else None
-        unused = {"int": np.zeros(2), "frac": np.zeros(2), "rot": np.zeros(())}  # a metric that isn't asked for draws nothing
+        unused = {"int": np.zeros(2), "frac": np.zeros(2), "rot": np.zeros(())}  # a metric that isn't measured draws nothing
         draws = equivariance.Draws(*(o[n] if (n := f"in/{name}/u_{kind}") in o else at for kind, at in unused.items()))
         synthesize = lambda transform, z=z, label=label: images(z, label, transform)  # noqa: E731
         sums.append(equivariance.squared_errors(synthesize, draws, o.config["translate_max"], o.config["rotate_max"]))

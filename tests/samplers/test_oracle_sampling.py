@@ -142,9 +142,11 @@ def process_of(config, end):
         chain = NAMED[config["schedule"]](config["T"])
         return sigmas.discrete(chain, end), lambda prediction: edm.chain(chain, prediction)
     first, last = config["beta_0"], config["beta_1"]
-    heard = edm.vp(last - first, first, 2).noise
+    noise_seen = edm.vp(last - first, first, 2).noise
     some = schedules.linear()  # only the time is a chain's own
-    return sigmas.vp_linear(first, last, end), lambda prediction: dataclasses.replace(edm.chain(some, prediction), noise=heard)
+    return sigmas.vp_linear(first, last, end), lambda prediction: dataclasses.replace(
+        edm.chain(some, prediction), noise=noise_seen
+    )
 
 
 @pytest.mark.parametrize("path", files("diffusion", "gaussian_sampling"))
