@@ -93,22 +93,7 @@ def unet2d(
     )  # fmt: skip
     given |= {name: value for name, value in other.items() if not name.startswith("_")}
     check_options(given, (), LIMITS, "UNet2DModel")
-    unknown = sorted({*down_block_types, *up_block_types} - set(BLOCKS))
-    if unknown:
-        raise UserError(f"{unknown[0]}: blocks must be among {', '.join(BLOCKS)}")
-    resampled = _resampled(down_block_types, other.get("downsample_type", "conv"))
-    resampled |= _resampled(up_block_types, other.get("upsample_type", "conv"))
-    if len(resampled) > 1:
-        raise UserError(
-            f"down_block_types={list(down_block_types)}, up_block_types={list(up_block_types)}: all must resample by residual"
-            " blocks (Resnet…, and Attn… with downsample_type=upsample_type=resnet), or all by convolutions"
-        )
-    down, up = ([BLOCKS[kind] for kind in kinds] for kinds in (down_block_types, up_block_types))
-    if down != up[::-1] or len(down) != len(block_out_channels):
-        raise UserError(
-            f"up_block_types={list(up_block_types)}: must have attention where {list(down_block_types)} do, in reverse,"
-            f" a block for each of block_out_channels={list(block_out_channels)}"
-        )
+    attends, resnet = _blocks(down_block_types, up_block_types, block_out_channels, other)
     width = block_out_channels[0]
     if time_embedding_dim not in (None, 4 * width):
         raise UserError(f"time_embedding_dim={time_embedding_dim}: must be None or {4 * width}, 4 times the first width")
@@ -121,7 +106,7 @@ def unet2d(
         out_channels=out_channels,
         num_res_blocks=layers_per_block,
         channel_mult=tuple(_multiple(c, width) for c in block_out_channels),
-        attention_resolutions=tuple(2**i for i, attends in enumerate(down) if attends),
+        attention_resolutions=tuple(2**i for i, own in enumerate(attends) if own),
         num_classes=labelled or 0,
         label_as=CLASSES[class_embed_type],
         dropout=dropout,
@@ -129,21 +114,54 @@ def unet2d(
         middle_groups=groups,
         head_channels=attention_head_dim,
         scale_shift_norm=resnet_time_scale_shift == "scale_shift",
-        resblock_updown="resnet" in resampled,
+        resblock_updown=resnet,
         groups=norm_num_groups,
         epsilon=norm_eps,
         asymmetric=downsample_padding == 0,
         time_endpoint=bool(freq_shift),
     )
-    renamed = {}
-    for name, array in join_qkv({_today(name): array for name, array in weights.items()}).items():
-        new = _name(name, len(block_out_channels), layers_per_block, up_block_types)
-        if name in ("time_embedding.linear_1.weight", "class_embedding.linear_1.weight") and not flip_sin_to_cos:
-            array = np.roll(array, array.shape[1] // 2, axis=1)  # sines come first there, cosines here
-        renamed[new] = array
+    renamed = _renamed(weights, len(block_out_channels), layers_per_block, up_block_types, flip_sin_to_cos)
     size = 2 ** len(block_out_channels)
     config = dict(image_size=size, in_channels=in_channels, use_new_attention_order=True)
     return net, variables_of(net, renamed, config, {})
+
+
+def _blocks(
+    down_kinds: Sequence[str], up_kinds: Sequence[str], widths: Sequence[int], options: Mapping[str, Any]
+) -> tuple[list[bool], bool]:
+    """(which blocks have attention, from the first level on; whether they resample in residual blocks).
+
+    Raises UserError for blocks of other kinds, and for ways down and up that differ.
+    """
+    unknown = sorted({*down_kinds, *up_kinds} - set(BLOCKS))
+    if unknown:
+        raise UserError(f"{unknown[0]}: blocks must be among {', '.join(BLOCKS)}")
+    resampled = _resampled(down_kinds, options.get("downsample_type", "conv"))
+    resampled |= _resampled(up_kinds, options.get("upsample_type", "conv"))
+    if len(resampled) > 1:
+        raise UserError(
+            f"down_block_types={list(down_kinds)}, up_block_types={list(up_kinds)}: all must resample by residual"
+            " blocks (Resnet…, and Attn… with downsample_type=upsample_type=resnet), or all by convolutions"
+        )
+    down, up = ([BLOCKS[kind] for kind in kinds] for kinds in (down_kinds, up_kinds))
+    if down != up[::-1] or len(down) != len(widths):
+        raise UserError(
+            f"up_block_types={list(up_kinds)}: must have attention where {list(down_kinds)} do, in reverse,"
+            f" a block for each of block_out_channels={list(widths)}"
+        )
+    return down, "resnet" in resampled
+
+
+def _renamed(
+    weights: Mapping[str, np.ndarray], levels: int, layers: int, up_kinds: Sequence[str], cosines_first: bool
+) -> dict[str, np.ndarray]:
+    """The weights by ADM's names; embeddings of times in ADM's order, whose cosines come first."""
+    renamed = {}
+    for name, array in join_qkv({_today(name): array for name, array in weights.items()}).items():
+        if name in ("time_embedding.linear_1.weight", "class_embedding.linear_1.weight") and not cosines_first:
+            array = np.roll(array, array.shape[1] // 2, axis=1)
+        renamed[_name(name, levels, layers, up_kinds)] = array
+    return renamed
 
 
 def _resampled(kinds: Sequence[str], by_attentive: str) -> set[str]:
