@@ -62,12 +62,14 @@ def entanglement(data: DataConfig, z_dim: int, mapping: Mapping, synthesize: Syn
     """The evaluation of a style-based generator: path lengths and separability in Z and W.
 
     Distances are of the features of the classifier that ships with jgen, so no published figure is comparable with them.
-    The attributes to separate are the factors of glyphs, or else the classifier's classes.
+    The attributes to separate are the factors of glyphs, or else the classes of a set that has a classifier of its own.
     """
 
     def evaluate(params: Params, extra: Extra, key: Key, batches: Iterator[Batch], count: int) -> dict[str, float]:
         observer, (like,) = Observer(data.name), held_out(batches, 1)
         found = path_lengths(observer, z_dim, mapping, synthesize, params, extra, key, like, 4 * count)
+        if not observer.knows_classes:
+            return found
         z, w, images = samples(z_dim, mapping, synthesize, params, extra, key, like, 16 * count)
         logits = factors(images) if data.name == "glyphs" else classes(observer, images)
         result = linear_separability.separability({"z": z, "w": w}, logits, len(z) // 2, dual="auto")
