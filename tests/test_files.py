@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jgen import pictures
-from jgen.app import cli, photos, runs
+from jgen.app import cli, images_out, photos, runs
 from jgen.errors import UserError
 from jgen.files import check_out
 
@@ -41,11 +41,11 @@ def test_a_file_that_can_be_written_leaves_nothing_behind(tmp_path, name):
 def test_samples_never_stand_among_other_images(tmp_path):
     """Or a score of the folder would be of both."""
     folder = tmp_path / "samples"
-    runs.write_images(IMAGES, folder)
-    runs.write_images(IMAGES, folder)
+    images_out.write_images(IMAGES, folder)
+    images_out.write_images(IMAGES, folder)
     (folder / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"samples: holds images that are none of these 2 \(000002.png\); name a new folder"):
-        runs.write_images(IMAGES[:2], folder)
+        images_out.write_images(IMAGES[:2], folder)
     (folder / "photo.JPG").write_text("")
     with pytest.raises(UserError, match="000002.png and 1 more"):
         runs.sample(tmp_path / "no run", None, 2, 0, 64, str(folder))

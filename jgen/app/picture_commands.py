@@ -103,7 +103,7 @@ def _idle_of_styles(command: str, values: dict[str, Any]) -> Iterator[Idle]:
         of_scorer = tuple(name for name in names if name not in ("text", "text_rows", "scorer"))
         yield from _changed(by_text, of_scorer, "without --scorer")
     if command == "generate":
-        yield from _changed(by_text, ("text_pixel_weight",), "on pictures that have no source")
+        yield from _changed(by_text, ("text_pixel_weight",), "on pictures that are made, not edited")
 
 
 def check_method(given: Inversion, method: str) -> None:

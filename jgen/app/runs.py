@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from jgen import pictures
 from jgen.app import edit, noise_edit
 from jgen.app.export import export
+from jgen.app.images_out import WRITTEN, check_images_out, write_images
 from jgen.app.load import Run, load
 from jgen.app.moving import effects, moving_pictures, write_moving
 from jgen.app.protocol import paper
@@ -29,7 +29,6 @@ from jgen.config.migrate import FORMAT
 from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.data import Pipeline, Source, open_source, survey
-from jgen.data.images import SUFFIXES
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
 from jgen.files import check_out, replacing, versions
@@ -228,7 +227,7 @@ def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str
     if num < 1 or batch < 1:
         raise UserError(f"num={num}, batch={batch}: must be at least 1")
     if out:
-        _check_out(Path(out), num)
+        check_images_out(Path(out), num)
     run = load(folder, make_mesh(mesh))
     path = Path(out) if out else folder / f"samples{_differing(run, options)}-seed{seed}.png"
     began = time.monotonic()
@@ -284,42 +283,6 @@ def edit_pictures(
 ) -> None:
     """Inverts, edits, mixes or makes pictures by a run with styles, or of a diffusion model ("noise"); groups of options."""
     getattr({"styles": edit, "noise": noise_edit}[family], command)(folder, **groups, out=out, mesh=mesh)
-
-
-WRITTEN = (".png", ".npz", "")
-"""Suffixes of what images are written to: a grid, arrays, or a folder."""
-
-
-def _check_out(path: Path, num: int) -> None:
-    """Raises UserError where `num` images can't be written, or would stand in a folder among others as if of them."""
-    check_out(path, WRITTEN)
-    if path.suffix or not path.is_dir():
-        return
-    images = [each.name for each in path.iterdir() if each.name.lower().endswith(SUFFIXES)]
-    names = {_name(i) for i in range(num)}
-    if others := sorted(name for name in images if name not in names):
-        first = f"{others[0]}{f' and {len(others) - 1} more' if others[1:] else ''}"
-        raise UserError(f"out={path}: holds images that are none of these {num} ({first}); name a new folder")
-
-
-def _name(i: int) -> str:
-    return f"{i:06d}.png"
-
-
-def write_images(images: np.ndarray, path: Path, about: str = "") -> None:
-    """A .png grid with a description, an .npz of uint8 under "images", or a folder with one PNG an image.
-
-    Raises UserError for another suffix, and for a folder that holds other images.
-    """
-    _check_out(path, len(images))
-    if path.suffix == ".png":
-        return pictures.save(pictures.grid(images), path, about)
-    if path.suffix == ".npz":
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            return np.savez_compressed(file, images=pictures.to_bytes(images))
-    for i, image in enumerate(pictures.to_bytes(images)):
-        pictures.save(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), path / _name(i))
-    return None
 
 
 def evaluate(folder: Path, given: Evaluation, options: Any, mesh: MeshConfig | None = None) -> None:
