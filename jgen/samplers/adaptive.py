@@ -58,6 +58,14 @@ class Control(NamedTuple):
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
         return 1 + jnp.arctan(inverse ** (p + i + d) * past[0] ** (-p - 2 * d) * past[1] ** d - 1)
 
+    def judged(self, error: Array, past: Array, order: float) -> tuple[Array, Array, Array]:
+        """(whether a step of this error [B] is good, the factor of the next length, what is remembered then [2, B])."""
+        now = 1 / (error + 1e-8)
+        past = jnp.where(past > 0, past, now[None])
+        factor = self.factor(now, past, order)
+        good = factor >= self.accept_safety
+        return good, factor, jnp.where(good[None], jnp.stack([now, past[0]]), past)
+
 
 CONTROL = Control()
 LEAST = 1e-4
@@ -173,15 +181,12 @@ def _solve(
             squares = jnp.where(_alive(state), squares, 0.0)
             squares = jnp.full_like(squares, jnp.max(squares) if control is None else jnp.mean(squares))
         error = jnp.sqrt(squares)
-        inverse = past.inverse
         if control is None:
-            good, longer = active & (error <= 1), h * jnp.maximum(0.9 * error ** (-1 / order), LEAST)
+            good, longer, inverse = error <= 1, h * jnp.maximum(0.9 * error ** (-1 / order), LEAST), past.inverse
         else:
-            now = 1 / (error + 1e-8)
-            inverse = jnp.where(inverse > 0, inverse, now[None])
-            factor = control.factor(now, inverse, weakest)
-            good, longer = active & (factor >= control.accept_safety), state.h * factor
-            inverse = jnp.where(good[None], jnp.stack([now, inverse[0]]), inverse)
+            good, factor, inverse = control.judged(error, past.inverse, weakest)
+            longer, inverse = state.h * factor, jnp.where(active[None], inverse, past.inverse)
+        good = active & good
         after = _State(
             jnp.where(expand_dims_like(good, x), high + fresh, state.x),
             jnp.where(expand_dims_like(good, x), a * low, state.before),
