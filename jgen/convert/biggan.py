@@ -111,7 +111,13 @@ def generator(
         embedding = weights.get("shared_feat.weight")  # without one the features are as large as the norms take them
         inputs["features"] = jnp.zeros((1, shared_dim_feat if embedding is None else embedding.shape[1]))
     unused = ("shared.",) * (not class_cond) + ("shared_feat.",) * (not instance_cond)  # IC-GAN's has both in any case
-    weights = {name: array for name, array in weights.items() if not name.startswith(unused)}
+    # Without a shared embedding IC-GAN's norms have shared_dim rows, of which no class reaches those from n_classes on.
+    of_classes = slice(n_classes) if class_cond and not shared else slice(None)
+    weights = {
+        name: array[of_classes] if name.endswith((".gain.weight", ".bias.weight")) else array
+        for name, array in weights.items()
+        if not name.startswith(unused)
+    }
     return net, filled(net, weights, GENERATOR, jnp.zeros((1, net.z_dim)), **inputs)
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jgen import convert
@@ -100,3 +101,22 @@ def test_features_go_to_the_norms_as_they_are_without_an_embedding(path):
     embedded = g.apply(variables, None, features, method="embed")
     same = jax.jit(lambda: g.apply(variables, z, label, features) - other.apply(own, z, label, embedded))
     assert jnp.abs(same()).max() < 1e-6
+
+
+@pytest.mark.parametrize("path", files("icgan", ""))
+def test_norms_that_embed_the_class_have_rows_that_no_class_reaches(path):
+    """Without a shared embedding the authors' norms have a row for each of shared_dim, not of n_classes."""
+    o = Oracle(path)
+    weights, given = o.weights("G"), arguments(o.config["G"])
+    own = {**given, "class_cond": True, "instance_cond": False, "G_shared": False, "hier": False}
+    rows = given["n_classes"] + 3
+    rng = np.random.default_rng(0)
+    norms = {k: rng.normal(size=(rows, len(v))) for k, v in weights.items() if k.endswith((".gain.weight", ".bias.weight"))}
+    others = tuple(k.removesuffix("weight") for k in norms)  # the spectral norm's state goes with them
+    plain = {k: v for k, v in weights.items() if not k.startswith(("shared.", *others))} | norms
+    if given.get("hier"):  # the first chunk is all of z
+        own["dim_z"] = weights["linear.weight"].shape[1]
+    net, found = convert.biggan.generator(plain, **own)
+    embeddings = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found["params"]) if "embedding" in str(path)]
+    assert len(embeddings) == len(norms)
+    assert all(len(each) == net.classes == given["n_classes"] for each in embeddings)
