@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jgen.app.load import load
-from jgen.app.runs import _begin, train
+from jgen.app.training import _begin, train
 from jgen.config import changed, differences, from_dict, to_dict
 from jgen.config.migrate import GROUPS
 from jgen.data import Pipeline

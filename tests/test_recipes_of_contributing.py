@@ -115,7 +115,7 @@ def linear_gan():
 
 
 def test_a_gan_is_its_players_and_an_experiment(tmp_path):
-    from jgen.app.runs import train
+    from jgen.app.training import train
 
     train(__name__, "toy", build, Config(), tmp_path / "run")
     run = jgen.load(tmp_path / "run", module=sys.modules[__name__])

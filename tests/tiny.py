@@ -15,7 +15,7 @@ import numpy as np
 import experiments
 from experiments import ddpm
 from jgen.app.parsing import parse_config
-from jgen.app.runs import write_config
+from jgen.app.training import write_config
 from jgen.config import changed
 from jgen.data import open_source
 from jgen.recipes.common import resolved

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from jgen.app import cli, runs
+from jgen.app.load import load
+from jgen.app.moving import effects
 from jgen.app.picture_commands import check_effects, check_method, groups_of, with_method
 from jgen.config import DiffusionSampling, StyleSampling, check
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, NoiseEdit, NoiseInversion, NoiseMix
@@ -99,4 +101,4 @@ def test_samples_that_do_not_move_have_no_frames(capsys, tmp_path):
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"{option}: has no effect on --picture {shown}; leave it out"):
             runs.picture(folder, name, None, 0, "", None, Animation(), 3, [option])
-    assert runs.effects(runs.load(folder), "walk") == ("num", "frames", "fps")
+    assert effects(load(folder), "walk") == ("num", "frames", "fps")

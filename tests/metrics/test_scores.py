@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import jgen
+from jgen.app.evaluation import evaluate
 from jgen.app.images_out import write_images
-from jgen.app.runs import evaluate, train
+from jgen.app.training import train
 from jgen.config import DataConfig, Evaluation, changed
 from jgen.convert import feature_nets
 from jgen.data import ArraySource, open_source, resolve

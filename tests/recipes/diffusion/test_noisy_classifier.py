@@ -20,7 +20,8 @@ from experiments import (
     score_sde,
 )
 from jgen.app.load import load
-from jgen.app.runs import sample, train
+from jgen.app.sampling import sample
+from jgen.app.training import train
 from jgen.config import changed
 from jgen.config.cascade import filled
 from jgen.data import resolve
