@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
@@ -18,6 +18,7 @@ import tyro
 from jgen import memory
 from jgen.app import picture_commands
 from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
+from jgen.app.experiments import running
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
 from jgen.config.export import Export
@@ -49,8 +50,8 @@ def main(
     """
     words = list(sys.argv[1:] if args is None else args)
     command = words.pop(0) if words and not words[0].startswith("-") else "train"
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    module = build.__module__ if build.__module__ != "__main__" or spec is None else spec.name
+    module = _name(build)
+    running[module] = SimpleNamespace(Config=config, build=build)
     with one_line_errors():
         if command not in COMMANDS:
             raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
@@ -62,6 +63,16 @@ def main(
             return _train(module, build, presets, words, auto)
         run = {"sample": _sample, "evaluate": _evaluate, "export": _export}[command]
         run(module, build, presets, words)
+
+
+def _name(build: Build) -> str:
+    """The name of an experiment for `python -m`: a program that was started by its file is known by the file's name."""
+    program = sys.modules["__main__"]
+    if build.__module__ != "__main__":
+        return build.__module__
+    if spec := getattr(program, "__spec__", None):
+        return spec.name
+    return Path(getattr(program, "__file__", None) or "__main__").stem
 
 
 @contextlib.contextmanager
