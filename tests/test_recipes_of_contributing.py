@@ -117,7 +117,6 @@ def linear_gan():
 
 
 def test_a_gan_is_its_players_and_an_experiment(tmp_path):
-
     runs.train(__name__, "toy", build, Config(), tmp_path / "run")
     run = jgen.load(tmp_path / "run", module=sys.modules[__name__])
     images = run.sample(num=3)
