@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen import samplers, schedules, sde
+from jgen import pictures, samplers, schedules, sde
+from jgen.data import ArraySource
 from jgen.edit import latents, styles
 from jgen.errors import UserError
-from jgen.metrics import class_score, kernel, neighbours
+from jgen.metrics import class_score, extract, frechet, image_quality, kernel, neighbours
 from jgen.samplers import ddim, image_keys, noise
 
 ROWS = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -27,6 +28,7 @@ POINT, SHARES = jnp.ones(4), jnp.ones(2)
     (lambda: neighbours.manifold(BROKEN, ROWS), "precision and recall: real hold NaN"),
     (lambda: neighbours.manifold(ROWS, ROWS[:, :3]), "precision and recall: rows of 3 and 4 numbers"),
     (lambda: neighbours.manifold(ROWS, ROWS[0]), r"generated of shape \[4\]; must be \[N, D\]"),
+    (lambda: frechet.feature_moments(ROWS[0]), r"features of shape \[4\]; must be \[N, D\]"),
 ])  # fmt: skip
 def test_scores_of_rows_that_are_none(call, says):
     with pytest.raises(UserError, match=says):
@@ -45,6 +47,28 @@ def test_ddim_of_predictions_and_keys_that_do_not_fit(how, says):
     given = {"predict": lambda x, t: 0.9 * x, "keys": KEYS, **how}
     with pytest.raises(UserError, match=says):
         ddim(given.pop("predict"), CHAIN, X, given.pop("keys"), timesteps=3, **given)
+
+
+PAIR = np.zeros((2, 1, 32, 32, 1), np.float32)
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: image_quality.psnr(*(PAIR > 0)), "images of bool and bool: give the data_range"),
+    (lambda: image_quality.psnr(*PAIR, 0.0), "data_range=0.0: must be above 0"),
+    (lambda: image_quality.ssim(*PAIR, border="Reflect"), "border=Reflect: must be one of valid, reflect"),
+    (lambda: image_quality.ssim(*PAIR, window=np.ones((7, 7))), r"window of shape \[7, 7\]: must be \[size\]"),
+    (lambda: image_quality.ms_ssim(*PAIR), "images 32x32: at the last of 5 scales smaller than the window of 11 pixels"),
+    (lambda: extract.open_extractor("vgg16"), "extractor=vgg16: needs the file of its weights, vgg16:FILE"),
+    (lambda: pictures.grid(PAIR[0, 0]), r"images of shape \[32, 32, 1\]; must be \[N, H, W, 1 or 3\]"),
+    (lambda: pictures.grid(PAIR[0, :0]), r"images of shape \[0, 32, 32, 1\]; .* at least one"),
+    (lambda: ArraySource({"img": PAIR[0]}), 'arrays img; one must be "image"'),
+    (lambda: ArraySource({"image": PAIR[0], "label": np.zeros((1, 1), np.int32)}, ("a",)), r"labels of shape \(1, 1\), int32"),
+    (lambda: ArraySource({"image": PAIR[0], "label": np.zeros(1)}, ("a",)), "float64: must be whole numbers"),
+    (lambda: ArraySource({"image": PAIR[0], "label": np.zeros(1, np.int32)}), "labels, but no classes; name them"),
+])  # fmt: skip
+def test_images_that_do_not_fit(call, says):
+    with pytest.raises(UserError, match=says):
+        call()
 
 
 def nearly(x, t):
