@@ -9,6 +9,7 @@ from jgen.data import ArraySource
 from jgen.edit import latents, styles
 from jgen.errors import UserError
 from jgen.metrics import class_score, extract, frechet, image_quality, kernel, neighbours
+from jgen.objectives import diffusion
 from jgen.samplers import ddim, image_keys, noise
 
 ROWS = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -118,6 +119,15 @@ def test_samplers_with_noise_want_a_key_an_image(name):
 def test_samplers_of_arguments_that_do_not_fit(call, says):
     with pytest.raises(UserError, match=says):
         call()
+
+
+def test_a_prediction_by_another_name_is_not_taken_for_v():
+    for call in (
+        lambda: diffusion.predictor(nearly, CHAIN, "epsilon"),
+        lambda: diffusion.target(CHAIN, X, jnp.zeros(2, int), X, "epsilon"),
+    ):
+        with pytest.raises(UserError, match="prediction=epsilon: must be one of eps, x0, v, xprev"):
+            call()
 
 
 def test_numpy_s_whole_numbers_are_steps():
