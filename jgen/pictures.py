@@ -34,6 +34,8 @@ def check_finite(images: Any, what: str) -> None:
 def grid(images: Any, columns: int = 0, least: int = 512) -> Image.Image:
     """A sheet of images [N, H, W, 1 or 3] in [-1, 1] (or uint8), enlarged by whole pixels to about `least` wide."""
     pixels = images if getattr(images, "dtype", None) == np.uint8 else to_bytes(images)
+    if pixels.ndim != 4 or not len(pixels) or pixels.shape[-1] not in (1, 3):
+        raise UserError(f"images of shape {list(pixels.shape)}; must be [N, H, W, 1 or 3], at least one")
     n, h, w, c = pixels.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)

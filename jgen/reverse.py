@@ -1,6 +1,6 @@
 """The step back of a discrete chain, p(x_{t-1} | x_t): its mean and its variance, for samplers and for the bound."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -23,6 +23,8 @@ def reverse_log_variance(chain: Schedule, index: Array, v: Array | None, varianc
         return small
     if variance == "large":
         return at(chain.large_log_variance, index, ndim)
+    if variance not in get_args(Variance):
+        raise UserError(f"variance={variance}: must be one of {', '.join(get_args(Variance))}")
     if v is None:
         raise UserError(f"variance={variance}: the network has no variance output; use small or large")
     return v if variance == "learned" else small + (v + 1) / 2 * (large - small)

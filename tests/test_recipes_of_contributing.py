@@ -13,6 +13,8 @@ import pytest
 import jgen
 from experiments import ddpm
 from jgen import samplers
+from jgen.app import cli, runs
+from jgen.app.experiments import running
 from jgen.config import DataConfig, LabelSampling, MeshConfig, TrainConfig, changed
 from jgen.config.samplers import SAMPLERS, Stepped
 from jgen.samplers import image_keys
@@ -115,9 +117,7 @@ def linear_gan():
 
 
 def test_a_gan_is_its_players_and_an_experiment(tmp_path):
-    from jgen.app.training import train
-
-    train(__name__, "toy", build, Config(), tmp_path / "run")
+    runs.train(__name__, "toy", build, Config(), tmp_path / "run")
     run = jgen.load(tmp_path / "run", module=sys.modules[__name__])
     images = run.sample(num=3)
     assert images.shape == (3, 8, 8, 1)
@@ -125,3 +125,34 @@ def test_a_gan_is_its_players_and_an_experiment(tmp_path):
     assert len(repr(run).splitlines()) == 5
     with pytest.raises(ValueError, match="is none of jgen's experiments; pass its module"):
         jgen.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="module='mine': must be the module itself, not str; import it first"):
+        jgen.load(tmp_path / "run", module="mine")
+
+
+def test_commands_of_an_experiment_that_is_not_jgen_s(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "start", lambda *_: None)  # the devices of this process are there
+    presets = {"toy": Config()}
+    try:
+        jgen.main(Config, build, presets, ["--name", "a"])
+        folder = tmp_path / "runs" / __name__.split(".")[-1] / "a"
+        jgen.main(Config, build, presets, ["sample", "--num", "3", "--out", "images.npz"])
+        jgen.main(Config, build, presets, ["export", "--to", "weights"])
+    finally:
+        running.pop(__name__, None)
+    assert np.load("images.npz")["images"].shape == (3, 8, 8, 1)
+    assert (folder / "export-weights" / "config.json").is_file()
+    with pytest.raises(ValueError, match="is none of jgen's experiments"):
+        jgen.load(folder)
+
+
+def test_a_program_that_was_started_by_its_file_has_the_file_s_name(monkeypatch):
+    def build(config):
+        raise NotImplementedError
+
+    program = types.ModuleType("__main__")
+    build.__module__, program.__file__, program.__spec__ = "__main__", "somewhere/mine.py", None
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    assert cli._name(build) == "mine"
+    del program.__file__
+    assert cli._name(build) == "__main__"

@@ -9,12 +9,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 from jgen import memory
 from jgen.app import picture_commands, run_commands, train_command
 from jgen.app.auto import Auto
 from jgen.app.command import Build, Presets
+from jgen.app.experiments import running
 from jgen.app.parsing import Args
 from jgen.errors import UserError, nearest
 
@@ -35,8 +37,8 @@ def main(
     """
     words = list(sys.argv[1:] if args is None else args)
     command = words.pop(0) if words and not words[0].startswith("-") else "train"
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    module = build.__module__ if build.__module__ != "__main__" or spec is None else spec.name
+    module = _name(build)
+    running[module] = SimpleNamespace(Config=config, build=build)
     with one_line_errors():
         if command not in COMMANDS:
             raise UserError(f"{command}: no such command{nearest(command, list(COMMANDS))}; it may be {', '.join(COMMANDS)}")
@@ -48,6 +50,16 @@ def main(
             return train_command.train(module, build, presets, words, auto)
         run = {"sample": run_commands.sample, "evaluate": run_commands.evaluate, "export": run_commands.export}[command]
         run(module, build, presets, words)
+
+
+def _name(build: Build) -> str:
+    """The name of an experiment for `python -m`: a program that was started by its file is known by the file's name."""
+    program = sys.modules["__main__"]
+    if build.__module__ != "__main__":
+        return build.__module__
+    if spec := getattr(program, "__spec__", None):
+        return spec.name
+    return Path(getattr(program, "__file__", None) or "__main__").stem
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 import importlib
 import pkgutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import experiments
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(experiments.__path__) if not module.name.startswith("_")))
 """The modules of the package `experiments`."""
+running: dict[str, Any] = {}
+"""The experiment whose commands this program runs (`jgen.main`): its name -> its Config and build."""
 
 
 class About(NamedTuple):

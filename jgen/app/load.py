@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jgen.app.experiments import NAMES
+from jgen.app.experiments import NAMES, running
 from jgen.config import changed, from_dict, newest_run
 from jgen.errors import UserError, nearest
 from jgen.run_folder import GENERATOR, WEIGHTS, is_export, read_config
@@ -66,17 +66,22 @@ class Run:
         return draw(self.stage, self.params, self.extra, self.mesh, num=num, seed=seed, options=chosen, bar=True)
 
 
-def experiment_module(stored: Any, folder: Path, module: ModuleType | None = None) -> ModuleType:
-    """The experiment of a run: one of jgen's own, or the module that the caller passes. Raises UserError for any other.
+def experiment_module(stored: Any, folder: Path, module: ModuleType | None = None) -> Any:
+    """The Config and build of a run: those of one of jgen's own experiments, of the one whose commands this program runs, or
+    of the module that the caller passes. Raises UserError for any other.
 
     The name in a run's config.json may come from a stranger, so nothing else that it names is imported.
     """
     name = stored["module"]
     if module is not None:
+        if not isinstance(module, ModuleType):
+            raise UserError(f"module={module!r:.40}: must be the module itself, not {type(module).__name__}; import it first")
         if name not in (module.__name__, "__main__"):
             raise UserError(f"run={folder}: is a run of {name}, not of {module.__name__}")
         return module
     own = [f"experiments.{each}" for each in NAMES]
+    if name not in own and name in running:
+        return running[name]
     if name not in own:
         raise UserError(f"run={folder}: {name} is none of jgen's experiments; pass its module to jgen.load(run, module=...)")
     return importlib.import_module(name)

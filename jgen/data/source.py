@@ -50,6 +50,8 @@ class ArraySource:
     """It takes arrays of indices."""
 
     def __post_init__(self) -> None:
+        if "image" not in self.arrays:
+            raise UserError(f'{self.name}: arrays {", ".join(self.arrays)}; one must be "image"')
         sizes = {key: len(value) for key, value in self.arrays.items()}
         if len(set(sizes.values())) != 1:
             raise UserError(f"{self.name}: {sizes}: every array must be of the same length")
@@ -57,6 +59,9 @@ class ArraySource:
             raise UserError(f"{self.name}: images of shape {self.arrays['image'].shape}: must be [N, H, W, C]")
         check_pixels(self.arrays["image"], self.name)
         if "label" in self.arrays:
+            labels = self.arrays["label"]
+            if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+                raise UserError(f"{self.name}: labels of shape {labels.shape}, {labels.dtype}: must be whole numbers [N]")
             check_labels(self.arrays["label"], len(self.classes), self.name)
 
     @property
@@ -85,6 +90,8 @@ def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
     """Raises UserError for a label outside 0..num_classes - 1."""
     bad = labels[(labels < 0) | (labels >= num_classes)]
     if len(bad):
+        if not num_classes:
+            raise UserError(f"{name}: labels, but no classes; name them")
         raise UserError(f"{name}: label {bad[0]} is out of range, there are {num_classes} classes (0..{num_classes - 1})")
 
 

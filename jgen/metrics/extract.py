@@ -100,6 +100,8 @@ def open_extractor(name: str, data_name: str = "") -> Extractor:
     if kind == "cnn" and file:
         return cnn_extractor(Path(file))
     if name not in SHIPPED:
+        if name in PUBLISHED:
+            raise UserError(f"extractor={name}: needs the file of its weights, {name}:FILE ({PUBLISHED[name][1]})")
         raise UserError(f"extractor={name}: must be {', '.join(SHIPPED)}, {PACKAGED}, inception:, vgg16:, alexnet: or cnn:FILE"
                         f"{nearest(name, [*SHIPPED, *PUBLISHED])}")  # fmt: skip
     if name in STACKED:

@@ -51,7 +51,10 @@ def add(moments: Moments, features: Array, weights: Array | None = None) -> Mome
 
 
 def feature_moments(features: np.ndarray | Array, batch: int = 2048) -> Moments:
-    """The moments of features [N, D] that are all there, joined in batches of one shape."""
+    """The moments of features [N, D] that are all there, joined in batches of one shape. Raises UserError for other shapes."""
+    if np.ndim(features) != 2:
+        raise UserError(f"features of shape {list(np.shape(features))}; must be [N, D], of an extractor: images have none yet")
+    features = features if hasattr(features, "shape") else np.asarray(features, np.float32)
     join, moments = jax.jit(add, donate_argnums=0), no_moments(features.shape[1])
     for start in range(0, len(features), batch):
         rows = np.asarray(features[start : start + batch])

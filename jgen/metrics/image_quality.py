@@ -1,7 +1,7 @@
 """SSIM, MS-SSIM and PSNR of pairs of images; pure, differentiable, per image."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,8 +54,9 @@ def ssim(
 ) -> Array:
     """Structural similarity [B] of images [B, H, W, C] (Wang et al. 2004), channels averaged.
 
-    data_range: 2 for floats (in [-1, 1]) and 255 for uint8 unless given. window: 11-tap Gaussian of sigma 1.5 unless given;
-    it is applied along both axes. sample_covariance: divide by n - 1 pixels rather than n, as scikit-image does by default.
+    data_range: that of values from 0; without it floats are in [-1, 1] and count as their bytes do. window: 11-tap Gaussian
+    of sigma 1.5 unless given; it is applied along both axes. sample_covariance: divide by n - 1 pixels rather than n, as
+    scikit-image does by default.
     k1, k2: the paper's constants that keep the quotients stable. Raises UserError for images smaller than the window.
     """
     return jnp.mean(_maps(a, b, data_range, window, border, sample_covariance, k1, k2)[0], (1, 2, 3))
@@ -112,7 +113,13 @@ def ms_ssim(
     channels first (torchmetrics, whose border is "reflect"). normalize: factors become (x + 1) / 2, so that none is
     negative. A factor of 0 or below counts as 0, with a gradient of 0. Raises UserError for images too small for their scales.
     """
-    a, b, data_range = _pair(a, b, data_range)
+    a, b, data_range = _from_black(a, b, data_range)
+    size, least = 11 if window is None else len(window), min(a.shape[1:3])
+    if least // 2 ** (len(weights) - 1) < size:
+        shape = f"{a.shape[1]}x{a.shape[2]}"
+        raise UserError(
+            f"images {shape}: at the last of {len(weights)} scales smaller than the window of {size} pixels; give fewer weights"
+        )
     axes = (1, 2) if per_channel else (1, 2, 3)
     factors = []
     for i, weight in enumerate(weights):
@@ -134,8 +141,12 @@ def _maps(
     k1: float, k2: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     """(SSIM, its contrast-structure factor) at every window."""
-    a, b, data_range = _pair(a, b, data_range)
+    a, b, data_range = _from_black(a, b, data_range)
+    if border not in get_args(Border):
+        raise UserError(f"border={border}: must be one of {', '.join(get_args(Border))}")
     window = gaussian() if window is None else window
+    if np.ndim(window) != 1:
+        raise UserError(f"window of shape {list(np.shape(window))}: must be [size], it is applied along both axes")
     size = len(window)
     if min(a.shape[1:3]) < size:
         raise UserError(f"images {a.shape[1]}x{a.shape[2]}: smaller than the window of {size} pixels")
@@ -169,15 +180,23 @@ def _halve(x: Array) -> Array:
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
+def _from_black(a: Array, b: Array, data_range: float | None) -> tuple[Array, Array, float]:
+    """As `_pair`, with black at 0: SSIM's luminance compares means, whose ratio of images in [-1, 1] would say nothing."""
+    a, b, found = _pair(a, b, data_range)
+    return (a + 1, b + 1, found) if data_range is None and found == 2.0 else (a, b, found)
+
+
 def _pair(a: Array, b: Array, data_range: float | None) -> tuple[Array, Array, float]:
     """Both images as floats, since differences of whole numbers wrap around, and the range of their values."""
     a, b = jnp.asarray(a), jnp.asarray(b)
     if a.shape != b.shape or a.ndim != 4:
         raise UserError(f"images {a.shape} and {b.shape}: must be two of the same shape [B, H, W, C]")
     if data_range is None:
-        whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (a, b)]
+        whole = [not jnp.issubdtype(x.dtype, jnp.floating) for x in (a, b)]
         if whole[0] != whole[1] or any(w and x.dtype != jnp.uint8 for w, x in zip(whole, (a, b))):
             raise UserError(f"images of {a.dtype} and {b.dtype}: give the data_range of their values")
         data_range = 255.0 if whole[0] else 2.0
+    if not data_range > 0:
+        raise UserError(f"data_range={data_range}: must be above 0")
     kind = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
     return a.astype(kind), b.astype(kind), data_range

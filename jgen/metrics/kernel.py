@@ -19,6 +19,7 @@ def kid(real: np.ndarray, fake: np.ndarray, *, seed: int = 0, subsets: int = 100
     StyleGAN2-ADA and clean-fid). Raises UserError for fewer than two rows, and for rows that are not finite or do not fit.
     """
     check_rows("kid", real=real, generated=fake)
+    real, fake = np.asarray(real), np.asarray(fake)
     size = min(size, len(real), len(fake))
     if size < 2 or subsets < 1:
         raise UserError(f"kid: {len(real)} real and {len(fake)} generated rows, {subsets} subsets; needs 2, 2 and 1")

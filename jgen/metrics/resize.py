@@ -67,7 +67,7 @@ def matrix(size: int, target: int, method: str) -> np.ndarray:
 
 
 def resize(images: Array, height: int, width: int, method: str = "bicubic", levels: bool = False) -> Array:
-    """Images [B, H, W, C] of levels 0..255 -> float [B, height, width, C] clipped to 0..255, not rounded.
+    """Images [B, H, W, C] of levels 0..255, bytes or floats -> float [B, height, width, C] clipped to 0..255, not rounded.
 
     "bicubic" is the clean-fid resize (Parmar et al. 2022, arXiv:2104.11222): Pillow's antialiased bicubic on float
     channels. "bilinear", "lanczos", "box" and "nearest" are Pillow's too; those ending in "_aliased" are what
@@ -79,6 +79,9 @@ def resize(images: Array, height: int, width: int, method: str = "bicubic", leve
     def rounded(x: Array) -> Array:
         return jnp.clip(jnp.floor(x + 0.5), 0, 255) if levels else x
 
+    if images.ndim != 4:
+        raise UserError(f"images {images.shape}: must be [B, H, W, C]")
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))  # bytes would make whole numbers of the weights
     across = jnp.asarray(matrix(images.shape[2], width, method), images.dtype)
     down = jnp.asarray(matrix(images.shape[1], height, method), images.dtype)
     x = rounded(jnp.einsum("bhwc,vw->bhvc", images, across, precision=lax.Precision.HIGHEST))

@@ -6,7 +6,7 @@ noise ("eps"), the clean image ("x0"), the velocity v = sqrt(alpha_bar) eps - sq
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +63,14 @@ def x0_from_xprev(schedule: Schedule, xt: Array, t: Array, xprev: Array) -> Arra
     return at(1 / schedule.posterior_mean_x0, t, xt.ndim) * xprev - rest * xt
 
 
+def _check(prediction: str) -> None:
+    if prediction not in (known := get_args(PredictionType)):
+        raise UserError(f"prediction={prediction}: must be one of {', '.join(known)}")
+
+
 def target(schedule: Schedule, x0: Array, t: Array, noise: Array, prediction: PredictionType) -> Array:
-    """The network's target at x_t."""
+    """The network's target at x_t. Raises UserError for a prediction that there is none of."""
+    _check(prediction)
     if prediction == "eps":
         return noise
     if prediction == "x0":
@@ -80,8 +86,9 @@ def predictor(network: Network, schedule: Schedule, prediction: PredictionType =
 
     `schedule` is the whole chain the network was trained on, or, as "xprev" must have it, the shortened one that is
     sampled; t is one of its timesteps. An output with twice the channels of x carries the learned variance in its second
-    half, which `Prediction.v` hands on untouched.
+    half, which `Prediction.v` hands on untouched. Raises UserError for a prediction that there is none of.
     """
+    _check(prediction)
     whole = np.array_equal(schedule.timesteps, np.arange(len(schedule)))
 
     def predict(xt: Array, t: Array) -> Prediction:

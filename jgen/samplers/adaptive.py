@@ -14,7 +14,7 @@ from jax import lax
 
 from jgen.arrays import expand_dims_like
 from jgen.errors import UserError
-from jgen.samplers.common import noise
+from jgen.samplers.common import check_keys, noise
 from jgen.samplers.dpm import Form
 from jgen.samplers.linear import Parameterization
 from jgen.sigmas import Curve
@@ -77,6 +77,11 @@ SHORTEST = 1e-6
 def _check(rtol: float, atol: float) -> None:
     if not (rtol > 0 and atol > 0):
         raise UserError(f"rtol={rtol}, atol={atol}: must be above 0")
+
+
+def _check_levels(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max < np.inf:
+        raise UserError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: must be 0 < sigma_min < sigma_max")
 
 
 def _alive(state: _State) -> Array:
@@ -155,6 +160,8 @@ def _solve(
         raise UserError(f"order={order}: must be 2 or 3")
     if eta and keys is None:
         raise UserError(f"eta={eta}, keys=None: this sampler draws noise; give it one key an image")
+    if eta:
+        check_keys(keys, x)
     _check(rtol, atol)
     weakest = 1.5 if eta else order  # what k-diffusion takes the order of the error to be
 
@@ -214,8 +221,10 @@ def dpm_adaptive(
     """k-diffusion's: x = sigma_max * noise to sigma_min, errors in the coordinates (x, sigma), lengths that change gently.
 
     eta: each step goes to a lower level and up again by fresh noise, times s_noise, as of `dpm_fast`; it needs keys [B], and
-    the steps are those of an order of 1.5 then. Raises UserError for eta without keys, and other orders than 2 and 3.
+    the steps are those of an order of 1.5 then. Raises UserError for eta without keys, other orders than 2 and 3, and levels
+    that do not fall or are not above 0.
     """
+    _check_levels(sigma_min, sigma_max)
     start, end = (-float(np.log(s)) for s in (sigma_max, sigma_min))
     return _solve(
         denoise, x, start, end, order, parameterization, rtol, atol, h_init, together, scaled=False, control=control,
@@ -255,9 +264,10 @@ def rk45(denoise: Denoise, x: Array, sigma_min: float, sigma_max: float, *, rtol
     Solved for y = x cos(a) against the angle a = arctan(sigma), in which dy / da = cos(a) noise - sin(a) D neither grows nor
     becomes steep at an end (Salimans and Ho 2022, arXiv:2202.00512, appendix D); errors are those of y. As
     `jgen.samplers.probability_flow.flow` for a denoiser, whose batch stays one: it may close over arrays of all images. Raises
-    UserError for tolerances that are not above 0.
+    UserError for tolerances that are not above 0, and levels that do not fall.
     """
     _check(rtol, atol)
+    _check_levels(sigma_min, sigma_max)
     start, end = (float(np.arctan(s)) for s in (sigma_max, sigma_min))
     size = len(FOURTH)
     table = jnp.asarray([[*row, *[0.0] * (size - len(row))] for row in DORMAND_PRINCE], x.dtype)

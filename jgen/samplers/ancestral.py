@@ -8,7 +8,7 @@ import numpy as np
 
 from jgen.errors import UserError
 from jgen.reverse import Variance, reverse_log_variance, reverse_mean
-from jgen.samplers.common import Step, Trace, noise, shorten, walk
+from jgen.samplers.common import Step, Trace, check_keys, noise, shorten, walk
 from jgen.schedules import Schedule, at
 from jgen.types import Array, Key, Predict, Prediction
 
@@ -42,8 +42,9 @@ def ancestral(
     """Images [B, H, W, C] from noise x of that shape, by DDPM's ancestral sampling.
 
     keys [B]: one per image (`image_keys`). timesteps: None walks the whole chain, otherwise as in `ddim`.
-    trace: as in `ddim`. Raises UserError for step counts outside 1..T.
+    trace: as in `ddim`. Raises UserError for step counts outside 2..T, and for keys and predictions that do not fit x.
     """
+    check_keys(keys, x)
     chain = shorten(schedule, timesteps)
     if len(chain) == 1:
         raise UserError("timesteps=1: ancestral sampling needs at least 2 steps; ddim can do with 1")

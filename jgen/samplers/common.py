@@ -172,9 +172,11 @@ def shorten(schedule: Schedule, timesteps: int | Sequence[int] | np.ndarray | No
     """
     if timesteps is None:
         return schedule
-    if isinstance(timesteps, int) and timesteps == 1:
-        return schedule.respace([len(schedule) - 1])
-    return schedule.respace(evenly(len(schedule), timesteps) if isinstance(timesteps, int) else timesteps)
+    if np.ndim(timesteps):
+        return schedule.respace(timesteps)  # pyright: ignore[reportArgumentType]
+    if isinstance(timesteps, bool) or not isinstance(timesteps, (int, np.integer)):
+        raise UserError(f"timesteps={timesteps!r}: must be a whole number of steps, increasing indices of steps, or None")
+    return schedule.respace([len(schedule) - 1] if timesteps == 1 else evenly(len(schedule), int(timesteps)))
 
 
 def predicted(predict: Predict, x: Array, time: Array) -> Prediction:
@@ -189,8 +191,23 @@ def check_eta(eta: float, keys: Key, x: Array) -> None:
     """Raises UserError for an eta out of range, and where the keys of its noise are not one for each of images x [B, ...]."""
     if isinstance(eta, (int, float)) and not 0 <= eta <= 1:
         raise UserError(f"eta={eta}: must be from 0, which adds no noise, to 1")
-    if eta and jnp.shape(keys) != x.shape[:1]:
-        raise UserError(f"keys: of shape {list(jnp.shape(keys))} for {len(x)} images; must be one each, of image_keys")
+    if eta:
+        check_keys(keys, x)
+
+
+def check_keys(keys: Key | None, x: Array) -> None:
+    """Raises UserError where keys of noise are not one for each of images x [B, ...]: one key would be spread over them all."""
+    if keys is None:
+        raise UserError("keys=None: this sampler draws noise; give it one key an image")
+    shape = jnp.shape(keys) if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else jnp.shape(keys)[:-1]
+    if shape != x.shape[:1]:
+        raise UserError(f"keys: of shape {list(shape)} for {len(x)} images; must be one each, of image_keys")
+
+
+def check_floats(x: Array) -> None:
+    """Raises UserError for an x to begin from that is of whole numbers, such as bytes."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise UserError(f"x: of {x.dtype}; must be floats: noise, or images in [-1, 1] with noise")
 
 
 def walk(
@@ -204,6 +221,7 @@ def walk(
 
     Returns x, or (x, traces) with a trace. Memory does not grow with the number of steps.
     """
+    check_floats(x)
     order = np.arange(len(chain))[::-1]
     steps = Step(jnp.asarray(order, jnp.int32), jnp.asarray(chain.timesteps[order], jnp.int32))
 

@@ -6,7 +6,7 @@ DPM-Solver interpolates the noise, DPM-Solver++ the clean image ("data"). h is a
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -51,6 +51,8 @@ def _multistep(lam: np.ndarray, i: int, order: int, weights: tuple[float, float,
     one, two, three = weights
     if order == 1:
         return [one]
+    if form not in get_args(Form):
+        raise UserError(f"form={form}: must be one of {', '.join(get_args(Form))}")
     h = lam[i + 1] - lam[i]
     r0 = (lam[i] - lam[i - 1]) / h
     d10 = [1 / r0, -1 / r0]

@@ -15,7 +15,7 @@ from jax import lax
 
 from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
-from jgen.samplers.common import Trace, check_finite, noise
+from jgen.samplers.common import Trace, check_finite, check_keys, noise
 from jgen.types import Array, Key, Score
 
 Field = Callable[[Array], Array]
@@ -30,11 +30,12 @@ def langevin_step(x: Array, score: Array, step_size: Any, z: Array) -> Array:
 def unadjusted_langevin(score: Field, x: Array, keys: Key, *, steps: int, step_size: float, trace: Trace | None = None) -> Any:
     """x [B, ...] after so many steps; (x, traces) with a trace(x, score)."""
     _check(steps, step_size)
+    check_keys(keys, x)
 
     def body(x: Array, i: Array) -> tuple[Array, Any]:
         s = score(x)
         check_finite(s, "score", i)
-        x = langevin_step(x, s, jnp.asarray(step_size, x.dtype), noise(keys, x.shape[1:], i))
+        x = langevin_step(x, s, jnp.asarray(step_size, x.dtype), noise(keys, x.shape[1:], i)).astype(x.dtype)
         return x, None if trace is None else trace(x, s)
 
     x, traces = lax.scan(body, x, jnp.arange(steps))
@@ -49,6 +50,7 @@ def metropolis_langevin(
     log_density: x -> [B], up to a constant. With a trace, (x, share, traces). The stationary density is exact at any step size.
     """
     _check(steps, step_size)
+    check_keys(keys, x)
 
     def both(x: Array) -> tuple[Array, Array]:
         value, pull = jax.vjp(log_density, x)
@@ -61,7 +63,7 @@ def metropolis_langevin(
     def body(carry: tuple[Array, Array, Array, Array], i: Array) -> tuple[Any, Any]:
         x, value, score, accepted = carry
         check_finite(score, "score", i)
-        new = langevin_step(x, score, step_size, noise(keys, x.shape[1:], i))
+        new = langevin_step(x, score, step_size, noise(keys, x.shape[1:], i)).astype(x.dtype)
         new_value, new_score = both(new)
         ratio = new_value - value + log_proposal(x, new, new_score) - log_proposal(new, x, score)
         u = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 1 << 30), i)))(keys)
@@ -95,6 +97,7 @@ def annealed_langevin(
     """
     levels = falling(sigmas)
     _check(steps_each, step_size, "steps_each")
+    check_keys(keys, x)
     sizes = step_size * (levels / levels[-1]) ** 2
 
     def level(x: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Any]:
@@ -119,7 +122,8 @@ def annealed_langevin(
 def consistent_langevin(
     score: Score, x: Array, sigmas: Any, keys: Key, *, share: float = 0.5, denoise: bool = True, trace: Trace | None = None
 ) -> Any:
-    """Consistent annealed sampling: after every step the noise left in x has just the next level, for a perfect score.
+    """Consistent annealed sampling: after every step the noise left in x has just the next level where the score points at the
+    clean image itself, as of a set of one image; others come out too narrow, the less so the smaller the share.
 
     x <- x + share sigma_i^2 s + beta sigma_{i+1} z with beta^2 = 1 - ((1 - share) sigma_i / sigma_{i+1})^2, so the levels
     sigmas [L] must fall by no more than the factor 1 - share each. A step a level: give it as many levels as steps.
@@ -131,6 +135,7 @@ def consistent_langevin(
         raise UserError(
             f"share={share}: must be in (0, 1] and at least 1 - {np.min(after / levels):.4g}, by the fall of sigmas"
         )
+    check_keys(keys, x)
     rows = (jnp.arange(len(levels)), jnp.asarray(levels, x.dtype), jnp.asarray(np.sqrt(beta) * after, x.dtype))
 
     def body(x: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Any]:

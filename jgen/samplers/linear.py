@@ -7,7 +7,7 @@ once, whether its solver calls it once or three times a step.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jgen.errors import UserError
-from jgen.samplers.common import Trace, check_finite, noise
+from jgen.samplers.common import Trace, check_finite, check_floats, check_keys, noise
 from jgen.steps import report
 from jgen.types import Array, Denoise, Key
 
@@ -58,11 +58,15 @@ def run(
 ) -> Any:
     """The images [B, H, W, C] that a table of rows makes of x; (images, traces, one a step) with a trace.
 
-    Raises UserError for a table with noise where no keys [B] were given.
+    Raises UserError for a table with noise where no keys [B] were given or do not fit, for an x that is not of floats, and
+    for a denoiser's images of another shape.
     """
+    if parameterization not in get_args(Parameterization):
+        raise UserError(f"parameterization={parameterization}: must be one of {', '.join(get_args(Parameterization))}")
+    check_floats(x)
     before, after = (any(c) for c in zip(*((r.z or r.churn, r.step.z if r.step else 0.0) for r in rows)))
-    if (before or after) and keys is None:
-        raise UserError("keys=None: this sampler draws noise; give it one key an image")
+    if before or after:
+        check_keys(keys, x)
     depth = max(max(len(r.h) + 1, len(r.step.h) if r.step else 0) for r in rows)
 
     def coefficients(values: Sequence[float]) -> list[float]:
@@ -86,7 +90,10 @@ def run(
             z = noise(keys, x.shape[1:], row["draws"][0]).astype(x.dtype)
             state, given = state + row["churn"] * z, row["z"] * z
         point = row["x"] * state + _combine(row["h"], history) + given
-        clean = denoise(point, jnp.broadcast_to(row["sigma"], x.shape[:1])).astype(x.dtype)
+        clean = jnp.asarray(denoise(point, jnp.broadcast_to(row["sigma"], x.shape[:1])), x.dtype)
+        if clean.shape != x.shape:
+            shapes = f"{list(clean.shape)} for x of {list(x.shape)}"
+            raise UserError(f"denoise: returned {shapes}; must be clean images of the same shape")
         check_finite(clean, "prediction", row["number"], row["sigma"])
         report(row["number"], len(rows), clean)
         value = clean if parameterization == "data" else (point - clean) / row["sigma"]
@@ -118,6 +125,6 @@ def levels(sigmas: Any) -> np.ndarray:
     values = np.asarray(sigmas, np.float64)
     if values.ndim != 1 or len(values) < 2:
         raise UserError(f"sigmas: shape {values.shape}; a sampler needs at least 2 levels, its start and its end")
-    if not (np.all(np.diff(values) < 0) and values[-1] >= 0):
+    if not (np.all(np.diff(values) < 0) and values[-1] >= 0 and np.isfinite(values[0])):
         raise UserError(f"sigmas={np.array2string(values, threshold=6, precision=4)}: must fall, to 0 or above")
     return values

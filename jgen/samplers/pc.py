@@ -12,7 +12,7 @@ from jax import lax
 
 from jgen.arrays import dot, expand_dims_like
 from jgen.errors import UserError
-from jgen.samplers.common import Trace, check_finite, noise
+from jgen.samplers.common import Trace, check_finite, check_keys, noise
 from jgen.sde import SDE, reverse_drift
 from jgen.types import Array, Key, Score
 
@@ -92,6 +92,7 @@ def predictor_corrector(
     """
     if corrector_steps < 0 or (predictor is None and (corrector is None or not corrector_steps)):
         raise UserError(f"corrector_steps={corrector_steps}: must be at least 0, and 1 without a predictor")
+    check_keys(keys, x)
     corrections = 0 if corrector is None else corrector_steps
     times = jnp.linspace(1.0, sde.end, sde.steps, dtype=x.dtype)
 

@@ -13,7 +13,7 @@ from jax import lax
 from jgen.errors import UserError
 from jgen.reverse import Variance
 from jgen.samplers.ancestral import ancestral_step
-from jgen.samplers.common import check_finite, noise, predicted, shorten
+from jgen.samplers.common import check_finite, check_keys, noise, predicted, shorten
 from jgen.schedules import Schedule
 from jgen.types import Array, Key, Predict
 
@@ -54,7 +54,13 @@ def repaint(
     """Images [B, H, W, C] from noise x that are `known` where mask (bool [B or 1, H, W, 1]) says so.
 
     timesteps: as of `ancestral`. Calls of the network: about timesteps * resamplings. resamplings=1 is plain replacement.
+    Raises UserError for keys, known images and masks that do not fit x.
     """
+    check_keys(keys, x)
+    wide = jnp.ndim(mask) == x.ndim and all(m in (1, n) for m, n in zip(jnp.shape(mask), x.shape))
+    if jnp.shape(known) != x.shape or not wide:
+        shapes = f"known {list(jnp.shape(known))}, mask {list(jnp.shape(mask))}"
+        raise UserError(f"{shapes} for x of {list(x.shape)}: must be of x's shape, and [B or 1, H, W, 1]")
     chain = shorten(schedule, timesteps)
     if len(chain) == 1:
         raise UserError("timesteps=1: repainting needs at least 2 steps")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jgen.errors import UserError
-from jgen.samplers.common import noise
+from jgen.samplers.common import check_keys, noise
 from jgen.samplers.linear import levels
 from jgen.types import Array, Denoise, Key
 
@@ -17,6 +17,7 @@ def sdedit(
     sampler: any of the continuous coordinates, such as `euler`; it runs on the levels of `sigmas` below sigma. Raises
     UserError for a sigma outside of them.
     """
+    check_keys(keys, image)
     grid = levels(sigmas)
     rest = grid[grid < sigma]
     if not len(rest) or not grid[-1] < sigma <= grid[0]:

@@ -145,6 +145,22 @@ def test_bytes_are_compared_as_numbers():
         image_quality.psnr(a.astype(np.int16), b.astype(np.int16))
 
 
+@pytest.mark.parametrize("score", [image_quality.ssim, image_quality.ms_ssim])
+def test_ssim_of_floats_is_that_of_their_bytes(score):
+    a, b = RANDOM.integers(0, 256, (2, 2, 64, 64, 3)).astype(np.uint8)
+    b = (0.7 * a + 0.3 * b).astype(np.uint8)
+    how = {"weights": (0.5, 0.5)} if score is image_quality.ms_ssim else {}
+    as_floats = [x / np.float32(127.5) - 1 for x in (a, b)]
+    np.testing.assert_allclose(score(*as_floats, **how), score(a, b, **how), rtol=1e-4)
+
+
+def test_bytes_are_resized_as_floats():
+    levels = RANDOM.integers(0, 256, (2, 32, 32, 1)).astype(np.uint8)
+    found, expected = (resize(jnp.asarray(x), 8, 8) for x in (levels, levels.astype(np.float32)))
+    np.testing.assert_array_equal(found, expected)
+    assert np.ptp(found) > 0
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_the_gradient_of_ms_ssim_is_finite_between_noise_images(per_channel):
     """Where a scale has no structure in common its factor is 0, and its slope too."""
