@@ -215,7 +215,7 @@ def test_other_files_in_a_folder_are_passed_over_and_counted(folder, capsys):
     for name in ("cats/notes.txt", "cats/Thumbs.db", "more.txt", "cats/.DS_Store"):
         (folder / name).write_text("x")
     assert len(open_source(DataConfig(f"folder:{folder}"))) == 12
-    assert capsys.readouterr().err == f"{folder}: passed over 3 files that are no images (2 .txt, 1 .db)\n"
+    assert capsys.readouterr().err == f"{folder}: passed over 3 files that are not PNG, JPEG or WebP (2 .txt, 1 .db)\n"
 
 
 def write_idx(folder, count=12, labels=None):
