@@ -301,6 +301,10 @@ def test_preparing_fashion_mnist_keeps_its_stock_name_and_classes(tmp_path):
     (DataConfig("fashon_mnist"), r"no such set \(did you mean fashion_mnist"),
     (DataConfig("cifar10"), r"not prepared in .*; run: python -m jgen.data prepare cifar10"),
     (DataConfig("folder:nowhere"), "no such folder"),
+    (DataConfig("folder:~/nowhere"), r"data.name=folder:~/nowhere: no such folder; a shell does not expand ~ there"),
+    (DataConfig(f"folder:{__file__}"), "a file, not a folder"),
+    (DataConfig("folder:"), "data.name=folder:: names no folder; write folder:FOLDER"),
+    (DataConfig("tests"), r"no such set \(for the folder of this name: folder:tests\)"),
     (DataConfig("digits", channels=3), "data.channels=3: digits has 1"),
     (DataConfig("digits", resolution=16), "data.resolution=16: digits is 8x8"),
     (DataConfig("digits", split="val"), "data.split=val: digits has train and test"),
@@ -316,6 +320,10 @@ def test_bad_settings_are_told_in_one_line(config, match, tmp_path, monkeypatch)
 
 def test_an_empty_folder_and_too_few_images_are_told(tmp_path):
     with pytest.raises(ValueError, match="holds no .png"):
+        open_source(DataConfig(f"folder:{tmp_path}"))
+    (tmp_path / "a.HEIC").touch()
+    (tmp_path / "b.heic").touch()
+    with pytest.raises(ValueError, match="holds no .png, .jpg, .jpeg, .webp files, of others 2 .heic"):
         open_source(DataConfig(f"folder:{tmp_path}"))
     config = DataConfig("digits", batch_size=2000)
     with pytest.raises(ValueError, match="data.batch_size=2000: digits has only 1500 images"):
