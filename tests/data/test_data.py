@@ -365,6 +365,22 @@ def test_the_command_lists_and_shows(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: data.name=nothing_of_the_kind: no such set")
 
 
+def test_a_sheet_is_spread_over_the_set_and_small(tmp_path, monkeypatch):
+    from jgen.app.data_command import main
+
+    monkeypatch.setattr(sources_module, "IN_MEMORY", 0)
+    for i in range(4):
+        Image.new("L", (8, 8), 60 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    sheet = tmp_path / "sheet" / "s.png"
+    words = ["show", f"folder:{tmp_path}", "--num", "2", "--out", str(sheet), "--skip-bad", "--channels", "1"]
+    main([*words, "--resolution", "512"])
+    assert Image.open(sheet).size == (515, 258)
+    values = np.asarray(Image.open(sheet))
+    assert values[5, 5] == 60
+    assert values[5, -5] == 180
+
+
 def test_options_without_effect_on_a_set_are_refused(folder, tmp_path, monkeypatch, capsys):
     from jgen.app.data_command import main
 
