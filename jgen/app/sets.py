@@ -12,7 +12,7 @@ from jgen.app.data_command import List, Prepare, Show
 from jgen.config import DataConfig
 from jgen.data import Source, emoji, open_source
 from jgen.data.idx import fashion_mnist_folder
-from jgen.data.source import Example
+from jgen.data.source import Example, good_example
 from jgen.data.sources import check_split
 from jgen.data.tfds_sets import data_dir, known_sets, prepare, prepared_sets
 from jgen.errors import UserError
@@ -52,7 +52,7 @@ def show(command: Show) -> None:
     source = open_source(config)
     count = min(command.num, len(source))
     places = range(count) if source.endless else np.linspace(0, len(source) - 1, count).astype(int).tolist()
-    examples = [_example(source, i, command.skip_bad) for i in places]
+    examples = [_example(source, i) for i in places]
     pictures.save(pictures.grid(np.stack([e["image"] for e in examples])), path)
     size = "endless" if source.endless else f"{len(source):,} images"
     print(f"{command.name} {command.split}: {size} of {'x'.join(map(str, source.shape))}, {len(source.classes)} classes")
@@ -64,16 +64,10 @@ def show(command: Show) -> None:
     print(f"contact sheet: {path}")
 
 
-def _example(source: Source, index: int, skip_bad: bool) -> Example:
-    """An example, or with skip_bad the next good one. Its image is small, so that a sheet of large ones fits in memory."""
-    for step in range(len(source)):
-        try:
-            example = source[(index + step) % len(source)]
-            return {**example, "image": _small(example["image"])}
-        except UserError:
-            if not skip_bad:
-                raise
-    raise UserError("the set holds no images that can be read")
+def _example(source: Source, index: int) -> Example:
+    """An example, or of a source that skips bad files the next good one; its image small, so that many fit in memory."""
+    example, _ = good_example(source, index)
+    return {**example, "image": _small(example["image"])}
 
 
 def _small(image: np.ndarray) -> np.ndarray:
