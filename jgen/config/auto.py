@@ -119,18 +119,18 @@ def _group(batch: int) -> int:
     return next(group for group in (4, 3, 2, 1) if batch % group == 0)
 
 
-def _augmentation(facts: SetFacts, flip: bool, images: int) -> tuple[AugmentConfig, str]:
+def _augmentation(facts: SetFacts, flip: bool, steps: int, batch: int) -> tuple[AugmentConfig, str]:
     """ADA where a run sees a set so often that D can learn it by heart."""
-    count = facts.count * (2 if flip else 1)
+    images, count = steps * batch, facts.count * (2 if flip else 1)
     if count >= NO_AUGMENTATION_FROM:
         return AugmentConfig(), f"{count:,} images are enough without, from {NO_AUGMENTATION_FROM:,} on"
     if images < 3 * facts.count:
         return (
             AugmentConfig(),
-            f"{facts.count:,} images, each seen {images / facts.count:.1f} times: too few to overfit",
+            f"{facts.count:,} images, each seen {images / facts.count:.1f} times in {steps:,} steps: too few to overfit",
         )
-    found = AugmentConfig("ada", ada_kimg=min(500.0, images / 2000))
-    return found, f"{count:,} images, each seen {images / facts.count:,.0f} times: D would learn them by heart"
+    found, times = AugmentConfig("ada", ada_kimg=min(500.0, images / 2000)), f"{images / facts.count:,.0f} times"
+    return found, f"{count:,} images, each seen {times} in {steps:,} steps: D would learn them by heart"
 
 
 class StyleChoice(NamedTuple):
@@ -157,7 +157,7 @@ def _style(facts: SetFacts, given: DataConfig, accelerator: bool, cpu_steps: int
         512 if accelerator else 64, base, most, found.conditional, 2e-3 if side >= 1024 else 2.5e-3, ema_kimg=batch * 10 / 32
     )
     why["ema_kimg"] = "10 for every 32 images of a batch"
-    augmentation, why["augment"] = _augmentation(facts, data.flip, train.steps * batch)
+    augmentation, why["augment"] = _augmentation(facts, data.flip, train.steps, batch)
     style = StyleConfig(gan.z_dim, 2, r1_gamma=round(gamma * side**2 / batch, 6), r1_every=16)
     why["r1_gamma"] = f"{rule}; the setting to vary first, by factors of 2 to 5 either way"
     why["mapping_layers"] = "2 layers train more steadily than 8 on small sets"

@@ -27,7 +27,12 @@ class FolderSource:
         resize: Resize = "bicubic",
     ):  # fmt: skip
         if not folder.is_dir():
-            raise UserError(f"data.name=folder:{folder}: no such folder")
+            problem = "no such folder"
+            if folder.exists():
+                problem = "a file, not a folder"
+            elif folder.parts[:1] == ("~",):
+                problem = "no such folder; a shell does not expand ~ there, write $HOME"
+            raise UserError(f"data.name=folder:{folder}: {problem}")
         check_ground(ground)
         self.folder, self.skip_bad, self.ground = folder, skip_bad, ground
         self.resize: Resize = resize

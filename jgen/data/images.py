@@ -10,7 +10,7 @@ import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,9 +52,10 @@ def image_files(folder: Path) -> Files:
         if path.lower().endswith(SUFFIXES):
             names.append(os.path.relpath(path, folder))
         else:
-            passed_over[os.path.splitext(path)[1] or os.path.basename(path)] += 1
+            passed_over[os.path.splitext(path)[1].lower() or os.path.basename(path)] += 1
     if not names:
-        raise UserError(f"{folder}: holds no {', '.join(SUFFIXES)} files")
+        others = f", of others {_counts(passed_over.most_common())}" if passed_over else ""
+        raise UserError(f"{folder}: holds no {', '.join(SUFFIXES)} files{others}")
     return Files(tuple(sorted(names)), passed_over)
 
 
@@ -72,11 +73,15 @@ def _walk(folder: Path) -> Iterator[str]:
 
 @functools.cache
 def say_passed_over(folder: Path, kinds: tuple[tuple[str, int], ...]) -> None:
-    """Prints, once a folder, how many files are no images."""
-    shown = ", ".join(f"{count} {kind}" for kind, count in kinds[:5]) + (", ..." if len(kinds) > 5 else "")
+    """Prints, once a folder, how many files are of other kinds."""
     number = sum(count for _, count in kinds)
-    what = "file that is no image" if number == 1 else "files that are no images"
-    print(f"{folder}: passed over {number} {what} ({shown})", file=sys.stderr)
+    what = "file that is not" if number == 1 else "files that are not"
+    print(f"{folder}: passed over {number} {what} PNG, JPEG or WebP ({_counts(kinds)})", file=sys.stderr)
+
+
+def _counts(kinds: Sequence[tuple[str, int]]) -> str:
+    """The counts of the first kinds of files."""
+    return ", ".join(f"{count} {kind}" for kind, count in kinds[:5]) + (", ..." if len(kinds) > 5 else "")
 
 
 def check_ground(ground: str) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Shapes of well-known sets, so that the cost of a training can be worked out where its data are not."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 
 from jgen.config import DataConfig
@@ -32,11 +33,14 @@ def resolve_or_known(config: DataConfig) -> DataConfig:
     """
     try:
         return resolve(config)
-    except UserError:
+    except UserError as error:
         shape, classes = KNOWN.get(config.name, (None, 0))
         side = config.resolution or (64 if config.name.startswith("folder:") else 0)
         if shape is None and not side:
             raise
         found = shape or (side, side, 3)
         size = (config.resolution, config.resolution) if config.resolution else found[:2]
-        return dataclasses.replace(config, shape=(*size, config.channels or found[2]), num_classes=classes)
+        shape = (*size, config.channels or found[2])
+        planned = f"planned for images of {'x'.join(map(str, shape))} and {classes or 'no'} classes"
+        print(f"not read, so {planned}: {error}", file=sys.stderr)
+        return dataclasses.replace(config, shape=shape, num_classes=classes)

@@ -110,10 +110,11 @@ def load(source: Source, count: int, name: str, skip_bad: bool) -> ArraySource:
     good = [r for r in results if not isinstance(r, UserError)]
     if bad and not skip_bad:
         raise bad[0]
-    if bad:
-        print(f"{name}: skipped {len(bad)} of {count} files that can't be read, the first: {bad[0]}")
+    first = str(bad[0]).replace("; --data.skip-bad passes over it", "") if bad else ""
     if not good:
-        raise UserError(f"{name}: none of its {count} files can be read, the first: {bad[0]}")
+        raise UserError(f"{name}: none of its {count} files can be read, the first: {first}")
+    if bad:
+        print(f"{name}: skipped {len(bad)} of {count} files that can't be read, the first: {first}")
     return ArraySource({k: np.stack([r[k] for r in good]) for k in good[0]}, source.classes, name)
 
 

@@ -64,8 +64,10 @@ def _check_unchanged(config: DataConfig, source: Source) -> None:
 
 
 def _find(config: DataConfig, seed: int) -> Source:
-    kind, _, rest = config.name.partition(":")
-    if kind in ("folder", "idx") and rest:
+    kind, colon, rest = config.name.partition(":")
+    if kind in ("folder", "idx") and colon:
+        if not rest:
+            raise UserError(f"data.name={config.name}: names no folder; write {kind}:FOLDER")
         if kind == "folder":
             size = config.resolution or 64, config.channels or 3
             return FolderSource(Path(rest), *size, config.skip_bad, config.ground, config.resize)

@@ -34,8 +34,9 @@ def known_sets() -> list[str]:
 def unknown_set(name: str) -> UserError:
     """The error for a name that no source has, with the nearest that exist."""
     known = [*BUILT_IN, *known_sets()]
+    hint = f" (for the folder of this name: folder:{name})" if Path(name).is_dir() else nearest(name, known)
     return UserError(
-        f"data.name={name}: no such set{nearest(name, known)}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
+        f"data.name={name}: no such set{hint}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
         "folder:FOLDER or a TFDS name (python -m jgen.data list)"
     )
 

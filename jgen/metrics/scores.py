@@ -277,22 +277,22 @@ class Images(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_images(path: Path, ground: str = "white") -> Images:
+def read_images(path: Path, ground: str = "white", option: str = "against") -> Images:
     """The images of a folder of PNG, JPEG or WebP files, or of an .npz with uint8 "images" [N, H, W, C].
 
-    Read as training reads them, but not resized. Raises UserError for images of different sizes or channels (naming the
-    first two that differ), or none.
+    option: what names the path on the command line. Read as training reads them, but not resized. Raises UserError for
+    images of different sizes or channels (naming the first two that differ), or none.
     """
     if path.suffix == ".npz" and path.is_file():
         try:
             images = read_npz(path, lambda name: name == "images")["images"]
         except DAMAGED as error:
-            raise UserError(f"against={path}: not an .npz with uint8 images under the name images ({error})") from error
+            raise UserError(f"{option}={path}: not an .npz with uint8 images under the name images ({error})") from error
         if images.dtype != np.uint8 or images.ndim != 4:
-            raise UserError(f"against={path}: images are {images.dtype} {images.shape}; must be uint8 [N, H, W, C]")
+            raise UserError(f"{option}={path}: images are {images.dtype} {images.shape}; must be uint8 [N, H, W, C]")
         return Images(ArraySource({"image": images}, name=str(path)), tuple(str(i) for i in range(len(images))))
     if not path.is_dir():
-        raise UserError(f"against={path}: no such folder or .npz file")
+        raise UserError(f"{option}={path}: no such folder or .npz file")
     files, others = image_files(path)
     if others:
         say_passed_over(path, tuple(others.most_common()))
@@ -301,9 +301,9 @@ def read_images(path: Path, ground: str = "white") -> Images:
     for file, image in zip(files, images):
         if image.shape != images[0].shape:
             sizes = ["x".join(map(str, x.shape)) for x in (images[0], image)]
-            raise UserError(f"against={path}: {files[0]} is {sizes[0]}, {file} is {sizes[1]}; must be all alike")
+            raise UserError(f"{option}={path}: {files[0]} is {sizes[0]}, {file} is {sizes[1]}; must be all alike")
     if len(images) * images[0].size > 16 * IN_MEMORY:
-        raise UserError(f"against={path}: {len(images)} images do not fit in memory; score fewer")
+        raise UserError(f"{option}={path}: {len(images)} images do not fit in memory; score fewer")
     return Images(ArraySource({"image": np.stack(images)}, name=str(path)), tuple(os.path.splitext(file)[0] for file in files))
 
 

@@ -196,7 +196,9 @@ def test_bad_files_are_named_or_skipped_and_counted(folder, monkeypatch, capsys)
     with pytest.raises(ValueError, match=r"9.png: truncated or not an image; --data.skip-bad"):
         open_source(config)
     assert len(open_source(replace(config, skip_bad=True))) == 12
-    assert "skipped 1 of 13" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "skipped 1 of 13" in out
+    assert "passes over it" not in out
     monkeypatch.setattr(sources_module, "IN_MEMORY", 0)
     with pytest.raises(ValueError, match=r"9.png: truncated"):
         take(Pipeline(open_source(config), config, 0, MESH), 4)
@@ -215,7 +217,7 @@ def test_other_files_in_a_folder_are_passed_over_and_counted(folder, capsys):
     for name in ("cats/notes.txt", "cats/Thumbs.db", "more.txt", "cats/.DS_Store"):
         (folder / name).write_text("x")
     assert len(open_source(DataConfig(f"folder:{folder}"))) == 12
-    assert capsys.readouterr().err == f"{folder}: passed over 3 files that are no images (2 .txt, 1 .db)\n"
+    assert capsys.readouterr().err == f"{folder}: passed over 3 files that are not PNG, JPEG or WebP (2 .txt, 1 .db)\n"
 
 
 def write_idx(folder, count=12, labels=None):
@@ -301,6 +303,10 @@ def test_preparing_fashion_mnist_keeps_its_stock_name_and_classes(tmp_path):
     (DataConfig("fashon_mnist"), r"no such set \(did you mean fashion_mnist"),
     (DataConfig("cifar10"), r"not prepared in .*; run: python -m jgen.data prepare cifar10"),
     (DataConfig("folder:nowhere"), "no such folder"),
+    (DataConfig("folder:~/nowhere"), r"data.name=folder:~/nowhere: no such folder; a shell does not expand ~ there"),
+    (DataConfig(f"folder:{__file__}"), "a file, not a folder"),
+    (DataConfig("folder:"), "data.name=folder:: names no folder; write folder:FOLDER"),
+    (DataConfig("tests"), r"no such set \(for the folder of this name: folder:tests\)"),
     (DataConfig("digits", channels=3), "data.channels=3: digits has 1"),
     (DataConfig("digits", resolution=16), "data.resolution=16: digits is 8x8"),
     (DataConfig("digits", split="val"), "data.split=val: digits has train and test"),
@@ -316,6 +322,10 @@ def test_bad_settings_are_told_in_one_line(config, match, tmp_path, monkeypatch)
 
 def test_an_empty_folder_and_too_few_images_are_told(tmp_path):
     with pytest.raises(ValueError, match="holds no .png"):
+        open_source(DataConfig(f"folder:{tmp_path}"))
+    (tmp_path / "a.HEIC").touch()
+    (tmp_path / "b.heic").touch()
+    with pytest.raises(ValueError, match="holds no .png, .jpg, .jpeg, .webp files, of others 2 .heic"):
         open_source(DataConfig(f"folder:{tmp_path}"))
     config = DataConfig("digits", batch_size=2000)
     with pytest.raises(ValueError, match="data.batch_size=2000: digits has only 1500 images"):
@@ -355,6 +365,22 @@ def test_the_command_lists_and_shows(tmp_path, capsys):
         main(["show", "nothing_of_the_kind"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: data.name=nothing_of_the_kind: no such set")
+
+
+def test_a_sheet_is_spread_over_the_set_and_small(tmp_path, monkeypatch):
+    from jgen.app.data_command import main
+
+    monkeypatch.setattr(sources_module, "IN_MEMORY", 0)
+    for i in range(4):
+        Image.new("L", (8, 8), 60 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    sheet = tmp_path / "sheet" / "s.png"
+    words = ["show", f"folder:{tmp_path}", "--num", "2", "--out", str(sheet), "--skip-bad", "--channels", "1"]
+    main([*words, "--resolution", "512"])
+    assert Image.open(sheet).size == (515, 258)
+    values = np.asarray(Image.open(sheet))
+    assert values[5, 5] == 60
+    assert values[5, -5] == 180
 
 
 def test_options_without_effect_on_a_set_are_refused(folder, tmp_path, monkeypatch, capsys):

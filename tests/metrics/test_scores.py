@@ -132,8 +132,9 @@ def test_bad_folders_of_images_get_one_line(tmp_path):
     (tmp_path / "c.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="c.png: truncated or not an image"):
         scores.read_images(tmp_path)
-    with pytest.raises(UserError, match="no such folder"):
-        scores.read_images(tmp_path / "none")
+    for option in ("against", "a"):
+        with pytest.raises(UserError, match=f"^{option}=.*none: no such folder"):
+            scores.read_images(tmp_path / "none", option=option)
 
 
 def test_wrong_weight_files_are_named_with_their_checksum(tmp_path, monkeypatch):

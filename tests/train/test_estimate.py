@@ -118,11 +118,14 @@ def test_days_are_flops_over_what_the_devices_do():
     assert estimate.days(0.4e12, 86400 * 8, device, "bfloat16", 8) == pytest.approx(0.5)
 
 
-def test_sets_that_are_not_here_have_known_shapes():
+def test_sets_that_are_not_here_have_known_shapes(capsys):
     for name, (shape, classes) in KNOWN.items():
         found = resolve_or_known(DataConfig(name, resolution=0 if shape else 256))
         assert found.num_classes in (classes, len(found.classes))
         assert found.shape == (shape or (256, 256, 3))
-    assert resolve_or_known(DataConfig("folder:/nowhere", resolution=128, channels=1)).shape == (128, 128, 1)
+    assert resolve_or_known(DataConfig("folder:no/where", resolution=128, channels=1)).shape == (128, 128, 1)
+    assert capsys.readouterr().err.endswith(
+        "not read, so planned for images of 128x128x1 and no classes: data.name=folder:no/where: no such folder\n"
+    )
     with pytest.raises(UserError, match="no such set"):
         resolve_or_known(DataConfig("nothing_at_all"))
