@@ -7,7 +7,7 @@ import pytest
 
 import jgen
 from experiments import stylegan2
-from jgen.app import auto, cli
+from jgen.app import auto, train_command
 from jgen.config.auto import SetFacts
 
 
@@ -20,7 +20,7 @@ def shown(monkeypatch):
         facts_of=lambda given: facts, start=lambda mesh, batch: None, began=lambda: "now",
         show_costs=lambda build, config, memory, device: found.append(config),
     )  # fmt: skip
-    monkeypatch.setattr(cli, "_runs", lambda: runs)
+    monkeypatch.setattr(train_command, "commands", lambda: runs)
     monkeypatch.setattr(auto.memory, "has_accelerators", lambda: False)
     return found
 
