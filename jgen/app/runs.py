@@ -9,10 +9,14 @@ from jgen.app.export import export as export_run
 from jgen.app.sampling import picture, sample
 from jgen.app.training import began, show_costs, train
 from jgen.config import MeshConfig
+from jgen.data import census
 from jgen.data.survey import survey as facts_of
 from jgen.train.distributed import start
 
-__all__ = ["began", "edit_pictures", "evaluate", "export_run", "facts_of", "picture", "sample", "show_costs", "start", "train"]
+__all__ = [
+    "began", "census", "edit_pictures", "evaluate", "export_run", "facts_of", "picture", "sample", "show_costs", "start",
+    "train",
+]  # fmt: skip
 
 
 def edit_pictures(

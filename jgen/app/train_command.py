@@ -41,7 +41,7 @@ def train(module: str, build: Build, presets: Presets, args: Args, auto: Auto | 
     runs.start(config.mesh, config.data.batch_size)
     folder = Path(options.run) if options.run else named or Path("runs", short(module), f"{name}-{runs.began()}")
     if stored:
-        config = _resumed(config, stored, folder, options.accept_changes)
+        config = _resumed(config, stored, folder, runs.census(config.data), options.accept_changes)
     if options.dry_run or options.dry_run_memory:
         return runs.show_costs(build, config, options.dry_run_memory, options.dry_run_on)
     runs.train(module, name, build, config, folder)
@@ -89,8 +89,11 @@ def _new_folder(module: str, run: str, name: str) -> Path | None:
     return folder
 
 
-def _resumed(config: Any, stored: dict[str, Any], folder: Path, accept_changes: bool) -> Any:
-    """The config of a run that goes on. Raises UserError for settings that differ from the run's, unless accepted."""
+def _resumed(config: Any, stored: dict[str, Any], folder: Path, files: str, accept_changes: bool) -> Any:
+    """The config of a run that goes on. Raises UserError for settings that differ from the run's, unless accepted.
+
+    files: the census of the set, which is compared with that of a run that wrote its own.
+    """
     before = from_dict(type(config), stored["config"])
     if config.data.name == before.data.name:
         data = dataclasses.replace(
@@ -98,6 +101,8 @@ def _resumed(config: Any, stored: dict[str, Any], folder: Path, accept_changes: 
         )
         config = dataclasses.replace(config, data=data)
     changed = [each for each in differences(before, config) if not _trains_longer(each, before, config)]
+    if stored.get("files") not in (None, files):
+        changed.append(f"{config.data.name}: {stored['files'] or 'no files'} -> {files or 'no files'}")
     if changed and not accept_changes:
         raise UserError(
             f"run={folder}: its settings differ, {'; '.join(changed)}; start another run, or go on with --accept-changes"

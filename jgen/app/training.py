@@ -18,6 +18,7 @@ from jgen.config import check as check_config
 from jgen.config import to_dict
 from jgen.config.migrate import FORMAT
 from jgen.config.train import Accelerator
+from jgen.data import census
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
 from jgen.files import replacing, versions
@@ -68,7 +69,7 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
     with lost.named(), locked(folder) if main else contextlib.nullcontext():
         _check_folder(experiment, stages, folder)
         if main:
-            write_config(folder, module, preset, config)
+            write_config(folder, module, preset, config, census(config.data))
         parts: list[Part] = []
         for stage in stages:
             place = experiment.folder(folder, stage)
@@ -106,12 +107,19 @@ def began() -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
 
 
-def write_config(folder: Path, module: str, preset: str, config: Any) -> None:
-    """config.json of a run: what `load` and a resumed run read."""
+def write_config(folder: Path, module: str, preset: str, config: Any, files: str = "") -> None:
+    """config.json of a run: what `load` and a resumed run read. files: the census of its set."""
     found = versions("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    content = {"format": FORMAT, "module": module, "preset": preset, "config": to_dict(config), "versions": found}
+    content = {
+        "format": FORMAT,
+        "module": module,
+        "preset": preset,
+        "config": to_dict(config),
+        "files": files,
+        "versions": found,
+    }
     with replacing(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2))
+        temporary.write_text(json.dumps({**content, "versions": found}, indent=2))
 
 
 def _check_folder(experiment: Experiment, stages: Sequence[Stage], folder: Path) -> None:

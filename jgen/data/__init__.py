@@ -5,6 +5,6 @@ The shell has `python -m jgen.data list | show NAME | prepare NAME`.
 """
 
 from jgen.data.pipeline import Pipeline
-from jgen.data.sources import ArraySource, Source, classes_of, index_order, open_source, resolve
+from jgen.data.sources import ArraySource, Source, census, classes_of, index_order, open_source, resolve
 
-__all__ = ["ArraySource", "Pipeline", "Source", "classes_of", "index_order", "open_source", "resolve"]
+__all__ = ["ArraySource", "Pipeline", "Source", "census", "classes_of", "index_order", "open_source", "resolve"]

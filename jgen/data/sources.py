@@ -1,6 +1,7 @@
 """Sources by name: the sets that come with jgen, files of IDX, folders, and what TFDS has prepared."""
 
 import dataclasses
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,7 +59,14 @@ def _check_unchanged(config: DataConfig, source: Source) -> None:
     if tuple(source.shape) != tuple(config.shape):
         raise UserError(f"data: {config.name} is {source.shape} now, the run began with {tuple(config.shape)}")
     if config.num_classes and len(source.classes) != config.num_classes:
-        raise UserError(f"data: {config.name} has {len(source.classes)} classes now, the run began with {config.num_classes}")
+        now, before = set(source.classes), set(config.classes)
+        other = ", ".join(
+            [*(f"{name} is new" for name in sorted(now - before)), *(f"{name} is gone" for name in sorted(before - now))]
+        )
+        raise UserError(
+            f"data: {config.name} has {len(source.classes)} classes now, the run began with {config.num_classes}: "
+            f"{other or 'they have no names'}; a run keeps its classes, so start another for these"
+        )
     if config.classes and (new := [f"{a} for {b}" for a, b in zip(source.classes, config.classes) if a != b]):
         raise UserError(f"data: {config.name} has other classes than the run began with: {', '.join(new[:5])}")
 
@@ -87,6 +95,21 @@ def _find(config: DataConfig, seed: int) -> Source:
     from jgen.data import tfds_sets  # whose own imports take a second
 
     return tfds_sets.tfds_source(config.name, config.split, config.root, config.channels, config.resolution, config.resize)
+
+
+def census(config: DataConfig) -> str:
+    """How many files a set of files has, and a hash of their names and sizes, by which a run knows its set again.
+
+    "" for a set that is not of files of one's own. Raises UserError where they are not there.
+    """
+    kind, _, rest = config.name.partition(":")
+    if kind not in ("folder", "idx"):
+        return ""
+    source, folder = _find(config, 0), Path(rest)
+    paths = source.paths() if isinstance(source, FolderSource) else sorted(path for path in folder.iterdir() if path.is_file())
+    lines = (f"{path.relative_to(folder)} {path.stat().st_size}\n" for path in paths)
+    digest = hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return f"{len(paths):,} files of hash {digest[:8]}"
 
 
 def check_split(config: DataConfig) -> None:

@@ -1,6 +1,7 @@
 """Sources, the pipeline's order, and what bad input gets."""
 
 import gzip
+import shutil
 from dataclasses import replace
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jgen.config import DataConfig
-from jgen.data import ArraySource, Pipeline, open_source, resolve
+from jgen.data import ArraySource, Pipeline, census, open_source, resolve
 from jgen.data import pipeline as pipeline_module
 from jgen.data import sources as sources_module
 from jgen.data.glyphs import CHARACTERS, COLOURS, FONTS, GREYS, Glyphs, colours_seen, decode_caption, measured
@@ -218,6 +219,17 @@ def test_other_files_in_a_folder_are_passed_over_and_counted(folder, capsys):
         (folder / name).write_text("x")
     assert len(open_source(DataConfig(f"folder:{folder}"))) == 12
     assert capsys.readouterr().err == f"{folder}: passed over 3 files that are not PNG, JPEG or WebP (2 .txt, 1 .db)\n"
+
+
+def test_the_census_of_a_folder_tells_a_changed_one(folder, tmp_path):
+    config = DataConfig(f"folder:{folder}")
+    before = census(config)
+    assert before.startswith("12 files of hash ")
+    copy = shutil.copytree(folder, tmp_path / "moved")
+    assert census(replace(config, name=f"folder:{copy}")) == before
+    next(copy.rglob("*.png")).unlink()
+    assert census(replace(config, name=f"folder:{copy}")).startswith("11 files")
+    assert census(DataConfig("digits")) == ""
 
 
 def write_idx(folder, count=12, labels=None):
