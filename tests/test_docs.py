@@ -170,7 +170,8 @@ def test_the_examples_of_a_page_run(name, toy_run, monkeypatch):
                 assert callable(value)
             ast.parse(block)
         else:
-            exec(block.replace("digits-…", "readme").replace("timesteps=50", "timesteps=5"), names)
+            block = block.replace("digits-…", "readme").replace("timesteps=50", "timesteps=5")
+            exec(block.replace("devices=8, fsdp=4", "devices=1"), names)
     if "jgen.load" in PAGES[name].split("module=")[0] and "images" in names:
         assert np.isfinite(names["images"]).all()
 

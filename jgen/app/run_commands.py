@@ -11,7 +11,7 @@ from jgen.app.command import HELP, Build, Presets, about, commands, config_of, o
 from jgen.app.parsing import Args, chosen_sampler, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, newest_run
 from jgen.config.export import Export
-from jgen.config.ranges import Seed, fault
+from jgen.config.ranges import Count, Seed, fault
 from jgen.config.sampling import Animation
 from jgen.errors import UserError
 
@@ -36,8 +36,9 @@ def sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args, about(build, module))
-    if problem := fault(Seed, options.seed):
-        raise UserError(f"seed={options.seed}: {problem}")
+    for name, kind in (("seed", Seed), ("num", Count), ("batch", Count)):
+        if problem := fault(kind, value := getattr(options, name)):
+            raise UserError(f"{name}={value}: {problem}")
     check(options.options)
     check(options.animation)
     check(options.mesh, "mesh.")

@@ -42,11 +42,14 @@ def serve(folders: Sequence[str], host: str = "127.0.0.1", port: int = 7860, blo
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     try:
         page.launch(
-            server_name=host, server_port=port or None, share=False, prevent_thread_lock=not block, theme=theme, css=CSS,
+            server_name=host, server_port=port or None, share=False, prevent_thread_lock=True, quiet=True, theme=theme, css=CSS,
             footer_links=[],
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"host={host}, port={port}: can't be listened at; --port 0 takes a free one ({error})") from error
+    print(f"open {page.local_url} in a browser; Ctrl-C ends it", flush=True)
+    if block:
+        page.block_thread()
     return page
 
 

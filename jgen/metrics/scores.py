@@ -60,12 +60,21 @@ class Collected:
         return int(self.moments.count)
 
 
+USUAL = {
+    "fid": "the FID of papers is fd with --extractor inception:FILE",
+    "inception_score": "is, with --extractor inception:FILE",
+    "precision": "pr", "recall": "pr", "density": "dc", "coverage": "dc",
+}  # fmt: skip
+"""Names that metrics have elsewhere, and what they are here."""
+
+
 def parse(metrics: str, known: Mapping[str, str] = METRICS) -> tuple[str, ...]:
     """ "fd,kid" -> ("fd", "kid"). Raises UserError for a name that is none of the known metrics."""
     names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     for name in names:
         if name not in known:
-            raise UserError(f"metrics={name}: must be among {', '.join(known)}{nearest(name, list(known))}")
+            meant = f" ({USUAL[name.lower()]})" if name.lower() in USUAL else nearest(name, list(known))
+            raise UserError(f"metrics={name}: must be among {', '.join(known)}{meant}")
     if not names:
         raise UserError(f"metrics={metrics!r}: name at least one of {', '.join(known)}")
     return names
