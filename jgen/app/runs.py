@@ -30,6 +30,7 @@ from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.data import Pipeline, Source, open_source, survey
 from jgen.data.known import resolve_or_known
+from jgen.data.sources import resolve
 from jgen.errors import UserError
 from jgen.files import check_out, replacing, versions
 from jgen.metrics import equivariance, extract, record, scores
@@ -67,8 +68,12 @@ def show_costs(build: Build, config: Any, memory: bool, device: Accelerator) -> 
     memory: compiles the step to see what it takes.
     """
     check_config(config)
-    config = dataclasses.replace(config, data=resolve_or_known(config.data))
-    mesh = make_mesh(config.mesh)
+    try:
+        data = resolve(config.data)
+    except UserError as error:
+        data = resolve_or_known(config.data)
+        print(f"{error}; reckoned with images of {'x'.join(map(str, data.shape))}")
+    config, mesh = dataclasses.replace(config, data=data), make_mesh(config.mesh)
     with of_shapes():
         for i, stage in enumerate(build(config).stages):
             found = show_cost(stage, mesh, memory=memory)
@@ -85,8 +90,10 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
     main = jax.process_index() == 0
     again = f"python -m {module} train --run {folder}"
     stages, earlier = _begin(experiment, config, mesh)
-    if earlier is not None:  # before anything is written, since what does not fit is refused
+    # Before anything is written, since what does not fit is refused, and would be the newest run that sample looks for.
+    if earlier is not None:
         state_shapes(stages[0], earlier)
+    pipeline = Pipeline(stages[0].open_source(), stages[0].data, stages[0].train.seed, mesh)
     with lost.named(), locked(folder) if main else contextlib.nullcontext():
         _check_folder(experiment, stages, folder)
         if main:
@@ -96,7 +103,7 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
             place = experiment.folder(folder, stage)
             if main:
                 print(f"{module} {preset}: training {stage.name} in {place} on {mesh.size} {jax.default_backend()} device(s)")
-            fitted = fit(stage, place, mesh, earlier, lock=False)
+            fitted = fit(stage, place, mesh, earlier, pipeline if stage is stages[0] else None, lock=False)
             if main:
                 parts.append(_part(stage, place, fitted))
                 _report(module, preset, config, folder, parts, stage, again)
