@@ -21,7 +21,7 @@ from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
 from jgen.app.parsing import Args, chosen_sampler, config_default, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, from_dict, newest_run
 from jgen.config.export import Export
-from jgen.config.ranges import Seed, fault
+from jgen.config.ranges import Count, Seed, fault
 from jgen.config.sampling import Animation
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, nearest
@@ -66,11 +66,17 @@ def main(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A block whose bad input ends the program with 2 and one line, and Ctrl-C with 130."""
+    """A block whose bad input ends the program with 2 and one line, Ctrl-C with 130, and `| head` without a word."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         _stop(str(error))
+    except BrokenPipeError:  # nobody reads what is printed, and what is left of it would be tried again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as error:
@@ -218,8 +224,9 @@ def _sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass("Sample", fields), f"{module} sample", args, _about(build, module))
-    if problem := fault(Seed, options.seed):
-        raise UserError(f"seed={options.seed}: {problem}")
+    for name, kind in {"num": Count, "seed": Seed, "batch": Count}.items():
+        if problem := fault(kind, getattr(options, name)):
+            raise UserError(f"{name}={getattr(options, name)}: {problem}")
     check(options.options)
     check(options.animation)
     check(options.mesh, "mesh.")

@@ -51,7 +51,10 @@ def sampler_field(options: Any, prefix: str = "") -> list[Any]:
 def chosen_sampler(options: T, args: Args, prefix: str = "") -> T:
     """Options of sampling with the sampler that the arguments name. Raises UserError for one that there is none of."""
     name = peek(args, f"{prefix}sampler")
-    return with_sampler(options, name) if name else options
+    try:
+        return with_sampler(options, name) if name else options
+    except UserError as error:
+        raise UserError(f"{prefix}{error}") from None
 
 
 def parse(kind: type[T], name: str, args: Args, about: str = "") -> T:

@@ -106,7 +106,7 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
             fitted = fit(stage, place, mesh, earlier, pipeline if stage is stages[0] else None, lock=False)
             if main:
                 parts.append(_part(stage, place, fitted))
-                _report(module, preset, config, folder, parts, stage, again)
+                _report(module, preset, config, folder, parts, stage)
             if not fitted.finished:
                 if main:
                     print(f"stopped at step {fitted.step} of {stage.train.steps}, saved; go on with:\n  {again}")
@@ -223,16 +223,14 @@ def _texts(path: Path) -> dict[str, str]:
         return {}
 
 
-def _report(module: str, preset: str, config: Any, folder: Path, parts: Sequence[Part], stage: Stage, again: str) -> None:
+def _report(module: str, preset: str, config: Any, folder: Path, parts: Sequence[Part], stage: Stage) -> None:
     about = (getattr(sys.modules.get(module), "__doc__", "") or "").partition("\n")[0]
     text = f"{about} The pictures are drawn with the averaged weights, where training keeps an average."
-    report(folder, f"{module} {preset}", text, to_dict(config), parts, [again, *_commands(module, folder, stage)])
+    report(folder, f"{module} {preset}", text, to_dict(config), parts, _commands(module, folder, stage))
 
 
 def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str, mesh: MeshConfig | None = None) -> None:
     """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
-    if num < 1 or batch < 1:
-        raise UserError(f"num={num}, batch={batch}: must be at least 1")
     if out:
         check_images_out(Path(out), num)
     run = load(folder, make_mesh(mesh))

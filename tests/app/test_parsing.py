@@ -12,6 +12,7 @@ from experiments import ddpm
     ("-preset digits", "-preset: no such option (did you mean --preset?)"),
     ("--sampler heun", "--sampler: no such option (did you mean --sampling.sampler?)"),
     ("--sampling.sampler heun --sampling.eta 1", "--sampling.eta: is an option of --sampler ddim, not of heun"),
+    ("--sampling.sampler huen", "sampling.sampler=huen: must be one of ddim, "),
     ("--xyz", "--xyz: no such option; --help shows those there are"),
     ("--conditional true", "--conditional true: --conditional takes no value, and --no-conditional is its opposite"),
     ("--data.flip --dry-run digits", "--dry-run digits: --dry-run takes no value, and --no-dry-run is its opposite"),
@@ -27,7 +28,16 @@ from experiments import ddpm
 def test_a_word_that_is_not_understood_is_told_in_one_line(words, says, capsys):
     with pytest.raises(SystemExit, match="2"):
         jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, words.split())
-    assert capsys.readouterr().err == f"error: {says}\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {says}")
+    assert said.count("\n") == 1
+
+
+def test_no_run_is_told_with_the_folder_that_was_looked_into(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["sample"])
+    assert f"no run in {tmp_path}/runs/ddpm: train one first" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_run_without_its_option_is_told(tmp_path, monkeypatch, capsys):
