@@ -5,6 +5,7 @@ A page says where a table stands, and this module writes what is between the two
     <!-- results: ddpm edm -->     the records of some experiments, a row a preset
     <!-- costs -->                 all records, with steps and batch
     <!-- table: gans -->           one of the tables of results.json
+    <!-- samplers -->              the samplers that --sampler takes, by the table of jgen.config.samplers
     <!-- tricks -->                the pairs of docs/tricks.py, which measures them
     <!-- families -->              the families, and what was measured of each
     <!-- end -->
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from docs import tricks
+from jgen.config.samplers import SAMPLERS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PLACE = re.compile(r"(<!-- (results|costs|table|tricks|families):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
+PLACE = re.compile(r"(<!-- (results|costs|table|samplers|tricks|families):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
 UNMEASURED = "not measured"
 
 Record = Mapping[str, Any]
@@ -96,6 +98,19 @@ def families(all_families: Sequence[Mapping[str, Any]], records: Sequence[Record
     return table(("family", "papers", "one command", "notebook", "measured here", "not measured"), rows)
 
 
+MODELS = {"discrete": "all", "continuous": "all", "sde": "`score_sde`", "levels": "`ncsn`"}
+"""Which diffusion and score models a sampler of some coordinates runs."""
+
+
+def samplers() -> str:
+    """A row a sampler: its name, what it is, and which models it runs."""
+    rows = []
+    for name, kind in SAMPLERS.items():
+        about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        rows.append((f"`{name}`", about, MODELS[kind.coordinates]))
+    return table(("`--sampler`", "what it is", "models"), rows)
+
+
 def fill(page: str, data: Mapping[str, Any]) -> str:
     """A page with its tables made of the data. Raises KeyError for a table that does not exist."""
     records = data["records"]
@@ -108,6 +123,8 @@ def fill(page: str, data: Mapping[str, Any]) -> str:
             made = results(records, names)
         elif kind == "families":
             made = families(data["families"], records)
+        elif kind == "samplers":
+            made = samplers()
         elif kind == "tricks":
             made = table(tricks.COLUMNS, tricks.rows(data["tricks"]))
         else:

@@ -261,7 +261,7 @@ def test_a_run_of_before_a_setting_goes_on(tmp_path, monkeypatch, form):
     tiny.run("-m", "experiments.ddpm", "train", "--run", "one", cwd=tmp_path)
     for command in (["sample", "--picture", "edited"], ["evaluate"]):
         for how, message in (
-            (["--sampler", "ddpm", "--eta", "0.5"], "Unrecognized options: --eta"),  # which only ddim takes
+            (["--sampler", "ddpm", "--eta", "0.5"], "--eta: is an option of --sampler ddim, not of ddpm"),
             (["--sampler", "ddim", "--eta", "1.5"], "eta=1.5: must be from 0 to 1"),
         ):
             done = tiny.run("-m", "experiments.ddpm", *command, "--run", "one", *how, cwd=tmp_path, check=False)

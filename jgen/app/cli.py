@@ -64,11 +64,17 @@ def _name(build: Build) -> str:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A block whose bad input ends the program with 2 and one line, and Ctrl-C with 130."""
+    """A block whose bad input ends the program with 2 and one line, Ctrl-C with 130, and `| head` without a word."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         _stop(str(error))
+    except BrokenPipeError:  # nobody reads what is printed, and what is left of it would be tried again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as error:

@@ -11,7 +11,7 @@ import sys
 
 from jgen.app.cli import COMMANDS
 from jgen.app.experiments import NAMES
-from jgen.errors import UserError, nearest
+from jgen.errors import UserError
 
 SHELLS = ("bash", "zsh")
 BASH = """_jgen() {{
@@ -37,11 +37,10 @@ def main(words: list[str]) -> None:
     if words in (["-h"], ["--help"]):
         return print((__doc__ or "").strip())
     if len(words) != 1 or words[0] not in SHELLS:
-        shell = " ".join(words)
-        raise UserError(f"completion {shell}: must be one of {', '.join(SHELLS)}{nearest(shell, list(SHELLS))}")
+        shell = " ".join(words) or "no shell"
+        raise UserError(f"completion: {shell} was given; must be one of {', '.join(SHELLS)}")
     tools = ("list", "data", "metrics", "completion", "doctor", "serve")
-    own = [name for name in COMMANDS if name != "train"]
-    script = BASH.format(words=" ".join((*tools, *own, *NAMES)), experiments=" ".join(NAMES), commands=" ".join(COMMANDS))
+    script = BASH.format(words=" ".join((*tools, *COMMANDS, *NAMES)), experiments=" ".join(NAMES), commands=" ".join(COMMANDS))
     print(("autoload -U +X bashcompinit && bashcompinit\n" if words[0] == "zsh" else "") + script, end="")
 
 

@@ -2,13 +2,15 @@
 
     jgen list                                  the experiments, each with its paper and cost
     jgen EXPERIMENT [COMMAND] [OPTIONS]        as python -m experiments.EXPERIMENT, such as: jgen ddpm --preset fashion_mnist
-    jgen sample|evaluate RUN [OPTIONS]         images and scores of a run, whatever experiment it is of
-    jgen export RUN --to weights|stablehlo|onnx  a run taken elsewhere
+    jgen train RUN [OPTIONS]                   goes on with a run, whatever experiment it is of
+    jgen sample|evaluate RUN [OPTIONS]         images and scores of a run
+    jgen invert|edit|mix|generate RUN ...      pictures of yours, by a run whose family does it
+    jgen export RUN --to FORM                  a run taken elsewhere: weights, stablehlo or onnx
     jgen serve RUN ...                         a page in the browser to play with runs
     jgen doctor                                versions, devices, data sets, optional packages of this machine
     jgen data list|show|prepare                sets of images
     jgen metrics compare|score|pairs|...       scores of any images
-    jgen completion bash|zsh              completion of these words, for a shell to read
+    jgen completion bash|zsh                   completion of these words: source <(jgen completion bash)
 
 Every command shows its options with --help.
 """
@@ -28,7 +30,6 @@ from jgen.run_folder import read_config
 
 MODULES = {"data": "jgen.data", "metrics": "jgen.metrics"}
 TOOLS = {"completion": "jgen.app.completion", "doctor": "jgen.app.doctor", "serve": "jgen.app.serve_command"}
-OF_RUNS = tuple(name for name in COMMANDS if name != "train")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -42,13 +43,13 @@ def main(args: list[str] | None = None) -> None:
             if words:
                 raise UserError(f"list {' '.join(words)}: takes no options")
             return show_experiments()
-        known = ["list", *MODULES, *TOOLS, *OF_RUNS, *NAMES]
+        known = ["list", *MODULES, *TOOLS, *COMMANDS, *NAMES]
         if name not in known:
             raise UserError(f"{name}: no such command{nearest(name, known)}; jgen list shows the experiments")
         if name in TOOLS:
             return importlib.import_module(TOOLS[name]).main(words)
         module = MODULES.get(name, f"experiments.{name}")
-        if name in OF_RUNS:
+        if name in COMMANDS:
             module, words = _of_run(name, words)
     sys.argv = [f"python -m {module}", *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -57,7 +58,8 @@ def main(args: list[str] | None = None) -> None:
 def _of_run(command: str, words: list[str]) -> tuple[str, list[str]]:
     """(experiment's module, its arguments) of a command about a run. Raises UserError where it names none of jgen's."""
     if not words or words[0].startswith("-"):
-        raise UserError(f"{command}: name a run, jgen {command} RUN; or jgen EXPERIMENT {command} for its newest one")
+        other = "jgen EXPERIMENT to begin one" if command == "train" else f"jgen EXPERIMENT {command} for its newest one"
+        raise UserError(f"{command}: name a run, jgen {command} RUN; or {other}")
     module = read_config(Path(words[0]))["module"]
     if module not in [f"experiments.{each}" for each in NAMES]:
         raise UserError(f"{words[0]}: is a run of {module}, which is none of jgen's experiments; python -m {module} {command}")

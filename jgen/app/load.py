@@ -121,7 +121,7 @@ def load(
         raise UserError(f"stage={stage}: {folder} has none of this name{nearest(stage, names)}; there are {', '.join(names)}")
     found = _newest_stage(experiment, folder, mesh, [stage] if stage else names)
     if found is None:
-        raise UserError(f"{folder}: {f'{stage} ' if stage else ''}has no checkpoint yet")
+        raise UserError(f"{folder}: {f'{stage} ' if stage else ''}has no checkpoint yet; train it on, or name another run")
     each, step, state = found
     if sampling is not None:  # refused where it can't be, as the run it was trained in would
         check_sampling(next(s for s in trained.stages if s.name == each.name), sampling)

@@ -29,7 +29,7 @@ def write_onnx(run: Run, path: Path, batch: int, options: Any = None) -> None:
     stage, params = run.stage, jax.device_get(run.params)
     chosen = stage.options if options is None else options
     if stage.sample is None or hasattr(chosen, "solver"):
-        raise UserError(f"to=onnx: {stage.name} draws in steps, or not at all; take stablehlo")
+        raise UserError(f"to=onnx: {stage.name} draws in steps, or not at all, which no ONNX file holds; take --to stablehlo")
     sample, extra = stage.sample, jax.device_get(stage.extra_for(run.extra, chosen, run.mesh))
     with noise_shapes() as shapes:
         jax.eval_shape(lambda: sample(params, extra, image_keys(0, batch), chosen))

@@ -1,13 +1,20 @@
 """Arguments -> configs. A sampler's name is looked for first, since it decides which options there are."""
 
+import contextlib
 import dataclasses
+import difflib
+import io
+import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from jgen.config.samplers import SAMPLERS
 from jgen.config.values import with_sampler
+from jgen.errors import UserError, nearest
 
 T = TypeVar("T")
 Args = Sequence[str]
@@ -44,15 +51,75 @@ def sampler_field(options: Any, prefix: str = "") -> list[Any]:
 def chosen_sampler(options: T, args: Args, prefix: str = "") -> T:
     """Options of sampling with the sampler that the arguments name. Raises UserError for one that there is none of."""
     name = peek(args, f"{prefix}sampler")
-    return with_sampler(options, name) if name else options
+    try:
+        return with_sampler(options, name) if name else options
+    except UserError as error:
+        raise UserError(f"{prefix}{error}") from None
 
 
 def parse(kind: type[T], name: str, args: Args, about: str = "") -> T:
-    """A dataclass of arguments; an unknown option ends the program with 2 and the nearest ones.
+    """A dataclass of arguments. about: what --help says before the options.
 
-    about: what --help says before the options.
+    Raises UserError for an option that there is none of, with the nearest ones, and for a value of another kind.
     """
-    return tyro.cli(kind, prog=f"python -m {name}", args=list(args), description=about)
+    said, prog = io.StringIO(), f"python -m {name}"
+    try:
+        with contextlib.redirect_stderr(said):
+            found, unknown = tyro.cli(kind, prog=prog, args=list(args), description=about, return_unknown_args=True)
+    except SystemExit as stop:
+        if stop.code and (problem := _refused(said.getvalue(), args)):
+            raise UserError(problem) from None
+        sys.stderr.write(said.getvalue())
+        raise
+    if unknown:
+        raise UserError(_unknown(unknown[0], args, _options(kind), getattr(found, "sampler", "")))
+    return found
+
+
+def _refused(box: str, args: Args) -> str:
+    """What is wrong with a value, in one line, of what tyro says about it in a box; '' where that is something else."""
+    text = " ".join(row.strip("│ ") for row in box.splitlines())
+    if found := re.search(r"invalid choice '(.*)' for argument '--(\S+)'. Expected one of \((.*)\)", text):
+        choices = re.findall(r"'([^']*)'", found[3])
+        return f"{found[2]}={found[1]}: must be one of {', '.join(choices)}{nearest(found[1], choices)}"
+    if found := re.search(r"Missing value for argument '--([\w.-]+)", text):
+        return f"{found[1]}: no value was given"
+    if found := re.search(r"Error parsing --([\w.-]+)(?:, -\S+)*: (.*)", text):
+        kinds = {"int()": "a whole number", "to float": "a number"}
+        kind = next((kind for word, kind in kinds.items() if word in found[2]), "of the kind that --help shows")
+        if "for arguments: [" in found[2]:
+            kind = "numbers with spaces between"
+        came = peek(args, found[1]) or peek(args, found[1].replace("-", "_"))
+        return f"{found[1]}={came}: must be {kind}"
+    return ""
+
+
+def _unknown(word: str, args: Args, options: list[str], sampler: str) -> str:
+    """What is wrong with a word that is neither an option nor the value of one."""
+    if not word.startswith("-"):
+        before = args[args.index(word) - 1] if word in args[1:] else ""
+        if f"--no-{before.removeprefix('--')}" in options:
+            return f"{before} {word}: {before} takes no value, and --no-{before.removeprefix('--')} is its opposite"
+        run = f"; a run is named by --run {word}" if "--run" in options and (Path(word) / "config.json").is_file() else ""
+        return f"{word}: is no option, nor the value of one{run}"
+    option = f"--{word.split('=')[0].strip('-')}"
+    last = option.removeprefix("--").split(".")[-1].replace("-", "_")
+    same = [each for each in options if each.removeprefix("--").split(".")[-1].replace("-", "_") == last]
+    having = [name for name, row in SAMPLERS.items() if last in {field.name for field in dataclasses.fields(row)}]
+    if sampler and having and not same:
+        return f"{word}: is an option of --sampler {', '.join(having)}, not of {sampler}"
+    close = difflib.get_close_matches(option, same or options, 3, 0 if same else 0.75)
+    hint = f" (did you mean {', '.join(close)}?)" if close else "; --help shows those there are"
+    return f"{word}: no such option{hint}"
+
+
+def _options(kind: type) -> list[str]:
+    """The names of all options, as --help shows them."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        tyro.cli(kind, prog="", args=["--help"])
+    rows = (re.split(r"\s{2,}", row)[0] for row in re.findall(r"^[│ ] ?(--?\w.*)", text.getvalue(), re.M))
+    return sorted({name for row in rows for name in re.findall(r"(?<![\w-])--[a-z][\w.-]*", row)})
 
 
 def config_default(default: T, args: Args) -> T:

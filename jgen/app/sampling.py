@@ -22,8 +22,6 @@ from jgen.train.grids import shows, stage_picture
 
 def sample(folder: Path, options: Any, num: int, seed: int, batch: int, out: str, mesh: MeshConfig | None = None) -> None:
     """Draws images from a run and writes them as a grid, an array file, or a folder of PNGs."""
-    if num < 1 or batch < 1:
-        raise UserError(f"num={num}, batch={batch}: must be at least 1")
     if out:
         check_images_out(Path(out), num)
     run = load(folder, make_mesh(mesh))

@@ -18,7 +18,7 @@ from jgen.config import check as check_config
 from jgen.config import to_dict
 from jgen.config.migrate import FORMAT
 from jgen.config.train import Accelerator
-from jgen.data import census
+from jgen.data import Pipeline, census
 from jgen.data.known import resolve_or_known
 from jgen.errors import UserError
 from jgen.files import replacing, versions
@@ -64,8 +64,10 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
     main = jax.process_index() == 0
     again = f"python -m {module} train --run {folder}"
     stages, earlier = _begin(experiment, config, mesh)
-    if earlier is not None:  # before anything is written, since what does not fit is refused
+    # Before anything is written, since what does not fit is refused, and would be the newest run that sample looks for.
+    if earlier is not None:
         state_shapes(stages[0], earlier)
+    pipeline = Pipeline(stages[0].open_source(), stages[0].data, stages[0].train.seed, mesh)
     with lost.named(), locked(folder) if main else contextlib.nullcontext():
         _check_folder(experiment, stages, folder)
         if main:
@@ -75,10 +77,10 @@ def train(module: str, preset: str, build: Build, config: Any, folder: Path) -> 
             place = experiment.folder(folder, stage)
             if main:
                 print(f"{module} {preset}: training {stage.name} in {place} on {mesh.size} {jax.default_backend()} device(s)")
-            fitted = fit(stage, place, mesh, earlier, lock=False)
+            fitted = fit(stage, place, mesh, earlier, pipeline if stage is stages[0] else None, lock=False)
             if main:
                 parts.append(_part(stage, place, fitted))
-                _report(module, preset, config, folder, parts, stage, again)
+                _report(module, preset, config, folder, parts, stage)
             if not fitted.finished:
                 if main:
                     print(f"stopped at step {fitted.step} of {stage.train.steps}, saved; go on with:\n  {again}")
@@ -204,7 +206,7 @@ def _texts(path: Path) -> dict[str, str]:
         return {}
 
 
-def _report(module: str, preset: str, config: Any, folder: Path, parts: Sequence[Part], stage: Stage, again: str) -> None:
+def _report(module: str, preset: str, config: Any, folder: Path, parts: Sequence[Part], stage: Stage) -> None:
     about = (getattr(sys.modules.get(module), "__doc__", "") or "").partition("\n")[0]
     text = f"{about} The pictures are drawn with the averaged weights, where training keeps an average."
-    report(folder, f"{module} {preset}", text, to_dict(config), parts, [again, *_commands(module, folder, stage)])
+    report(folder, f"{module} {preset}", text, to_dict(config), parts, _commands(module, folder, stage))

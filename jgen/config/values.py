@@ -123,5 +123,5 @@ def newest_run(root: Path, pattern: str = "*") -> Path:
     """The run folder below `root` that was begun last; raises UserError where there is none."""
     runs = sorted(root.glob(f"{pattern}/config.json"), key=lambda p: p.stat().st_mtime)
     if not runs:
-        raise UserError(f"no run in {root}: train one first, or name a folder with --run")
+        raise UserError(f"no run in {root.absolute()}: train one first, or name a folder with --run")
     return runs[-1].parent

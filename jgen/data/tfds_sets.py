@@ -33,10 +33,11 @@ def known_sets() -> list[str]:
 
 def unknown_set(name: str) -> UserError:
     """The error for a name that no source has, with the nearest that exist."""
+    if Path(name).is_dir():
+        return UserError(f"data.name={name}: no such set; a folder of images is named folder:{name}")
     known = [*BUILT_IN, *known_sets()]
-    hint = f" (for the folder of this name: folder:{name})" if Path(name).is_dir() else nearest(name, known)
     return UserError(
-        f"data.name={name}: no such set{hint}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
+        f"data.name={name}: no such set{nearest(name, known)}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
         "folder:FOLDER or a TFDS name (python -m jgen.data list)"
     )
 
@@ -54,8 +55,11 @@ class TfdsSource:
 
     def __init__(self, name: str, split: str, root: str, channels: int, resolution: int, resize: Resize = "bicubic"):
         folder = data_dir(root)
-        if not any((folder / name.split("/")[0].split(":")[0]).glob("**/dataset_info.json")):
-            if name.split("/")[0].split(":")[0] not in known_sets():
+        short = name.split("/")[0].split(":")[0]
+        if not short.isidentifier():  # such as a path, which would lead out of the data_dir
+            raise unknown_set(name)
+        if not any((folder / short).glob("**/dataset_info.json")):
+            if short not in known_sets():
                 raise unknown_set(name)
             raise UserError(f"data.name={name}: not prepared in {folder}; run: {_how_to_prepare(name)}")
         builder: Any = tfds.builder(name, data_dir=folder)

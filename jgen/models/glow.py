@@ -112,7 +112,8 @@ class Prior(nn.Module):
 class Glow(nn.Module):
     """Images [B, H, W, C] -> `Flow`, and back. Sides must be divisible by 2^levels.
 
-    lu: whether the 1x1 convolutions are kept as LU factors; one for each level, or one for all.
+    levels, steps: the paper's L and K. lu: whether the 1x1 convolutions are kept as LU factors; one for each level, or
+    one for all.
     """
 
     levels: int = 3

@@ -51,7 +51,7 @@ class Head(nn.Module):
 
 
 class Residual(nn.Module):
-    """ReLU, 1x1, ReLU, masked 3x3, ReLU, 1x1."""
+    """ReLU, 1x1, ReLU, 3x3 with the paper's mask B, ReLU, 1x1 (figure 5)."""
 
     features: int
 
@@ -63,7 +63,7 @@ class Residual(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    """Masked 7x7 convolution, then residual blocks of masked 3x3 ones; 2 x `features` channels between the blocks."""
+    """A 7x7 convolution with the paper's mask A, then residual blocks; 2 x `features` (the paper's h) channels between them."""
 
     outputs: int
     features: int = 32

@@ -342,4 +342,6 @@ class Classifier(_Blocks):
 def _check_size(x: Array, levels: int) -> None:
     multiple = 2 ** (levels - 1)
     if x.shape[1] % multiple or x.shape[2] % multiple:
-        raise UserError(f"image of {x.shape[1]}x{x.shape[2]}: {levels} levels need multiples of {multiple} pixels")
+        raise UserError(
+            f"image of {x.shape[1]}x{x.shape[2]}: {levels} levels need multiples of {multiple} pixels, or fewer levels"
+        )

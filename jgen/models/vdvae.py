@@ -141,7 +141,7 @@ class DecoderBlock(nn.Module):
     def __call__(self, x: Array, noise: Array, activation: Array | None, temperature: float | Array, z: Array | None) -> Latent:
         """noise [B, side, side, zdim]: standard normal. activation: the encoder's features; None draws from the prior, its
         deviation times the temperature. z: the latent itself, in place of a drawn one."""
-        prior = self.prior(x)
+        prior = self.prior(x)  # mean and log deviation of the latent, and features that are added whatever is drawn
         law, more = jnp.split(prior, [2 * self.latents], -1)
         mean, log_deviation = jnp.split(at_least_float32(law), 2, -1)
         kl = jnp.zeros_like(mean)

@@ -90,7 +90,8 @@ def fit(
         )
         log = stack.enter_context(Log(folder, step, config.steps, stage.data.batch_size, main, config.wandb))
         if found:
-            log.say(f"{folder}: goes on from step {step} of {config.steps}")
+            more = "" if step < config.steps else ": it is finished, and a larger --train.steps trains longer"
+            log.say(f"{folder}: goes on from step {step} of {config.steps}{more}")
         stop = stack.enter_context(Stop())
         watch = Watch(stage, log, pipeline)
         batches, stopping = pipeline.batches(step, config.scan if config.scan > 1 else 0), False

@@ -163,7 +163,7 @@ def test_bad_arguments_exit_with_2_and_one_line(tmp_path, args, message):
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert message in lines[0]
-    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("checkpoints"))
+    assert not (tmp_path / "runs").exists()  # nothing that sample would take for the newest run
 
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["sample", "--help"]])

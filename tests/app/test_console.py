@@ -29,7 +29,9 @@ def test_the_machine_is_examined():
 
 
 @pytest.mark.parametrize("words, says", [
-    (["doctr"], "did you mean doctor"), (["completion", "bahs"], "did you mean bash"), (["export"], "name a run"),
+    (["doctr"], "did you mean doctor"), (["completion", "bahs"], "completion: bahs was given; must be one of bash, zsh"),
+    (["export"], "name a run"),
+    (["completion"], "completion: no shell was given"), (["train"], "jgen train RUN; or jgen EXPERIMENT to begin one"),
     (["sample", "nowhere"], "nowhere: no run there"), (["doctor", "--x"], "takes no options"),
     (["list", "gans"], "list gans: takes no options"),
 ])  # fmt: skip
@@ -43,8 +45,18 @@ def test_bad_words_are_one_line_with_the_nearest(words, says, capsys):
 def test_help_names_every_command(capsys):
     console.main(["--help"])
     text = capsys.readouterr().out
-    for name in ("list", "doctor", "serve", "export", "completion", "data", "metrics"):
+    for name in ("list", "doctor", "serve", "export", "completion", "data", "metrics", "train", "invert|edit|mix|generate"):
         assert f"jgen {name}" in text
+
+
+def test_a_reader_that_stops_reading_ends_it_quietly():
+    """As `| head` does."""
+    ask = [sys.executable, "-m", "experiments.ddpm", "--help"]
+    with subprocess.Popen(ask, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+        assert shown.stdout
+        assert shown.stderr
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")

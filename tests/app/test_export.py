@@ -133,7 +133,7 @@ def test_the_program_draws_the_images_of_the_run(run, tmp_path):
 
 
 def test_onnx_of_a_sampler_of_steps_is_refused_by_name(run, tmp_path):
-    with pytest.raises(UserError, match="to=onnx: ddpm draws in steps"):
+    with pytest.raises(UserError, match="to=onnx: ddpm draws in steps, or not at all, which no ONNX file holds"):
         export(run, Export(to="onnx", out=str(tmp_path / "o")))
 
 

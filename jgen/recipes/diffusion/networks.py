@@ -40,6 +40,12 @@ def num_labels(data: DataConfig, labels: LabelConfig) -> int:
 def unet(config: UNetConfig, train: TrainConfig, out_channels: int, num_classes: int, **more: Any) -> UNet:
     """ADM's U-Net; num_classes: labels that it knows, 0 for an unconditional one."""
     check_levels(config)
+    groups = groups_of(config.channels)  # with a group a channel, normalisation would cancel what the time embedding adds
+    if any(int(each * config.channels) % groups for each in (1, *config.channel_mult)):
+        shown = " ".join(map(str, config.channel_mult))
+        raise UserError(
+            f"channels={config.channels}, channel_mult={shown}: must be multiples of {groups}, as many as the norms have groups"
+        )
     return UNet(
         channels=config.channels,
         out_channels=out_channels,
@@ -51,8 +57,7 @@ def unet(config: UNetConfig, train: TrainConfig, out_channels: int, num_classes:
         scale_shift_norm=config.scale_shift_norm,
         resblock_updown=config.resblock_updown,
         dropout=config.dropout,
-        # With a group a channel, normalisation would cancel what the time embedding adds.
-        groups=groups_of(config.channels),
+        groups=groups,
         dtype=jnp.dtype(train.dtype),
         remat=train.remat,
         **more,

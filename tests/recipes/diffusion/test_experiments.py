@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from experiments import cascade, guided, latent_diffusion
+from experiments import cascade, ddpm, guided, latent_diffusion
 from jgen.config import DataConfig, OptimizerConfig, changed
 from jgen.config import check as check_ranges
 from jgen.data import open_source, resolve
@@ -127,6 +127,11 @@ def test_a_learned_variance_of_latents_is_for_priors_that_have_one():
     plain = stages(latent_diffusion, "latent_diffusion")[1]
     with pytest.raises(ValueError, match="variance=learned_range"):
         shape_of(plain, sampler="ddpm", variance="learned_range")
+
+
+def test_channels_that_the_norms_of_a_unet_do_not_divide_are_told_before_it_is_made():
+    with pytest.raises(ValueError, match="channels=30, channel_mult=1: must be multiples of 7, as many as the norms have"):
+        stages(ddpm, "ddpm", "--channels", "30")
 
 
 def test_a_cascade_must_fit_its_set():

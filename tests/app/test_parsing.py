@@ -1,0 +1,48 @@
+"""What is said of words that are no options, and of values of another kind."""
+
+import pytest
+
+import jgen
+from experiments import ddpm
+
+
+@pytest.mark.parametrize("words, says", [
+    ("--trian.steps 100", "--trian.steps: no such option (did you mean --train.steps, --sampling.steps?)"),
+    ("--steps 100", "--steps: no such option (did you mean --train.steps, --sampling.steps?)"),
+    ("-preset digits", "-preset: no such option (did you mean --preset?)"),
+    ("--sampler heun", "--sampler: no such option (did you mean --sampling.sampler?)"),
+    ("--sampling.sampler heun --sampling.eta 1", "--sampling.eta: is an option of --sampler ddim, not of heun"),
+    ("--sampling.sampler huen", "sampling.sampler=huen: must be one of ddim, "),
+    ("--xyz", "--xyz: no such option; --help shows those there are"),
+    ("--conditional true", "--conditional true: --conditional takes no value, and --no-conditional is its opposite"),
+    ("--data.flip --dry-run digits", "--dry-run digits: --dry-run takes no value, and --no-dry-run is its opposite"),
+    ("--channels 32 64", "64: is no option, nor the value of one"),
+    ("--train.steps ten", "train.steps=ten: must be a whole number"),
+    ("--train.steps=1.5", "train.steps=1.5: must be a whole number"),
+    ("--learning_rate fast", "learning-rate=fast: must be a number"),
+    ("--channel-mult 1,2", "channel-mult=1,2: must be numbers with spaces between"),
+    ("--prediction noise", "prediction=noise: must be one of eps, x0, v"),
+    ("--train.dtype bfloat", "train.dtype=bfloat: must be one of float32, bfloat16 (did you mean bfloat16, float32?)"),
+    ("--dry-run --channels", "channels: no value was given"),
+])  # fmt: skip
+def test_a_word_that_is_not_understood_is_told_in_one_line(words, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, words.split())
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {says}")
+    assert said.count("\n") == 1
+
+
+def test_no_run_is_told_with_the_folder_that_was_looked_into(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["sample"])
+    assert f"no run in {tmp_path}/runs/ddpm: train one first" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_without_its_option_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["--channels", "8", str(tmp_path)])
+    assert f"a run is named by --run {tmp_path}" in capsys.readouterr().err
