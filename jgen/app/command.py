@@ -1,4 +1,4 @@
-"""What the commands of the command line share: the config of a run, the head of --help, and jax only when it is needed."""
+"""Shared by the commands of the command line: the config of a run, the head of --help, and jax only when it is needed."""
 
 import dataclasses
 import sys

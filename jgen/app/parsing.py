@@ -77,7 +77,7 @@ def parse(kind: type[T], name: str, args: Args, about: str = "") -> T:
 
 
 def _refused(box: str, args: Args) -> str:
-    """What is wrong with a value, in one line, of what tyro says about it in a box; '' where that is something else."""
+    """The problem with a value, in one line, of what tyro says about it in a box; '' where that is something else."""
     text = " ".join(row.strip("│ ") for row in box.splitlines())
     if found := re.search(r"invalid choice '(.*)' for argument '--(\S+)'. Expected one of \((.*)\)", text):
         choices = re.findall(r"'([^']*)'", found[3])
@@ -95,7 +95,7 @@ def _refused(box: str, args: Args) -> str:
 
 
 def _unknown(word: str, args: Args, options: list[str], sampler: str) -> str:
-    """What is wrong with a word that is neither an option nor the value of one."""
+    """The problem with a word that is neither an option nor the value of one."""
     if not word.startswith("-"):
         before = args[args.index(word) - 1] if word in args[1:] else ""
         if f"--no-{before.removeprefix('--')}" in options:

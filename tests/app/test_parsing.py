@@ -1,4 +1,4 @@
-"""What is said of words that are no options, and of values of another kind."""
+"""Words that are no options, and values of another kind, get one line."""
 
 import pytest
 
@@ -25,7 +25,7 @@ from experiments import ddpm
     ("--train.dtype bfloat", "train.dtype=bfloat: must be one of float32, bfloat16 (did you mean bfloat16, float32?)"),
     ("--dry-run --channels", "channels: no value was given"),
 ])  # fmt: skip
-def test_a_word_that_is_not_understood_is_told_in_one_line(words, says, capsys):
+def test_a_word_that_is_not_understood_gets_one_line(words, says, capsys):
     with pytest.raises(SystemExit, match="2"):
         jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, words.split())
     said = capsys.readouterr().err
@@ -33,14 +33,14 @@ def test_a_word_that_is_not_understood_is_told_in_one_line(words, says, capsys):
     assert said.count("\n") == 1
 
 
-def test_no_run_is_told_with_the_folder_that_was_looked_into(tmp_path, monkeypatch, capsys):
+def test_no_run_is_named_with_the_folder_that_was_searched(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["sample"])
     assert f"no run in {tmp_path}/runs/ddpm: train one first" in capsys.readouterr().err
 
 
-def test_the_folder_of_a_run_without_its_option_is_told(tmp_path, monkeypatch, capsys):
+def test_the_folder_of_a_run_without_its_option_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SystemExit, match="2"):

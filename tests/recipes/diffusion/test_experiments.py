@@ -129,7 +129,7 @@ def test_a_learned_variance_of_latents_is_for_priors_that_have_one():
         shape_of(plain, sampler="ddpm", variance="learned_range")
 
 
-def test_channels_that_the_norms_of_a_unet_do_not_divide_are_told_before_it_is_made():
+def test_channels_that_the_norms_of_a_unet_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="channels=30, channel_mult=1: must be multiples of 7, as many as the norms have"):
         stages(ddpm, "ddpm", "--channels", "30")
 
