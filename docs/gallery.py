@@ -3,7 +3,7 @@
 A run's first samples, none of them chosen, become docs/samples/EXPERIMENT.png, in place of an earlier run's; the gallery has a
 line for each file there, family by family, with pixels enlarged by whole numbers. Below stand the upper halves of the pictures
 that --below names. --over-training writes docs/families/PAGE.png instead, a picture for each family of the runs: the same noise
-after some of their steps.
+after some of their steps. --grids takes grids EXPERIMENT.png, as `sample --num 256 --out` writes them, for docs/grids.md.
 """
 
 import argparse
@@ -120,13 +120,23 @@ def save_families(runs: list[Path]) -> None:
             print(path)
 
 
+def keep_grids(paths: list[Path]) -> None:
+    """Stores grids of samples, each EXPERIMENT.png, as docs/grids/EXPERIMENT.webp."""
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.save(HERE / "grids" / f"{path.stem}.webp", quality=70)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--over-training", action="store_true", help="The families' pictures over training.")
+    parser.add_argument("--grids", nargs="*", type=Path, help="Grids of 256 samples of Fashion-MNIST, EXPERIMENT.png.")
     parser.add_argument("--below", nargs="*", type=Path, default=[HERE / "inpainted.png"])
     parser.add_argument("--out", type=Path, default=HERE / "gallery.png")
     given = parser.parse_args()
+    if given.grids:
+        return keep_grids(given.grids)
     if given.over_training:
         return save_families(given.runs)
     for run in given.runs:

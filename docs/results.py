@@ -8,6 +8,7 @@ A page says where a table stands, and this module writes what is between the two
     <!-- samplers -->              the samplers that --sampler takes, by the table of jgen.config.samplers
     <!-- tricks -->                the pairs of docs/tricks.py, which measures them
     <!-- families -->              the families, and what was measured of each
+    <!-- grids -->                 grids of 256 samples, where docs/grids has them
     <!-- end -->
 
 results.json holds `records`, `tables` and `families`; its `about` says what the fields mean. A null was not measured.
@@ -24,7 +25,7 @@ from jgen.config.samplers import SAMPLERS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PLACE = re.compile(r"(<!-- (results|costs|table|samplers|tricks|families):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
+PLACE = re.compile(r"(<!-- (results|costs|table|samplers|tricks|families|grids):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
 UNMEASURED = "not measured"
 
 Record = Mapping[str, Any]
@@ -98,6 +99,16 @@ def families(all_families: Sequence[Mapping[str, Any]], records: Sequence[Record
     return table(("family", "papers", "one command", "notebook", "measured here", "not measured"), rows)
 
 
+def grids(records: Sequence[Record]) -> str:
+    """256 samples of each preset for Fashion-MNIST whose grid is kept, below its command and scores."""
+    parts = []
+    for record in records:
+        path = f"grids/{record['experiment']}.webp"
+        if record["preset"] == "fashion_mnist" and (HERE / path).is_file():
+            parts.append(f"`{command(record)}`: {found(record)}.\n\n![256 samples of {record['experiment']}]({path})\n")
+    return "\n".join(parts)
+
+
 MODELS = {"discrete": "all", "continuous": "all", "sde": "`score_sde`", "levels": "`ncsn`"}
 """Which diffusion and score models a sampler of some coordinates runs."""
 
@@ -123,6 +134,8 @@ def fill(page: str, data: Mapping[str, Any]) -> str:
             made = results(records, names)
         elif kind == "families":
             made = families(data["families"], records)
+        elif kind == "grids":
+            made = grids(records)
         elif kind == "samplers":
             made = samplers()
         elif kind == "tricks":

@@ -195,6 +195,13 @@ def check_eta(eta: float, keys: Key, x: Array) -> None:
         check_keys(keys, x)
 
 
+def check_not_negative(**factors: float) -> None:
+    """Raises UserError that names a factor of noise below 0."""
+    for name, value in factors.items():
+        if not value >= 0:
+            raise UserError(f"{name}={value}: must be at least 0")
+
+
 def check_keys(keys: Key | None, x: Array) -> None:
     """Raises UserError where keys of noise are not one for each of images x [B, ...]: one key would be spread over them all."""
     if keys is None:

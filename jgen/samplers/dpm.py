@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from jgen.errors import UserError
-from jgen.samplers.common import Trace
+from jgen.samplers.common import Trace, check_not_negative
 from jgen.samplers.euler_heun import ancestral_levels
 from jgen.samplers.linear import Parameterization, Row, Step, levels, run
 from jgen.types import Array, Denoise, Key
@@ -293,6 +293,7 @@ def dpmpp_multistep_sde(
     """
     if order not in (1, 2, 3):
         raise UserError(f"order={order}: must be 1, 2 or 3")
+    check_not_negative(eta=eta, s_noise=s_noise)
     s, rows = levels(sigmas), []
     with np.errstate(divide="ignore"):
         lam = -np.log(s)

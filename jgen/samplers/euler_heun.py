@@ -11,7 +11,7 @@ from numpy.polynomial import Polynomial
 
 from jgen.config.samplers import Churn
 from jgen.errors import UserError
-from jgen.samplers.common import Trace
+from jgen.samplers.common import Trace, check_not_negative
 from jgen.samplers.linear import Row, Step, levels, run
 from jgen.types import Array, Denoise, Key
 
@@ -33,7 +33,8 @@ def _churned(sigma: float, steps: int, churn: Churn | None) -> tuple[float, floa
 
 
 def ancestral_levels(sigma: float, to: float, eta: float) -> tuple[float, float]:
-    """(level to step down to, deviation of the noise that then takes it up to `to`)."""
+    """(level to step down to, deviation of the noise that then takes it up to `to`). Raises UserError for an eta below 0."""
+    check_not_negative(eta=eta)
     up = min(to, eta * np.sqrt(to**2 * (sigma**2 - to**2) / sigma**2))
     return float(np.sqrt(to**2 - up**2)), float(up)
 

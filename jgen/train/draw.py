@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -91,7 +92,7 @@ def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int, progress: boo
 
 
 def check_sampling(stage: Stage, options: Any) -> None:
-    """Raises UserError for options of sampling that can't work, without sampling."""
+    """Raises UserError for options of sampling that can't work, and for a sampler of no images, without sampling."""
     if options is not None:
         check(options)
     if (sample := stage.sample) is not None:
@@ -101,4 +102,6 @@ def check_sampling(stage: Stage, options: Any) -> None:
             return sample(params, {**extra, **external}, image_keys(0, 1), options)
 
         external = stage.extra_for({}, options)
-        jax.eval_shape(once, jax.random.key(0), first_batch_shapes(stage))
+        made = jax.eval_shape(once, jax.random.key(0), first_batch_shapes(stage))
+        if made.ndim != 4 or len(made) != 1 or not jnp.issubdtype(made.dtype, jnp.floating):
+            raise UserError(f"{stage.name}: samples {made.dtype} {list(made.shape)} for one key; must be floats [1, H, W, C]")

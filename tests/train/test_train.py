@@ -176,6 +176,14 @@ def test_settings_that_cannot_work_are_refused(tmp_path, change, match):
         fit(tiny.stage(**change), tmp_path, MESH)
 
 
+@pytest.mark.parametrize("images", [jnp.zeros((3, 8, 8, 1)), jnp.zeros((1, 8, 8, 1), jnp.uint8), jnp.zeros((8, 8, 1))])
+def test_a_sampler_of_no_images_is_refused_before_training(tmp_path, images):
+    stage = replace(tiny.stage(), sample=lambda params, extra, keys, options: images)
+    with pytest.raises(ValueError, match=r"for one key; must be floats \[1, H, W, C\]"):
+        fit(stage, tmp_path, MESH)
+    assert not list(tmp_path.iterdir())
+
+
 def test_samples_depend_on_seed_and_index_alone(whole):
     state, stage = whole[1].state, tiny.stage()
     ten = draw(stage, state.averaged, state.extra, MESH, num=10, seed=5, batch=10)
