@@ -2,11 +2,12 @@
 
 import dataclasses
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
 from jgen.app.cli import one_line_errors
+from jgen.app.parsing import parse_command
 from jgen.config import Count, Natural, check
 
 SHOWN = 64
@@ -60,13 +61,8 @@ class Prepare:
 
 def main(args: list[str] | None = None) -> None:
     """Runs one command; exits with 2 and one line for bad input."""
-    commands = (
-        Annotated[List, tyro.conf.subcommand("list")]
-        | Annotated[Show, tyro.conf.subcommand("show")]
-        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
-    )
-    command = tyro.cli(commands, prog="python -m jgen.data", args=args)  # pyright: ignore[reportArgumentType]
     with one_line_errors():
+        command = parse_command("jgen.data", {"list": List, "show": Show, "prepare": Prepare}, args)
         check(command)
         commands_of = _commands()
         {List: commands_of.show_list, Show: commands_of.show, Prepare: commands_of.make}[type(command)](command)

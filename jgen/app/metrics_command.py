@@ -6,6 +6,7 @@ from types import ModuleType
 import tyro
 
 from jgen.app.cli import one_line_errors
+from jgen.app.parsing import parse_command
 from jgen.config import Count, DataConfig, Natural, check
 
 Positional = tyro.conf.Positional
@@ -94,8 +95,8 @@ class Steps:
 def main(args: list[str] | None = None) -> None:
     """Runs one command; exits with 2 and one line for bad input."""
     names = {"compare": Compare, "score": Score, "pairs": Pairs, "plot": Plot, "steps": Steps, "export": Export}
-    options = tyro.extras.subcommand_cli_from_dict(names, prog="python -m jgen.metrics", args=args)  # pyright: ignore
     with one_line_errors():
+        options = parse_command("jgen.metrics", names, args)
         check(options)
         getattr(_commands(), type(options).__name__.lower())(options)
 

@@ -6,7 +6,7 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -76,12 +76,31 @@ def parse(kind: type[T], name: str, args: Args, about: str = "") -> T:
     return found
 
 
+def parse_command(program: str, kinds: Mapping[str, type], args: Args | None) -> Any:
+    """The arguments of one of a program's commands, whose name comes first. Raises UserError as `parse`, and for the name.
+
+    args: those of this process unless given.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    names = list(kinds)
+    if words and words[0] in ("-h", "--help"):
+        return tyro.extras.subcommand_cli_from_dict(dict(kinds), prog=f"python -m {program}", args=words)
+    if not words:
+        raise UserError(f"{program}: name a command, one of {', '.join(names)}")
+    if words[0] not in kinds:
+        raise UserError(f"{words[0]}: no such command{nearest(words[0], names)}; it may be {', '.join(names)}")
+    kind = kinds[words[0]]
+    return parse(kind, f"{program} {words[0]}", words[1:], kind.__doc__ or "")
+
+
 def _refused(box: str, args: Args) -> str:
     """The problem with a value, in one line, of what tyro says about it in a box; '' where that is something else."""
     text = " ".join(row.strip("│ ") for row in box.splitlines())
     if found := re.search(r"invalid choice '(.*)' for argument '--(\S+)'. Expected one of \((.*)\)", text):
         choices = re.findall(r"'([^']*)'", found[3])
         return f"{found[2]}={found[1]}: must be one of {', '.join(choices)}{nearest(found[1], choices)}"
+    if found := re.search(r"Missing from python -m (\S+ \S+): (?:STR )?(.*?) \(required\)", text):
+        return f"{found[1]}: one argument is missing: {found[2]}"
     if found := re.search(r"Missing value for argument '--([\w.-]+)", text):
         return f"{found[1]}: no value was given"
     if found := re.search(r"Error parsing --([\w.-]+)(?:, -\S+)*: (.*)", text):

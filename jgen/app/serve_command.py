@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from jgen import memory
+from jgen.app.parsing import parse
 from jgen.config import check
 from jgen.config.ranges import Range
 from jgen.errors import UserError
@@ -27,7 +28,7 @@ class Serve:
 
 def main(words: list[str]) -> None:
     """Opens the page. Raises UserError for a folder that holds no run, and where gradio is missing."""
-    given = tyro.cli(Serve, prog="jgen serve", args=words)
+    given = parse(Serve, "jgen serve", words, Serve.__doc__ or "")
     check(given)
     if not given.runs:
         raise UserError("serve: name at least one run, jgen serve RUN")

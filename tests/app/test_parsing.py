@@ -4,6 +4,8 @@ import pytest
 
 import jgen
 from experiments import ddpm
+from jgen.app.data_command import main as data
+from jgen.app.metrics_command import main as metrics
 
 
 @pytest.mark.parametrize("words, says", [
@@ -46,3 +48,20 @@ def test_the_folder_of_a_run_without_its_option_is_named(tmp_path, monkeypatch, 
     with pytest.raises(SystemExit, match="2"):
         jgen.main(ddpm.Config, ddpm.build, ddpm.PRESETS, ["--channels", "8", str(tmp_path)])
     assert f"a run is named by --run {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main, words, says", [
+    (data, "", "jgen.data: name a command, one of list, show, prepare"),
+    (data, "shw digits", "shw: no such command (did you mean show?); it may be list, show, prepare"),
+    (data, "show", "jgen.data show: one argument is missing: digits, "),
+    (data, "show digits --nmu 3", "--nmu: no such option (did you mean --num?)"),
+    (data, "show digits --num x", "num=x: must be a whole number"),
+    (metrics, "compare a.json", "jgen.metrics compare: one argument is missing: b"),
+    (metrics, "pairs a b --metric psnr", "--metric: no such option (did you mean --metrics?)"),
+])  # fmt: skip
+def test_commands_of_data_and_metrics_refuse_in_one_line(main, words, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {says}")
+    assert said.count("\n") == 1
