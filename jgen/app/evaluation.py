@@ -113,6 +113,7 @@ def _scores(
             num=given.num, reference_num=given.reference_num, batch=given.batch,
         )  # fmt: skip
     num = given.num or 1000
+    scores.check_num(metrics, num, f"num={num}")
     size = rounded_up(min(given.batch, num), run.mesh)
     reference = scores.make_reference(source, data, given.reference_num)
     subject = _subject(run, options, seed=given.seed)
