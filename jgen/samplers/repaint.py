@@ -51,16 +51,18 @@ def repaint(
     resamplings: int = 10,
     variance: Variance = "small",
 ) -> Array:
-    """Images [B, H, W, C] from noise x that are `known` where mask (bool [B or 1, H, W, 1]) says so.
+    """Images [B, H, W, C] from noise x that are `known` [B or 1, H, W, C] where mask (bool [B or 1, H, W, 1]) says so.
 
     timesteps: as of `ancestral`. Calls of the network: about timesteps * resamplings. resamplings=1 is plain replacement.
     Raises UserError for keys, known images and masks that do not fit x.
     """
     check_keys(keys, x)
-    wide = jnp.ndim(mask) == x.ndim and all(m in (1, n) for m, n in zip(jnp.shape(mask), x.shape))
-    if jnp.shape(known) != x.shape or not wide:
+    fits = (
+        len(shape) == x.ndim and all(m in (1, n) for m, n in zip(shape, x.shape)) for shape in map(jnp.shape, (known, mask))
+    )
+    if not all(fits):
         shapes = f"known {list(jnp.shape(known))}, mask {list(jnp.shape(mask))}"
-        raise UserError(f"{shapes} for x of {list(x.shape)}: must be of x's shape, and [B or 1, H, W, 1]")
+        raise UserError(f"{shapes} for x of {list(x.shape)}: must be [B or 1, H, W, C] and [B or 1, H, W, 1]")
     chain = shorten(schedule, timesteps)
     if len(chain) == 1:
         raise UserError("timesteps=1: repainting needs at least 2 steps")
