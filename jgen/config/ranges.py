@@ -84,7 +84,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
         hint, value = hints[field.name], getattr(config, field.name)
         name = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, prefix if _without_prefix(hint) else f"{name}.")
+            yield from leaves(value, prefix if without_prefix(hint) else f"{name}.")
         elif isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
             for i, each in enumerate(value):
                 yield from leaves(each, f"{name}.{i}.")
@@ -92,7 +92,8 @@ def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
             yield Leaf(name, hint, value)
 
 
-def _without_prefix(hint: Any) -> bool:
+def without_prefix(hint: Any) -> bool:
+    """Whether the options of a group have no name of the group before theirs (`Flat`)."""
     marks = getattr(hint, "__metadata__", ())
     return any(mark is tyro.conf.OmitArgPrefixes or getattr(mark, "name", None) == "" for mark in marks)
 

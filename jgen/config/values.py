@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from jgen.config.ranges import check, fault, leaves, shown
+from jgen.config.ranges import check, fault, leaves, shown, without_prefix
 from jgen.config.samplers import SAMPLERS, Solver, switched
 from jgen.errors import UserError, nearest
 
@@ -108,14 +108,17 @@ def with_sampler(options: Any, name: str) -> Any:
     return dataclasses.replace(options, solver=switched(options.solver, name, options.coordinates))
 
 
-def _replaced(options: Any, changes: Mapping[str, Any]) -> Any:
-    new = {}
+def _replaced(options: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+    """Options with those replaced whose names, as `leaves` has them, are among the changes."""
+    hints, new = typing.get_type_hints(type(options), include_extras=True), {}
     for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
+        value, name = getattr(options, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
-            new[field.name] = _replaced(value, changes)
-        elif field.name in changes:
-            new[field.name] = changes[field.name]
+            new[field.name] = _replaced(value, changes, prefix if without_prefix(hints[field.name]) else f"{name}.")
+        elif isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+            new[field.name] = tuple(_replaced(each, changes, f"{name}.{i}.") for i, each in enumerate(value))
+        elif name in changes:
+            new[field.name] = changes[name]
     return dataclasses.replace(options, **new)
 
 

@@ -7,7 +7,8 @@ import typing
 import pytest
 
 import jgen
-from jgen.config import DataConfig, check
+from experiments import cascade, ddpm
+from jgen.config import DataConfig, changed, check
 from jgen.config.ranges import Leaf, Range, leaves
 from jgen.config.samplers import SAMPLERS
 from jgen.config.values import with_sampler
@@ -152,3 +153,12 @@ def test_the_command_line_says_so_in_one_line(args, message, capsys, monkeypatch
     assert found.startswith(f"error: {message}")
     assert found.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_a_group_are_changed_by_their_whole_name():
+    config = changed(ddpm.Config(), {"data.batch_size": 8, "train.steps": 3, "learning_rate": 0.5})
+    assert (config.data.batch_size, config.train.steps, config.optimizer.learning_rate) == (8, 3, 0.5)
+    stacked = changed(cascade.Config(), {"stages.1.channels": 16})
+    assert (stacked.stages[1].channels, stacked.stages[0]) == (16, cascade.Config().stages[0])
+    with pytest.raises(UserError, match="batch_size: no such sampling option"):
+        changed(ddpm.Config(), {"batch_size": 8})
