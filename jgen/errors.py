@@ -2,7 +2,8 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class UserError(ValueError):
@@ -33,3 +34,20 @@ def nearest(name: str, known: list[str], most: int = 3) -> str:
     """
     close = difflib.get_close_matches(name, sorted(set(known)), n=most, cutoff=0.5)
     return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def not_among(value: Any, choices: Iterable[Any]) -> str:
+    """Says that a value is none of the choices, with the nearest; "" where it is one.
+
+    >>> not_among("huen", ["ddim", "heun"])
+    'must be one of ddim, heun (did you mean heun?)'
+    """
+    known = list(choices)
+    return "" if value in known else f"must be one of {', '.join(map(str, known))}{nearest(str(value), list(map(str, known)))}"
+
+
+def check_choice(choices: Iterable[Any], **given: Any) -> None:
+    """Raises UserError that names an argument whose value is none of the choices."""
+    for name, value in given.items():
+        if problem := not_among(value, choices):
+            raise UserError(f"{name}={value}: {problem}")

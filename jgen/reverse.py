@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.schedules import Schedule, at
 from jgen.types import Array, Prediction
 
@@ -23,8 +23,7 @@ def reverse_log_variance(chain: Schedule, index: Array, v: Array | None, varianc
         return small
     if variance == "large":
         return at(chain.large_log_variance, index, ndim)
-    if variance not in get_args(Variance):
-        raise UserError(f"variance={variance}: must be one of {', '.join(get_args(Variance))}")
+    check_choice(get_args(Variance), variance=variance)
     if v is None:
         raise UserError(f"variance={variance}: the network has no variance output; use small or large")
     return v if variance == "learned" else small + (v + 1) / 2 * (large - small)

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.errors import UserError, nearest
+from jgen.errors import UserError, check_choice
 from jgen.types import Array, Denoise, Predict, Prediction, as_prediction
 
 
@@ -150,8 +150,7 @@ def named(name: Name, steps: int) -> Schedule:
     Betas are scaled by 1000 / steps, as `linear` does by itself, so that every chain ends in noise. Raises UserError for too
     few steps.
     """
-    if name not in get_args(Name):
-        raise UserError(f"schedule={name}: must be one of {', '.join(get_args(Name))}{nearest(name, list(get_args(Name)))}")
+    check_choice(get_args(Name), schedule=name)
     if name in ("linear", "cosine"):
         return {"linear": linear, "cosine": cosine}[name](steps)
     make, (beta_1, beta_T) = {"scaled_linear": (scaled_linear, (8.5e-4, 0.012)), "sigmoid": (sigmoid, (1e-4, 0.02))}[name]

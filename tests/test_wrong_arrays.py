@@ -112,6 +112,7 @@ def test_samplers_with_noise_want_a_key_an_image(name):
     (lambda: samplers.dpmpp_multistep_sde(nearly, X, [3.0, *GRID], KEYS, form="heun"), "form=heun: must be one of midpoint"),
     (lambda: samplers.euler_ancestral(nearly, X, GRID, KEYS, eta=-1.0), "eta=-1.0: must be at least 0"),
     (lambda: samplers.dpmpp_multistep_sde(nearly, X, [3.0, *GRID], KEYS, s_noise=-1.0), "s_noise=-1.0: must be at least 0"),
+    (lambda: samplers.dpm_solver(nearly, X, GRID, method="singlestep", form="heun"), "form=heun: must be one of midpoint"),
     (lambda: samplers.rk45(nearly, X, 2.0, 0.1), "sigma_min=2.0, sigma_max=0.1: must be 0 < sigma_min < sigma_max"),
     (lambda: samplers.dpm_adaptive(nearly, X, 0.0, 2.0), "sigma_min=0.0, sigma_max=2.0: must be"),
     (lambda: samplers.repaint(nearly, CHAIN, X, X[:, :3], KNOWN, KEYS, timesteps=3), r"known \[2, 3, 4, 1\], mask \[1, 4"),

@@ -12,7 +12,7 @@ from jgen.app.command import HELP, Build, Presets, about, commands, config_of, o
 from jgen.app.parsing import Args, config_default, parse, peek, sampler_field
 from jgen.config import check, differences, from_dict
 from jgen.config.train import Accelerator
-from jgen.errors import UserError, nearest
+from jgen.errors import UserError, check_choice
 from jgen.run_folder import is_export
 
 
@@ -28,8 +28,7 @@ def train(module: str, build: Build, presets: Presets, args: Args, auto: Auto | 
     choice = _chosen(module, build, presets, args, auto) if auto and preset == "auto" and not HELP & set(args) else None
     if auto:
         presets = {**presets, "auto": choice.config if choice else next(iter(presets.values()))}
-    if name not in presets:
-        raise UserError(f"preset={name}: must be one of {', '.join(presets)}{nearest(name, list(presets))}")
+    check_choice(presets, preset=name)
     before = config_of(type(presets[name]), stored) if stored and not preset else presets[name]
     options = _train_options(module, build, presets, args, name, before)
     config = options.config

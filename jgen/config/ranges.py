@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import tyro
 
-from jgen.errors import UserError, nearest
+from jgen.errors import UserError, not_among
 
 T = TypeVar("T")
 
@@ -132,8 +132,7 @@ def fault(hint: Any, value: Any, range_: Range | None = None) -> str:
             return "must be a row of values"
         return next(filter(None, (fault(args[0], each, range_) for each in value)), "")
     if origin is Literal:
-        close = nearest(str(value), [str(choice) for choice in args])
-        return "" if value in args else f"must be one of {', '.join(map(str, args))}{close}"
+        return not_among(value, args)
     return _plain_fault(hint, value, range_)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from jgen.config.ranges import Count, NonNegative, Positive, Range, Share
-from jgen.errors import UserError, nearest
+from jgen.errors import check_choice
 
 Coordinates = Literal["discrete", "continuous", "sde", "levels"]
 Grid = Literal["auto", "time", "log_snr", "karras", "uniform", "quadratic"]
@@ -346,8 +346,7 @@ SAMPLERS: dict[str, type[Solver]] = {
 def named(name: str, coordinates: tuple[Coordinates, ...] = ("discrete", "continuous")) -> type[Solver]:
     """The options of a sampler by its name. Raises UserError for one that is not there, or of other coordinates."""
     known = [each for each, row in SAMPLERS.items() if row.coordinates in coordinates]
-    if name not in known:
-        raise UserError(f"sampler={name}: must be one of {', '.join(known)}{nearest(name, known)}")
+    check_choice(known, sampler=name)
     return SAMPLERS[name]
 
 

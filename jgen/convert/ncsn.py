@@ -11,7 +11,7 @@ import numpy as np
 
 from jgen.convert.common import fill, linen_path, param_shapes, to_linen
 from jgen.convert.options import ANY, check_options
-from jgen.errors import UserError
+from jgen.errors import check_choice
 from jgen.models.ncsn import NCSN, Depth, NCSNv2
 from jgen.models.ncsn_norm import Normalization
 
@@ -47,8 +47,7 @@ def ncsn(
     they are, in place of [0, 1]), nonlinearity and normalization; others of the authors' options change nothing here. Raises
     UserError for an option that they don't have, a value that jgen's network can't have, and weights that do not fit.
     """
-    if network not in V1:
-        raise UserError(f"network={network}: must be one of {', '.join(V1)}")
+    check_choice(V1, network=network)
     depth, normalization = V1[network]
     fields = _fields(config, depth, normalization)
     net = NCSN(**fields, levels=config.get("num_classes", 10))
@@ -57,8 +56,7 @@ def ncsn(
 
 def ncsnv2(weights: Mapping[str, np.ndarray], *, network: str = "NCSNv2", **config: Any) -> tuple[NCSNv2, dict[str, Any]]:
     """Version 2, as `ncsn`; network: one of `V2`. Its table of sigmas is left out, since jgen's network takes sigma itself."""
-    if network not in V2:
-        raise UserError(f"network={network}: must be one of {', '.join(V2)}")
+    check_choice(V2, network=network)
     # Version 2 has the option of spectral norms in its configurations, but does not read it.
     fields = _fields({name: value for name, value in config.items() if name != "spec_norm"}, V2[network], "InstanceNorm++")
     if fields["normalization"] == "InstanceNorm":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.types import Array
 
 Border = Literal["valid", "reflect"]
@@ -142,8 +142,7 @@ def _maps(
 ) -> tuple[Array, Array]:  # fmt: skip
     """(SSIM, its contrast-structure factor) at every window."""
     a, b, data_range = _from_black(a, b, data_range)
-    if border not in get_args(Border):
-        raise UserError(f"border={border}: must be one of {', '.join(get_args(Border))}")
+    check_choice(get_args(Border), border=border)
     window = gaussian() if window is None else window
     if np.ndim(window) != 1:
         raise UserError(f"window of shape {list(np.shape(window))}: must be [size], it is applied along both axes")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.nn.conv import conv3x3, convolve
 from jgen.nn.dense import product
 from jgen.nn.fir import conv2d_resample, setup_filter, upsample_conv
@@ -48,8 +48,7 @@ def bias_act(
     clamp: float | None = None,
 ) -> Array:  # fmt: skip
     """gain act(x + bias) within [-clamp, clamp]; bias [C]; alpha is the slope of lrelu; gain: the activation's own."""
-    if act not in FUNCTIONS:
-        raise UserError(f"act={act}: must be one of {', '.join(FUNCTIONS)}")
+    check_choice(FUNCTIONS, act=act)
     function, standard = FUNCTIONS[act]
     x = x if bias is None else x + bias.reshape(*[1] * (x.ndim - 1), -1)
     x = function(x, alpha) if act == "lrelu" else function(x)

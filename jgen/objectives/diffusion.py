@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.nn.precision import at_least_float32
 from jgen.objectives import importance as times
 from jgen.objectives.conditioning import UNCONDITIONAL, Conditioning
@@ -63,14 +63,9 @@ def x0_from_xprev(schedule: Schedule, xt: Array, t: Array, xprev: Array) -> Arra
     return at(1 / schedule.posterior_mean_x0, t, xt.ndim) * xprev - rest * xt
 
 
-def _check(prediction: str) -> None:
-    if prediction not in (known := get_args(PredictionType)):
-        raise UserError(f"prediction={prediction}: must be one of {', '.join(known)}")
-
-
 def target(schedule: Schedule, x0: Array, t: Array, noise: Array, prediction: PredictionType) -> Array:
     """The network's target at x_t. Raises UserError for a prediction that there is none of."""
-    _check(prediction)
+    check_choice(get_args(PredictionType), prediction=prediction)
     if prediction == "eps":
         return noise
     if prediction == "x0":
@@ -88,7 +83,7 @@ def predictor(network: Network, schedule: Schedule, prediction: PredictionType =
     sampled; t is one of its timesteps. An output with twice the channels of x carries the learned variance in its second
     half, which `Prediction.v` hands on untouched. Raises UserError for a prediction that there is none of.
     """
-    _check(prediction)
+    check_choice(get_args(PredictionType), prediction=prediction)
     whole = np.array_equal(schedule.timesteps, np.arange(len(schedule)))
 
     def predict(xt: Array, t: Array) -> Prediction:

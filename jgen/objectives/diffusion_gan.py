@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.arrays import shard_like
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.objectives.ada import adjust_p
 from jgen.objectives.augmentation import Augmentation
 from jgen.types import Array, Condition, Extra, Key
@@ -69,8 +69,7 @@ def checked(process: Process) -> Process:
     """The process. Raises UserError for numbers of steps or betas out of order, and names that are unknown."""
     if not 1 <= process.t_min <= process.t_max:
         raise UserError(f"t_min={process.t_min}, t_max={process.t_max}: must be at least 1, and in order")
-    if process.schedule not in SCHEDULES:
-        raise UserError(f"schedule={process.schedule}: must be one of {', '.join(SCHEDULES)}")
+    check_choice(SCHEDULES, schedule=process.schedule)
     if process.distribution not in ("priority", "uniform"):
         raise UserError(f"distribution={process.distribution}: must be priority or uniform")
     if not 0 < process.beta_start <= process.beta_end < 1:

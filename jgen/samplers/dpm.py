@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.samplers.common import Trace, check_not_negative
 from jgen.samplers.euler_heun import ancestral_levels
 from jgen.samplers.linear import Parameterization, Row, Step, levels, run
@@ -51,8 +51,6 @@ def _multistep(lam: np.ndarray, i: int, order: int, weights: tuple[float, float,
     one, two, three = weights
     if order == 1:
         return [one]
-    if form not in get_args(Form):
-        raise UserError(f"form={form}: must be one of {', '.join(get_args(Form))}")
     h = lam[i + 1] - lam[i]
     r0 = (lam[i] - lam[i - 1]) / h
     d10 = [1 / r0, -1 / r0]
@@ -175,6 +173,7 @@ def dpm_solver(
     """
     if order not in (1, 2, 3):
         raise UserError(f"order={order}: must be 1, 2 or 3")
+    check_choice(get_args(Form), form=form)
     if method == "multistep":
         rows = multistep_rows(sigmas, order, parameterization, form, lower_order_final)
     else:
@@ -294,6 +293,7 @@ def dpmpp_multistep_sde(
     if order not in (1, 2, 3):
         raise UserError(f"order={order}: must be 1, 2 or 3")
     check_not_negative(eta=eta, s_noise=s_noise)
+    check_choice(get_args(Form), form=form)
     s, rows = levels(sigmas), []
     with np.errstate(divide="ignore"):
         lam = -np.log(s)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jgen.errors import UserError
+from jgen.errors import UserError, check_choice
 from jgen.samplers.common import Trace, check_finite, check_floats, check_keys, noise
 from jgen.steps import report
 from jgen.types import Array, Denoise, Key
@@ -61,8 +61,7 @@ def run(
     Raises UserError for a table with noise where no keys [B] were given or do not fit, for an x that is not of floats, and
     for a denoiser's images of another shape.
     """
-    if parameterization not in get_args(Parameterization):
-        raise UserError(f"parameterization={parameterization}: must be one of {', '.join(get_args(Parameterization))}")
+    check_choice(get_args(Parameterization), parameterization=parameterization)
     check_floats(x)
     before, after = (any(c) for c in zip(*((r.z or r.churn, r.step.z if r.step else 0.0) for r in rows)))
     if before or after:
