@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jgen import memory
+from jgen.app.parsing import option_name
 from jgen.config import DataConfig, leaves
 from jgen.config.auto import SetFacts, Why
 from jgen.config.ranges import shown
@@ -39,19 +40,7 @@ def reasons(choice: Choice, config: Any) -> list[str]:
     chosen, now = ({leaf.name: leaf.value for leaf in leaves(each)} for each in (choice.config, config))
     lines = [choice.head]
     for name, reason in choice.why.items():
-        option = f"  {_typed(name, now[name])}"
+        value = "" if isinstance(now[name], bool) else f" {shown(now[name])}"
+        option = f"  {option_name(name, now[name])}{value}"
         lines.append(f"{option}: {reason}" if now[name] == chosen[name] else f"{option}: as given (else {shown(chosen[name])})")
     return lines
-
-
-def _typed(name: str, value: Any) -> str:
-    """An option as it is typed.
-
-    >>> _typed("data.batch_size", 32), _typed("conditional", True), _typed("data.flip", False)
-    ('--data.batch-size 32', '--conditional', '--data.no-flip')
-    """
-    typed = name.replace("_", "-")
-    if not isinstance(value, bool):
-        return f"--{typed} {shown(value)}"
-    prefix, dot, last = typed.rpartition(".")
-    return f"--{prefix}{dot}{'' if value else 'no-'}{last}"

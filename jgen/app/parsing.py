@@ -8,16 +8,19 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
+from jgen.config.ranges import leaves
 from jgen.config.samplers import SAMPLERS
 from jgen.config.values import with_sampler
 from jgen.errors import UserError, nearest
 
 T = TypeVar("T")
 Args = Sequence[str]
+POSITIONAL = get_args(tyro.conf.Positional[str])[1]
+"""The mark of an argument without a name."""
 
 
 def peek(args: Args, name: str) -> str:
@@ -72,7 +75,7 @@ def parse(kind: type[T], name: str, args: Args, about: str = "") -> T:
         sys.stderr.write(said.getvalue())
         raise
     if unknown:
-        raise UserError(_unknown(unknown[0], args, _options(kind), getattr(found, "sampler", "")))
+        raise UserError(_unknown(unknown[0], args, _options(found), getattr(found, "sampler", "")))
     return found
 
 
@@ -117,8 +120,8 @@ def _unknown(word: str, args: Args, options: list[str], sampler: str) -> str:
     """The problem with a word that is neither an option nor the value of one."""
     if not word.startswith("-"):
         before = args[args.index(word) - 1] if word in args[1:] else ""
-        if f"--no-{before.removeprefix('--')}" in options:
-            return f"{before} {word}: {before} takes no value, and --no-{before.removeprefix('--')} is its opposite"
+        if (opposite := option_name(before.removeprefix("--"), False)) in options:
+            return f"{before} {word}: {before} takes no value, and {opposite} is its opposite"
         run = f"; a run is named by --run {word}" if "--run" in options and (Path(word) / "config.json").is_file() else ""
         return f"{word}: is no option, nor the value of one{run}"
     option = f"--{word.split('=')[0].strip('-')}"
@@ -132,13 +135,25 @@ def _unknown(word: str, args: Args, options: list[str], sampler: str) -> str:
     return f"{word}: no such option{hint}"
 
 
-def _options(kind: type) -> list[str]:
-    """The names of all options, as --help shows them."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        tyro.cli(kind, prog="", args=["--help"])
-    rows = (re.split(r"\s{2,}", row)[0] for row in re.findall(r"^[│ ] ?(--?\w.*)", text.getvalue(), re.M))
-    return sorted({name for row in rows for name in re.findall(r"(?<![\w-])--[a-z][\w.-]*", row)})
+def option_name(name: str, value: Any = True) -> str:
+    """An option as it is typed; of False, its opposite.
+
+    >>> option_name("data.batch_size"), option_name("data.flip", False)
+    ('--data.batch-size', '--data.no-flip')
+    """
+    prefix, dot, last = name.replace("_", "-").rpartition(".")
+    return f"--{prefix}{dot}{'no-' if value is False else ''}{last}"
+
+
+def _options(found: Any) -> list[str]:
+    """The options of parsed arguments, as they are typed."""
+    names = []
+    for leaf in leaves(found):
+        marks = getattr(leaf.hint, "__metadata__", ())
+        name = next((mark.name for mark in marks if getattr(mark, "name", None)), leaf.name)
+        if POSITIONAL not in marks:
+            names += [option_name(name), *([option_name(name, False)] if isinstance(leaf.value, bool) else [])]
+    return names
 
 
 def config_default(default: T, args: Args) -> T:
