@@ -147,11 +147,9 @@ def test_commands_of_an_experiment_that_is_not_jgen_s(tmp_path, monkeypatch, cap
 
 
 def test_a_program_that_was_started_by_its_file_has_the_file_s_name(monkeypatch):
-    def build(config):
-        raise NotImplementedError
-
+    build = types.SimpleNamespace(__module__="__main__")
     program = types.ModuleType("__main__")
-    build.__module__, program.__file__, program.__spec__ = "__main__", "somewhere/mine.py", None
+    program.__file__, program.__spec__ = "somewhere/mine.py", None
     monkeypatch.setitem(sys.modules, "__main__", program)
     assert cli._name(build) == "mine"
     del program.__file__

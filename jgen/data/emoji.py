@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jgen.data.emoji_names import KINDS, Emoji, describe, points_of
-from jgen.data.images import SUFFIXES, UNREADABLE, check_ground, eight_bits
+from jgen.data.images import SUFFIXES, UNREADABLE, check_ground, eight_bits, unreadable
 from jgen.data.noto import FONT, noto_bitmaps
 from jgen.data.source import Example
 from jgen.errors import UserError
@@ -237,6 +237,6 @@ def _decoded(data: bytes | Path, shape: tuple[int, int, int], ground: str, name:
     except UserError:
         raise
     except UNREADABLE as error:
-        raise UserError(f"{where}: truncated or not an image; --data.skip-bad passes over it ({error})") from error
+        raise unreadable(where, error) from error
     image = ImageOps.pad(image, (shape[1], shape[0]), Image.Resampling.BICUBIC, check_ground(ground))
     return np.asarray(image.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)

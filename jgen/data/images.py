@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
@@ -25,6 +25,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats of Pillow that are read, whatever a file's name says; of others some run a program, as EPS does."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """The errors that Pillow raises for a damaged file, by its format and by where the damage is."""
+ADVICE = "; --data.skip-bad passes over it"
+"""The advice of a damaged file's error."""
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes without colours."""
 NO_CLASS = ("__MACOSX", "@eaDir", "lost+found")
@@ -82,6 +84,16 @@ def say_passed_over(folder: Path, kinds: tuple[tuple[str, int], ...]) -> None:
 def _counts(kinds: Sequence[tuple[str, int]]) -> str:
     """The counts of the first kinds of files."""
     return ", ".join(f"{count} {kind}" for kind, count in kinds[:5]) + (", ..." if len(kinds) > 5 else "")
+
+
+def unreadable(where: Any, error: Exception) -> UserError:
+    """The error of a file that can't be decoded."""
+    return UserError(f"{where}: truncated or not an image{ADVICE} ({error})")
+
+
+def without_advice(error: UserError) -> str:
+    """Such an error's words for those who gave the option already."""
+    return str(error).replace(ADVICE, "")
 
 
 def check_ground(ground: str) -> tuple[int, int, int]:
@@ -148,6 +160,6 @@ def read_image(
     except UserError:
         raise
     except UNREADABLE as error:
-        raise UserError(f"{path}: truncated or not an image; --data.skip-bad passes over it ({error})") from error
+        raise unreadable(path, error) from error
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels

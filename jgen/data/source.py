@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jgen.data.images import without_advice
 from jgen.errors import UserError
 
 Example = Mapping[str, Any]
@@ -110,7 +111,7 @@ def load(source: Source, count: int, name: str, skip_bad: bool) -> ArraySource:
     good = [r for r in results if not isinstance(r, UserError)]
     if bad and not skip_bad:
         raise bad[0]
-    first = str(bad[0]).replace("; --data.skip-bad passes over it", "") if bad else ""
+    first = without_advice(bad[0]) if bad else ""
     if not good:
         raise UserError(f"{name}: none of its {count} files can be read, the first: {first}")
     if bad:

@@ -12,7 +12,7 @@ from PIL import Image
 from jgen.config import DataConfig
 from jgen.config.auto import SetFacts
 from jgen.data.folder import FolderSource
-from jgen.data.images import FORMATS, UNREADABLE, read_image
+from jgen.data.images import FORMATS, UNREADABLE, read_image, unreadable
 from jgen.data.sources import open_source
 from jgen.errors import UserError
 
@@ -72,7 +72,7 @@ def _size(path: Path) -> tuple[int, int]:
         with Image.open(path, formats=FORMATS) as image:
             return image.size
     except UNREADABLE as error:
-        raise UserError(f"{path}: truncated or not an image; --data.skip-bad passes over it ({error})") from error
+        raise unreadable(path, error) from error
 
 
 def _coloured(path: Path, ground: str) -> bool:
