@@ -14,8 +14,11 @@ from jax import lax
 
 from jgen.errors import UserError
 from jgen.models.vqvae import Quantized
-from jgen.objectives.likelihood import Likelihood
+from jgen.objectives.likelihood import Likelihood, discretized_logistic
 from jgen.types import Array, Batch, Extra, Key, LossFn, Metrics, Params
+
+LOG_SCALES = np.linspace(-5, -1, 33)
+"""Scales among which `residual` chooses that of the errors: from under a level to a sixth of the whole range."""
 
 
 class Codebook(NamedTuple):
@@ -156,6 +159,20 @@ def prior(
         return sum(metrics.values(), jnp.zeros(())), (extra, metrics)
 
     return loss
+
+
+def residual(reconstruction: Array, x: Array) -> Array:
+    """-log p(x | reconstruction) of 8-bit images in [-1, 1], in nats an image, for each of LOG_SCALES [S].
+
+    p is a discretised logistic about the reconstruction, of one scale for every value of every image. With the nats of the
+    codes it is the length of a two-part code, a bound of -log p(x): the codes of an image are but one of the ways to it.
+    """
+
+    def nats(log_scale: Array) -> Array:
+        each = discretized_logistic(x, reconstruction, log_scale, 1 / 255, float(np.log(127.5)))
+        return -jnp.sum(each) / len(x)
+
+    return lax.map(nats, jnp.asarray(LOG_SCALES, jnp.float32))
 
 
 def check_codes(codes: Any, count: int, grid: Sequence[int] = ()) -> None:

@@ -1,9 +1,12 @@
 """Autoencoders against closed forms: the bound of a linear model is exact, codebooks follow their inputs."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 from scipy.stats import norm
 
 from jgen.data import ArraySource
@@ -12,6 +15,8 @@ from jgen.errors import UserError
 from jgen.models.vae import MLP, VAE
 from jgen.models.vqvae import VQVAE, quantize, straight_through
 from jgen.objectives import likelihood, vae, vqvae
+from jgen.recipes.autoencoders.vqvae_model import Model
+from jgen.recipes.common import resolved
 from jgen.train.stage import state_shapes
 from tests import tiny
 
@@ -163,6 +168,39 @@ def test_a_codebook_comes_to_the_means_of_its_inputs_and_dead_codes_come_alive()
     np.testing.assert_array_equal(revived.vectors[:3], book.vectors[:3])
     with pytest.raises(UserError, match="codes=1"):
         vqvae.new_codebook(jax.random.key(0), 1, 2)
+
+
+def test_errors_of_reconstructions_have_a_probability_that_sums_to_one_over_the_levels():
+    levels = jnp.linspace(-1, 1, 256)
+    each = jax.vmap(lambda level: vqvae.residual(jnp.full((1, 1, 1, 1), 0.3), jnp.full((1, 1, 1, 1), level)))(levels)
+    # Scales below a level's width are where the floor of the mass inside of the log is reached, far from the mean.
+    np.testing.assert_allclose(jnp.exp(-each).sum(0), 1, rtol=2e-3)
+
+
+def test_bits_of_a_vqvae_are_those_of_its_codes_and_of_its_errors():
+    from experiments import vqvae as experiment
+
+    config = resolved(tiny.configured(experiment, "vqvae"))
+    model = Model(config.network, config.prior, config.data)
+    stage = experiment.build(config).stages[1]
+    levels = np.random.default_rng(1).integers(0, 256, (2, *model.shape))
+    batches = [{"image": jnp.asarray(v / 127.5 - 1, jnp.float32), "label": jnp.zeros(1, int)} for v in levels[:, None]]
+    params, extra = jax.jit(stage.init)(jax.random.key(0), batches[0])
+    found = stage.evaluate(params, extra, jax.random.key(0), iter(batches), 2)
+
+    vectors, errors = model.vectors(params, extra), np.zeros(33)
+    for batch, level in zip(batches, levels):
+        mean = np.float64(model.apply(params["net"], batch["image"], vectors)[0][0])
+        edges = (
+            np.where(level == 0, -np.inf, (level - 0.5) / 127.5 - 1),
+            np.where(level == 255, np.inf, (level + 0.5) / 127.5 - 1),
+        )
+        for i, scale in enumerate(np.exp(np.linspace(-5, -1, 33))):
+            below, above = (special.expit((edge - mean) / scale) for edge in edges)
+            errors[i] -= np.log(np.maximum(above - below, 1e-300)).sum() / 2
+    codes = float(found["nats_per_code_0"]) * math.prod(model.grids[0])
+    want = (codes + errors.min()) / (math.prod(model.shape) * math.log(2))
+    assert found["bits_per_dim_discrete_bound"] == pytest.approx(want, rel=1e-4)
 
 
 def test_two_levels_have_two_grids_and_bad_codes_get_one_line():
