@@ -9,7 +9,9 @@ import numpy as np
 import jgen
 from jgen.data import open_source
 from jgen.metrics import frechet, scores
+from jgen.metrics.collect import Collected, collect
 from jgen.metrics.extract import open_extractor
+from jgen.metrics.image_sets import image_batches
 from jgen.pictures import to_bytes
 from jgen.sharding import rounded_up
 
@@ -31,14 +33,14 @@ def scores_of(folder: Path, num: int, num_of_class: int) -> dict[str, float]:
     data, source = run.stage.data, open_source(run.stage.data)
     extractor, size = open_extractor("", data.name), rounded_up(BATCH, run.mesh)
 
-    def collected(batches: Iterable[Any], count: int, *metrics: str) -> scores.Collected:
-        return scores.collect(batches, extractor, run.mesh, count, metrics)
+    def collected(batches: Iterable[Any], count: int, *metrics: str) -> Collected:
+        return collect(batches, extractor, run.mesh, count, metrics)
 
-    def drawn(count: int, *metrics: str, **changes: Any) -> scores.Collected:
+    def drawn(count: int, *metrics: str, **changes: Any) -> Collected:
         whole = to_bytes(run.sample(rounded_up(count, run.mesh), seed=1, **changes))
         return collected([whole], count, *metrics)
 
-    real, fake = collected(scores.image_batches(source, len(source), size), len(source), "fd", "pr"), drawn(num, "fd", "pr")
+    real, fake = collected(image_batches(source, len(source), size), len(source), "fd", "pr"), drawn(num, "fd", "pr")
     measured = scores.scores(("fd", "pr"), fake, real, extractor)
     found = {name: measured[extractor.short(name)][0] for name in ("fd", "precision", "recall")}
     if run.config.gan.conditional if hasattr(run.config.gan, "conditional") else run.config.gan.conditioning != "none":

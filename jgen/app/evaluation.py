@@ -19,6 +19,7 @@ from jgen.errors import UserError
 from jgen.files import check_out
 from jgen.metrics import equivariance, extract, record, scores
 from jgen.metrics.record import Record
+from jgen.metrics.reference import make_reference
 from jgen.recipes.evaluation.equivariance import equivariance_of
 from jgen.run_folder import read_config
 from jgen.sharding import make_mesh, rounded_down, rounded_up
@@ -85,7 +86,7 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
     count = max(num // size, 1)
     extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
     values = run.stage.evaluate(run.params, extra, jax.random.key(given.seed), pipeline.batches(), count)
-    held_out = scores.make_reference(source, data)
+    held_out = make_reference(source, data)
     how = {"num": count * size, "seed": given.seed, **held_out.facts()}
     subject = _subject(run, options)
     return [Record(name, float(value), how, subject) for name, value in values.items()]
@@ -115,7 +116,7 @@ def _scores(
     num = given.num or 1000
     scores.check_num(metrics, num, f"num={num}")
     size = rounded_up(min(given.batch, num), run.mesh)
-    reference = scores.make_reference(source, data, given.reference_num)
+    reference = make_reference(source, data, given.reference_num)
     subject = _subject(run, options, seed=given.seed)
     batches = drawn(run.stage, run.params, run.extra, run.mesh, num=num, seed=given.seed, options=options, batch=size)
     return scores.measure(batches, num, reference, extractor, run.mesh, metrics, subject, size)

@@ -16,6 +16,7 @@ from jgen.data.sources import check_split
 from jgen.errors import UserError
 from jgen.files import check_out
 from jgen.metrics import by_steps, extract, image_quality, record, scores, trade_off
+from jgen.metrics.image_sets import image_batches, pair, read_images
 from jgen.metrics.lpips import open_lpips
 from jgen.sharding import make_mesh
 from jgen.train.stage import count
@@ -51,15 +52,15 @@ def pairs(given: Pairs) -> None:
     if "lpips" in names:
         distance, weights = open_lpips(given.trunk, given.heads)
         known["lpips"] = functools.partial(distance, weights)
-    sides = (scores.read_images(Path(getattr(given, side)), given.ground, side) for side in ("a", "b"))
-    a, b, left_out = scores.pair(*sides)
+    sides = (read_images(Path(getattr(given, side)), given.ground, side) for side in ("a", "b"))
+    a, b, left_out = pair(*sides)
     if left_out:
         shown = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
         print(f"left out, since only one side has them: {len(left_out)} ({shown})")
     rows = []
     for name in names:
         run, values = jax.jit(known[name]), []
-        for x, y in zip(scores.image_batches(a, len(a), 64), scores.image_batches(b, len(b), 64)):
+        for x, y in zip(image_batches(a, len(a), 64), image_batches(b, len(b), 64)):
             values.append(np.asarray(run(scaled(x), scaled(y))))
         rows.append((name, float(np.concatenate(values)[: len(a)].mean())))
     table("measure", [f"mean of {len(a)} pairs"], rows)

@@ -11,7 +11,7 @@ from PIL import Image
 from jgen.config import DataConfig
 from jgen.data import ArraySource, Pipeline, census, open_source
 from jgen.data import sources as sources_module
-from jgen.metrics.scores import make_reference
+from jgen.metrics.reference import make_reference
 from tests.data.sets import MESH, take
 
 

@@ -15,7 +15,7 @@ from jgen.data.fingerprint import fingerprint
 from jgen.data.images import read_image
 from jgen.data.sources import resolve
 from jgen.errors import UserError
-from jgen.metrics import scores
+from jgen.metrics.image_sets import pair, read_images
 
 RAMP = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4369
 LEVELS = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
@@ -73,7 +73,7 @@ def test_a_turned_image_is_the_same_in_training_and_in_scores(tmp_path):
     for i in range(4):
         Image.fromarray(np.roll(COLOURS, i, 0)).save(tmp_path / f"{i}.png", exif=exif)
     trained = open_source(DataConfig(f"folder:{tmp_path}", resolution=4, channels=3))
-    scored = scores.read_images(tmp_path).source
+    scored = read_images(tmp_path).source
     np.testing.assert_array_equal(trained.arrays["image"], scored.arrays["image"])
     np.testing.assert_array_equal(scored.arrays["image"][0], np.rot90(COLOURS, -1))
 
@@ -106,14 +106,14 @@ def test_pairs_go_by_name_and_say_what_is_left_out(tmp_path):
         (tmp_path / side).mkdir()
         for i in numbers:
             Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / side / f"{i}.png")
-    a, b = (scores.read_images(tmp_path / side) for side in "ab")
-    found = scores.pair(a, b)
+    a, b = (read_images(tmp_path / side) for side in "ab")
+    found = pair(a, b)
     np.testing.assert_array_equal(found.a.arrays["image"], found.b.arrays["image"])
     assert found.left_out == ("0", "3")
     with pytest.raises(UserError, match="no image of one has the name"):
-        scores.pair(a, replace_names(a, ("x", "y", "z")))
+        pair(a, replace_names(a, ("x", "y", "z")))
     with pytest.raises(UserError, match="two images of the name x"):
-        scores.pair(a, replace_names(a, ("x", "x", "z")))
+        pair(a, replace_names(a, ("x", "x", "z")))
 
 
 def replace_names(images, names):
