@@ -40,7 +40,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
-        train=TrainConfig(steps=3000, log_every=10, save_every=500, sample_every=1500),
+        train=TrainConfig(steps=1800, log_every=10, save_every=500, sample_every=900),
         network=DCTransformerConfig(
             75,
             4,

@@ -38,7 +38,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
-        train=TrainConfig(steps=4000, log_every=10, save_every=500, sample_every=2000),
+        train=TrainConfig(steps=10_000, log_every=10, save_every=1000, sample_every=5000),
         network=GlowConfig(levels=2, steps=8, width=64),
         optimizer=OptimizerConfig(1e-3, warmup=100, final_learning_rate=0.02, clip=50.0, ema=0.998),
     ),

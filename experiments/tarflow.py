@@ -38,7 +38,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
-        train=TrainConfig(steps=3500, log_every=10, save_every=500, sample_every=1000),
+        train=TrainConfig(steps=7000, log_every=10, save_every=500, sample_every=1000),
         network=TarFlowConfig(patch=4, width=96, blocks=4, layers=2, heads=4),
         optimizer=AdamWConfig(1e-3, final_learning_rate=0.02, ema=0.998),
     ),

@@ -39,7 +39,7 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
-        train=TrainConfig(steps=3500, log_every=10, save_every=500, sample_every=1000, max_bad_steps=100),
+        train=TrainConfig(steps=2500, log_every=10, save_every=500, sample_every=1000, max_bad_steps=100),
         network=VDVAEConfig("28x1,28d2,14x1,14d2,7x1,7d7,1x1", "1x1,7m1,7x2,14m7,14x2,28m14,28x1", 32, "7:64,1:64"),
         optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, clip=200.0, ema=0.998),
     ),
