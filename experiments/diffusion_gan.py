@@ -11,7 +11,8 @@
 The number of steps T adapts: metrics show it as the run goes on. Options of the other base are without effect.
 
 Target of cifar10: FID 3.19 (table 2); of cifar10_projected: FID 2.54 (table 3). Both have the options of the authors' commands:
-50 million images, 64 at a time, mirrored by the second alone, whose target of D's sign is 0.45.
+50 million images, 64 at a time, mirrored as their default is; the second's target of D's sign is 0.45. With --augment ada the
+authors' code sets ADA's p to the diffusion's, at most 0.25; here ADA has its own.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Config:
     style: Flat[StyleConfig] = StyleConfig()
     architecture: Flat[ArchitectureConfig] = ArchitectureConfig()
     projected: FastGANConfig = FastGANConfig(width=4, learning_rate=1e-3, ema_kimg=1.0)
-    heads: FeatureHeadsConfig = FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0)
+    heads: FeatureHeadsConfig = FeatureHeadsConfig(head_width=32, mixing_width=16)
 
 
 PRESETS = {
@@ -61,7 +62,7 @@ PRESETS = {
         style=StyleConfig(r1_every=16),
     ),
     "cifar10": Config(
-        data=DataConfig("cifar10", batch_size=64),
+        data=DataConfig("cifar10", batch_size=64, flip=True),
         train=TrainConfig(steps=781_250, save_every=10_000, sample_every=10_000, log_every=100),
         diffusion=DiffusionGANConfig(),
         gan=GANConfig(512, 16384, 512, ema_kimg=500.0),

@@ -35,7 +35,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     sampling: LabelSampling = LabelSampling()
     gan: Flat[FastGANConfig] = FastGANConfig(width=4, learning_rate=1e-3, ema_kimg=1.0)
-    heads: Flat[FeatureHeadsConfig] = FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0)
+    heads: Flat[FeatureHeadsConfig] = FeatureHeadsConfig(head_width=32, mixing_width=16)
 
 
 PRESETS = {
@@ -44,13 +44,13 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=32),
         train=TrainConfig(steps=2000, save_every=1000, sample_every=1000, log_every=10),
         gan=FastGANConfig(width=8, learning_rate=5e-4, ema_kimg=5.0),
-        heads=FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0),
+        heads=FeatureHeadsConfig(head_width=32, mixing_width=16),
     ),
     "emoji32": Config(
         data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
         train=TrainConfig(steps=2000, save_every=1000, sample_every=1000, log_every=10),
         gan=FastGANConfig(width=8, learning_rate=5e-4, ema_kimg=5.0),
-        heads=FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0),
+        heads=FeatureHeadsConfig(head_width=32, mixing_width=16),
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),

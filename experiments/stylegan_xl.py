@@ -32,7 +32,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     sampling: StyleSampling = StyleSampling()
     own: Flat[StyleGANXLConfig] = StyleGANXLConfig()
-    heads: Flat[FeatureHeadsConfig] = FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0)
+    heads: Flat[FeatureHeadsConfig] = FeatureHeadsConfig(head_width=32, mixing_width=16)
 
 
 PRESETS = {
@@ -41,7 +41,7 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=32),
         train=TrainConfig(steps=600, save_every=600, sample_every=600, log_every=10),
         own=StyleGANXLConfig(stem_side=16, stem_layers=5, head_layers=4, stem_steps=1200, ema_kimg=5.0),
-        heads=FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0),
+        heads=FeatureHeadsConfig(head_width=32, mixing_width=16),
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=64, flip=True),
@@ -49,8 +49,8 @@ PRESETS = {
         own=StyleGANXLConfig(
             64,
             512,
-            16384,
-            256,
+            32768,
+            512,
             stem_side=16,
             stem_layers=7,
             head_layers=4,
@@ -59,7 +59,7 @@ PRESETS = {
             ema_kimg=20.0,
             path_weight=2.0,
         ),
-        heads=FeatureHeadsConfig(("deit", "efficientnet_lite0"), feature_size=224, blur_kimg=300.0),
+        heads=FeatureHeadsConfig(("deit", "efficientnet_lite0"), feature_size=224, blur_sigma=2.0, blur_kimg=300.0),
     ),
 }
 

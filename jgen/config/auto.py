@@ -212,7 +212,7 @@ def projected_choice(facts: SetFacts, given: DataConfig, accelerator: bool) -> P
     why["ema_kimg"] = "10 for every 32 images of a batch"
     heads = FeatureHeadsConfig(feature_size=224, separable=small)
     if not accelerator:
-        heads = FeatureHeadsConfig(head_width=32, mixing_width=16, blur_sigma=0.0, separable=small)
+        heads = FeatureHeadsConfig(head_width=32, mixing_width=16, separable=small)
     why["feature_size"] = "the paper's 224 pixels" if accelerator else "12 times less time than the paper's 224, on CPUs"
     why["width"] = f"widths that {_machine(accelerator)} train"
     why["d_augment"] = "always, as in the paper"

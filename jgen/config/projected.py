@@ -28,8 +28,8 @@ class FeatureHeadsConfig:
     """Separable convolutions in the heads, for small sets."""
     d_augment: Literal["none", "diffaug"] = "diffaug"
     """The augmentation of what D sees."""
-    blur_sigma: NonNegative = 2.0
-    """Sigma of the blur of what D sees at first, in pixels; 0 for none."""
+    blur_sigma: NonNegative = 0.0
+    """Sigma of the blur of what D sees at first, in pixels; StyleGAN-XL's is 2; 0 for none."""
     blur_kimg: NonNegative = 200.0
     """Thousands of images in which the blur fades."""
 

@@ -88,6 +88,8 @@ BGC = dataclasses.replace(BG, brightness=1, contrast=1, lumaflip=1, hue=1, satur
 BGCF = dataclasses.replace(BGC, imgfilter=1)
 BGCFN = dataclasses.replace(BGCF, noise=1)
 BGCFNC = dataclasses.replace(BGCFN, cutout=1)
+R3GAN = dataclasses.replace(BG, brightness=0.5, contrast=0.5, lumaflip=0.5, hue=0.5, saturation=0.5, cutout=1)
+"""R3GAN's: colours half as often, and cutout (Huang et al. 2024, arXiv:2501.05441; the authors' train.py)."""
 
 
 def _strengths(config: ADA, channels: int) -> Mapping[str, float]:

@@ -30,7 +30,7 @@ Judge = Callable[[Array], DiscriminatorOutput]
 
 
 class Sides(NamedTuple):
-    """Reals and fakes as D sees them, and its outputs for both."""
+    """Reals and fakes as D sees them, augmented, and its outputs for both."""
 
     real_images: Array
     fake_images: Array
@@ -113,6 +113,12 @@ def scores(logits: Array | tuple[Array, ...]) -> Array:
     return logits if logits.ndim == 1 else jnp.mean(logits.reshape(len(logits), -1), -1)
 
 
+def signs(logits: Array | tuple[Array, ...]) -> Array:
+    """The mean sign of an image's logits [B], which ADA adapts by: every pixel and position of every head counts alike."""
+    heads = logits if isinstance(logits, tuple) else (logits,)
+    return jnp.mean(jnp.concatenate([jnp.sign(head).reshape(len(head), -1) for head in heads], 1), 1)
+
+
 def over_heads(
     loss: Callable[[Array, Array], Array], first: Array | tuple[Array, ...], second: Array | tuple[Array, ...]
 ) -> Array:
@@ -191,12 +197,13 @@ def discriminator_loss(
             return scores(judge(x).logits)
 
         if mixing is not None:
-            value = mixing(judge, jax.random.fold_in(penalty_key, len(regularizers)), Sides(x, images, real, fake), value)
+            sides = Sides(augment.augment(real_key, x, extra), augment.augment(fake_key, images, extra), real, fake)
+            value = mixing(judge, jax.random.fold_in(penalty_key, len(regularizers)), sides, value)
         # The first has the key itself: numbers from before there were several stay as they are.
         keys = [penalty_key if i == 0 else jax.random.fold_in(penalty_key, i) for i in range(len(regularizers))]
         penalty = sum((regularizer(logits_of, k, x, images) for regularizer, k in zip(regularizers, keys)), 0.0)
         kept = moved if "d" in gan.state_moves_in else {}
-        extra = augment.adapt({**extra, **kept, **state, **later}, jax.lax.stop_gradient(scores(real.logits)))
+        extra = augment.adapt({**extra, **kept, **state, **later}, jax.lax.stop_gradient(signs(real.logits)))
         metrics = {"real_logits": jnp.mean(scores(real.logits)), "fake_logits": jnp.mean(scores(fake.logits))}
         return value + penalty, (extra, {**metrics, "penalty": jnp.asarray(penalty)} if regularizers else metrics)
 

@@ -18,7 +18,7 @@ class Augmentation(NamedTuple):
     augment: Callable[[Key, Array, Extra], Array] = lambda key, images, extra: images
     """(key, images, extra) -> images as D sees them."""
     adapt: Callable[[Extra, Array], Extra] = lambda extra, real: extra
-    """(extra, D's logits of augmented reals [B]) -> extra."""
+    """(extra, mean signs of D's logits of augmented reals [B]) -> extra."""
     state: Extra = MappingProxyType({})
     """The entries of extra that it starts with."""
     condition: Callable[[Key, Array, Extra, Condition], Condition] = lambda key, images, extra, condition: condition
@@ -44,7 +44,7 @@ def adaptive(config: ada.ADA = ada.BGC, *, target: float = 0.6, kimg: float = 50
 
     def adapt(extra: Extra, real: Array) -> Extra:
         state = extra["ada"]
-        total, count = state["signs"] + jnp.mean(jnp.sign(real)), state["count"] + 1
+        total, count = state["signs"] + jnp.mean(real), state["count"] + 1
         due = count == interval
         moved = ada.adjust_p(state["p"], total / interval, batch=len(real), interval=interval, kimg=kimg, target=target)
         p = jnp.where(due, moved, state["p"])

@@ -180,7 +180,7 @@ def diffusion(
 
     def adapt(extra: Extra, real: Array) -> Extra:
         extra, state = before.adapt(extra, real), extra["diffusion"]
-        total, count = state["signs"] + jnp.mean(jnp.sign(real)), state["count"] + 1
+        total, count = state["signs"] + jnp.mean(real), state["count"] + 1
         due = count == interval
         moved = adjust_p(state["p"], total / interval, batch=len(real), interval=interval, kimg=kimg, target=target)
         new = state_at(process, jnp.minimum(moved, 1), state["updates"] + 1, projected)

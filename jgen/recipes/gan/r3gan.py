@@ -14,7 +14,7 @@ from jgen.config.biggan import R3GANConfig
 from jgen.errors import UserError
 from jgen.models.gan.r3gan import BASE, Discriminator, Generator
 from jgen.nn.precision import in_dtype
-from jgen.objectives import augmentation
+from jgen.objectives import ada, augmentation
 from jgen.objectives.adversarial import GAN, generator_loss
 from jgen.objectives.augmentation import NO_AUGMENTATION, Augmentation
 from jgen.objectives.gan import relativistic_paired
@@ -82,10 +82,10 @@ def schedule(config: R3GANConfig, ends: tuple[float, float], batch: int, steps: 
 
 
 def scheduled_ada(config: R3GANConfig) -> Augmentation:
-    """ADA's augmentation without its adaptation: its strength is set before every loss."""
+    """R3GAN's augmentation, ADA's without its adaptation: its strength is set before every loss."""
     if max(config.augment_p) <= 0:
         return NO_AUGMENTATION
-    return augmentation.adaptive()._replace(adapt=lambda extra, real: extra)
+    return augmentation.adaptive(ada.R3GAN)._replace(adapt=lambda extra, real: extra)
 
 
 def r3gan_losses(config: R3GANConfig, form: GAN, augment: Augmentation, gamma: Schedule, p: Schedule) -> list[Phase]:
