@@ -13,7 +13,7 @@ probability of the 8-bit values themselves. skip_threshold leaves out updates wi
 be needed; they are counted, and a run that leaves out all of them stops.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jgen
@@ -51,7 +51,7 @@ PRESETS = {
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", batch_size=32),
-        train=paper_steps(1_100_000),
+        train=replace(paper_steps(1_100_000), max_bad_steps=100),
         network=VDVAEConfig(
             "32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3", "1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21", 384, "", 16, 0.25,
             mixtures=10,
@@ -60,7 +60,7 @@ PRESETS = {
     ),
     "imagenet64": Config(
         data=DataConfig("downsampled_imagenet/64x64", batch_size=128, resolution=64),
-        train=paper_steps(1_600_000),
+        train=replace(paper_steps(1_600_000), max_bad_steps=100),
         network=VDVAEConfig(
             "64x11,64d2,32x20,32d2,16x9,16d2,8x8,8d2,4x7,4d4,1x5",
             "1x2,4m1,4x3,8m4,8x7,16m8,16x15,32m16,32x31,64m32,64x12", 512, "", 16, 0.25, mixtures=10,

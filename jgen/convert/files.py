@@ -13,11 +13,12 @@ from jgen.untrusted import read_npz
 
 
 def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
-    """Weights of an .npz, .safetensors, .pt, .pth, .ckpt or (NVIDIA's) .pkl file, under the names they have there.
+    """Weights of an .npz, .safetensors, torch (.pt, .pth, .th, .bin, .ckpt) or (NVIDIA's) .pkl file, under their names there.
 
     An .npz whose names begin with "w/" gives those, without the prefix. A torch file may hold the state dict itself, or
     several under names, such as the raw weights and their average ("model" and "ema"; "G_ema" of a .pkl): `weights` chooses
-    one, and is needed where a torch file has more than one. Memory and time are in proportion to the file: an array is at
+    one, and is needed where a torch file has more than one. The "module." that torch puts before every name of a network on
+    several cards is left out. Memory and time are in proportion to the file: an array is at
     most as large as its storage, and all that is made may take 64 MiB and 32 times the file's size.
 
     Raises UserError for a file that is missing, damaged, of another kind, or that asks for anything but tensors; for one
@@ -26,19 +27,25 @@ def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    torch = {suffix: load_torch for suffix in (".pt", ".pth", ".ckpt")}
+    torch = {suffix: load_torch for suffix in (".pt", ".pth", ".th", ".bin", ".ckpt")}
     readers: dict[str, Callable[[Path, str], dict[str, np.ndarray]]] = {
         ".npz": _npz, ".safetensors": _safetensors, **torch, ".pkl": load_pickle,
     }  # fmt: skip
     if path.suffix not in readers:
         raise UserError(f"{path}: weights must be one of {', '.join(readers)}")
     try:
-        return readers[path.suffix](path, weights)
+        return _of_one_card(readers[path.suffix](path, weights))
     except UserError:
         raise
     except Exception as error:  # any library's complaint about a damaged file becomes one line
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(f"{path}: not a readable {path.suffix} file ({reason})") from error
+
+
+def _of_one_card(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if found and all(name.startswith("module.") for name in found):
+        return {name.removeprefix("module."): array for name, array in found.items()}
+    return found
 
 
 def _npz(path: Path, weights: str) -> dict[str, np.ndarray]:

@@ -27,8 +27,8 @@ class Layer(NamedTuple):
     """The rate of pooling, or the side whose features are added."""
 
 
-def parse_layers(text: str) -> list[Layer]:
-    """The blocks of a layer string. Raises UserError for one that is none.
+def parse_layers(text: str, option: str = "layers") -> list[Layer]:
+    """The blocks of a layer string. Raises UserError, which names the option, for one that is none.
 
     >>> parse_layers("8x2,8d2,4")
     [Layer(side=8, other=None), Layer(side=8, other=None), Layer(side=8, other=2), Layer(side=4, other=None)]
@@ -38,7 +38,7 @@ def parse_layers(text: str) -> list[Layer]:
         kind = next((k for k in "xmd" if k in part), "")
         numbers = part.split(kind) if kind else [part]
         if not all(n.isdecimal() and int(n) for n in numbers) or len(numbers) != (2 if kind else 1):
-            raise UserError(f"layers={text!r:.60}: {part!r:.20} must be like 32x11, 32d2, 8m4 or 32")
+            raise UserError(f"{option}={text!r:.60}: {part!r:.20} must be like 32x11, 32d2, 8m4 or 32")
         side, other = int(numbers[0]), int(numbers[-1])
         layers += [Layer(side)] * other if kind == "x" else [Layer(side, other if kind else None)]
     return layers
@@ -242,14 +242,14 @@ class VDVAE(nn.Module):
 
 
 def check_layers(net: VDVAE) -> None:
-    """Raises UserError for layer strings that do not fit the image's side or each other."""
+    """Raises UserError for layer strings and widths that do not fit the image's side or each other."""
     side, sides = net.side, {net.side}
-    for layer in parse_layers(net.encoder_layers):
+    for layer in parse_layers(net.encoder_layers, "encoder_layers"):
         if layer.side != side or side % (layer.other or 1):
             raise UserError(f"encoder_layers={net.encoder_layers}: a block at {layer.side} where the features are at {side}")
         side //= layer.other or 1
         sides.add(side)
-    layers, known = parse_layers(net.decoder_layers), set()
+    layers, known = parse_layers(net.decoder_layers, "decoder_layers"), set()
     for layer in layers:
         if layer.side not in sides:
             raise UserError(f"decoder_layers={net.decoder_layers}: the encoder has no features at {layer.side}")
@@ -258,3 +258,12 @@ def check_layers(net: VDVAE) -> None:
         known.add(layer.side)
     if net.side not in known:
         raise UserError(f"decoder_layers={net.decoder_layers}: no block at the image's side, {net.side}")
+    for i, layer in enumerate(layers):
+        if layer.side != net.side and not any(layer.side in later for later in layers[i + 1 :]):
+            raise UserError(f"decoder_layers={net.decoder_layers}: nothing comes of the last block at {layer.side}")
+    own = parse_widths(net.widths, net.width)
+    if own.get(net.side, net.width) != net.width:
+        raise UserError(f"widths={net.widths}: the image's side, {net.side}, has width={net.width}; set that one")
+    if int(min([net.width, *own.values()]) * net.bottleneck) < 1:
+        least = 1 / min([net.width, *own.values()])
+        raise UserError(f"bottleneck={net.bottleneck}: leaves no channel inside of a block; must be at least {least:.3g}")

@@ -114,8 +114,8 @@ def fit(
                 drawn = True
         if found and begin == config.steps and not all((folder / f"{name}.png").exists() for name in grid_names(stage)):
             save_grids(stage, state, mesh, folder, step, log)  # the run was killed after its last save
-        watch.catch_up()
         _wait(checkpoints, folder)
+        watch.finish()
         if pipeline.skipped:
             log.say(f"data: passed over {pipeline.skipped} files that can't be read")
         if main:

@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, stage: Stage, log: Log, pipeline: Pipeline):
         self.stage, self.log, self.pipeline = stage, log, pipeline
         self.rates = learning_rates(stage.optimizers, stage.phases, stage.train.steps) if log.active else {}
-        self.bad, self.too_large = 0, 0  # in a row; in all
+        self.seen, self.bad, self.too_large = 0, 0, 0  # steps; those not applied in a row; those too large in all
         self.pending: tuple[int, Metrics] | None = None
 
     def see(self, step: int, metrics: Metrics) -> None:
@@ -36,6 +36,17 @@ class Watch:
             self._handle(*self.pending)
         self.pending = None
 
+    def finish(self) -> None:
+        """Handles what is pending at the end. Raises UserError where no step of all was applied, however few there were."""
+        self.catch_up()
+        if self.too_large:
+            self.log.say(f"{self.too_large} of {self.seen} steps were not applied, because their gradients were too large")
+        if self.seen and self.bad == self.seen:
+            advice = "raise skip_threshold (0 for none), or " if self.too_large else ""
+            raise UserError(
+                f"none of the {self.seen} steps was applied, so nothing was learned: {advice}lower the learning rate"
+            )
+
     def _handle(self, last: int, metrics: Metrics) -> None:
         values = {k: np.atleast_1d(np.asarray(v)) for k, v in jax.device_get(dict(metrics)).items()}
         count = len(next(iter(values.values())))
@@ -44,12 +55,13 @@ class Watch:
             row = {k: float(v[i]) for k, v in values.items()}
             codes = {k: int(row.pop(k)) for k in list(row) if k.endswith("nonfinite")}
             bad = {k: code for k, code in codes.items() if code}
-            self.bad = self.bad + 1 if bad else 0
+            self.seen, self.bad = self.seen + 1, self.bad + 1 if bad else 0
             if bad:
                 self._complain(step, *next(iter(bad.items())))
             if step % self.stage.train.log_every == 0 or step == self.stage.train.steps:
                 rates = {k: float(v[step - 1]) for k, v in self.rates.items()}
-                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}, **rates})
+                skipped = {"skipped": float(self.too_large)} if self.too_large else {}
+                self.log.record(step, {**row, **{k: float(v) for k, v in bad.items()}, **skipped, **rates})
         self.log.progress(last, next((v[-1] for k, v in values.items() if k.endswith("loss")), float("nan")))
 
     def _complain(self, step: int, metric: str, code: int) -> None:

@@ -34,6 +34,13 @@ def test_npz_and_safetensors(tmp_path):
     same(load_weights(tmp_path / "x.safetensors"))
 
 
+def test_names_of_a_network_on_several_cards_lose_what_torch_put_before_them(tmp_path):
+    np.savez(tmp_path / "x.npz", **{f"module.{name}": array for name, array in WEIGHTS.items()})
+    same(load_weights(tmp_path / "x.npz"))
+    np.savez(tmp_path / "y.npz", **{"module.a": np.zeros(1), "b": np.zeros(1)})
+    assert set(load_weights(tmp_path / "y.npz")) == {"module.a", "b"}
+
+
 class Call:
     """Pickles as a call of a function of torch's, by name."""
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from jgen.convert import glow as convert
+from jgen.models.dequantizer import Dequantizer
 from jgen.models.glow import Glow, Step
+from jgen.models.tarflow import TarFlow
 from jgen.nn.flow import NORMFLOWS, ORIGINAL, PORT, ActNorm, Coupling, Invertible1x1, halves, joined, squeeze, unsqueeze
 from tests import tiny
 
@@ -73,6 +75,35 @@ def test_glow_is_a_density_and_goes_back_from_its_latents_and_its_noise(conventi
         unit = sum(jnp.sum(-0.5 * n**2 - 0.5 * np.log(2 * np.pi), (1, 2, 3)) for n in noise)
         deviations = flow.total - unit - sum(flow.logdet)  # those of the priors
         assert np.all(np.isfinite(deviations))
+
+
+@pytest.mark.slow
+def test_tarflow_is_a_density_and_goes_back():
+    with jax.enable_x64(True):
+        net = TarFlow(channels=2, side=4, patch=2, width=8, blocks=2, layers=1, heads=2)
+        x = jax.random.normal(KEY, (2, 4, 4, 2), jnp.float64)
+        variables = random_variables(net, x, 0.1)
+
+        def forward(x):
+            z, logdet = net.apply(variables, x)
+            return z, logdet * x[0].size  # the authors' is that of a dimension
+
+        check_flow(forward, lambda z: net.apply(variables, z, method="inverse"), x)
+
+
+@pytest.mark.slow
+def test_variational_noise_has_the_density_that_it_says():
+    with jax.enable_x64(True):
+        net, x = Dequantizer(4, 2), jax.random.normal(KEY, (2, 4, 2, 1), jnp.float64)
+        eps = jax.random.normal(jax.random.key(1), x.shape, jnp.float64)
+        variables = {"params": tiny.moved(jax.jit(net.init)(KEY, eps, x)["params"], 0.2)}
+        u, log_q = jax.jit(net.apply)(variables, eps, x)
+        assert np.all((u > 0) & (u < 1))
+        for i in range(len(x)):
+            jacobian = jax.jacobian(lambda e, i=i: net.apply(variables, e[None], x[i : i + 1])[0].ravel())(eps[i])
+            slope = np.linalg.slogdet(np.asarray(jacobian).reshape(eps[i].size, -1))[1]
+            normal = np.sum(-0.5 * np.square(eps[i]) - 0.5 * np.log(2 * np.pi))
+            np.testing.assert_allclose(log_q[i], normal - slope, rtol=1e-6)
 
 
 def test_the_first_batch_comes_out_with_mean_0_and_deviation_1():

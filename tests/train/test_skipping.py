@@ -37,3 +37,12 @@ def test_a_run_that_leaves_out_every_update_stops_and_says_so(tmp_path, capfd):
     with pytest.raises(ValueError, match=r"the gradient's norm was at least 0.001 for 3 steps in a row.*raise skip_threshold"):
         fit(replace(stage, pictures={}), tmp_path, make_mesh())
     assert "2 in a row, 2 in all" in capfd.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_a_run_of_few_steps_of_which_none_was_applied_does_not_end_well(tmp_path, capfd):
+    (stage,) = tiny.stages(tiny.module("vdvae"), "vdvae", "--skip-threshold", "0.001")
+    assert stage.train.steps < stage.train.max_bad_steps
+    with pytest.raises(ValueError, match="none of the 4 steps was applied, so nothing was learned: raise skip_threshold"):
+        fit(replace(stage, pictures={}), tmp_path, make_mesh())
+    assert "4 of 4 steps were not applied" in capfd.readouterr().err.replace("\n", " ")
