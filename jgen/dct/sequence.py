@@ -61,14 +61,12 @@ class Tuples(NamedTuple):
 
 
 def layout(shape: tuple[int, int, int], quality: int, block: int = jpeg.BLOCK) -> Layout:
-    """The layout of images [H, W, C]. Raises UserError for sides that the block does not divide, and for C not 1 or 3."""
+    """The layout of images [H, W, C], of whole blocks that cover them. Raises UserError for C not 1 or 3."""
     height, width, colours = shape
-    if height % block or width % block:
-        raise UserError(f"block={block}: must divide the sides of images of {height}x{width}")
     if colours not in (1, 3):
         raise UserError(f"images of {colours} channels: must have 1 or 3")
     bounds = jpeg.bounds(quality, colours, block).T.reshape(-1)
-    return Layout(height // block, width // block, tuple(map(int, bounds)))
+    return Layout(-(-height // block), -(-width // block), tuple(map(int, bounds)))
 
 
 def planes_of(levels: Array) -> Array:

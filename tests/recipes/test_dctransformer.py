@@ -61,7 +61,8 @@ def test_pictures_keep_what_they_are_given():
 @pytest.mark.parametrize(
     "flags,message",
     [
-        (["--block", "3"], "block=3: must divide the sides of images of 8x8"),
+        (["--block", "3", "--patch", "2"], "patch=2, heads=2: must divide the 3x3 blocks of an image"),
+        (["--sampling.frequencies", "16"], "frequencies=16: must be below the 16 of a block, or nothing is drawn"),
         (["--overlap", "12"], "overlap=12: must be below chunk=12"),
         (["--length", "65"], "length=65: images have 64 coefficients"),
         (["--heads", "3"], "heads=3: must divide .* width=8"),
@@ -74,3 +75,12 @@ def test_bad_options_are_one_line(flags, message):
     with pytest.raises(ValueError, match=message) as error:
         tiny.stages(tiny.module("dctransformer"), "dctransformer", *flags)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_likelihood_that_leaves_coefficients_out_is_refused():
+    (stage,) = tiny.stages(tiny.module("dctransformer"), "dctransformer", "--length", "5")
+    batch = {"image": jax.random.uniform(jax.random.key(0), (8, 8, 8, 1), minval=-1), "label": np.zeros(8, np.int32)}
+    params, extra = jax.jit(stage.init)(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match=r"length=5: 100.0% of the images have more coefficients that are not 0"):
+        stage.evaluate(params, extra, jax.random.key(0), iter([batch]), 1)

@@ -58,11 +58,13 @@ class Model:
         return label if self.classes else None
 
     def loss(self, whole: bool = False) -> LossFn:
+        net = self.net if whole else self.trained
+
         def apply(
             params: PyTree, window: Tuples, image: Array, chunk: Array, label: Array | None, /, key: Key | None = None
         ) -> Logits:
             train, rngs = key is not None, {} if key is None else {"dropout": key}
-            found: Any = self.trained.apply({"params": params}, window, image, chunk, label, train=train, rngs=rngs)
+            found: Any = net.apply({"params": params}, window, image, chunk, label, train=train, rngs=rngs)
             return found
 
         return sparse_nll(apply, self.codec, self.chunks, conditional=bool(self.classes), whole=whole)
@@ -131,7 +133,13 @@ def frequencies_shown(count: int) -> list[int]:
 
 
 def pictures(model: Model, options: DCTSampling) -> Mapping[str, Picture]:
-    """Held-out images by their number of coefficients, upsampled from low frequencies, and with another right half."""
+    """Held-out images by their number of coefficients, upsampled from low frequencies, and with another right half.
+
+    Raises UserError where a block has no more frequencies than those that are known. Blocks of one are not upsampled.
+    """
+    every = model.codec.block**2
+    if options.frequencies >= every > 1:
+        raise UserError(f"frequencies={options.frequencies}: must be below the {every} of a block, or nothing is drawn")
 
     def coefficients(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
         """In each row a held-out image from 1 frequency a block up to all of them, and the image itself."""
@@ -154,10 +162,11 @@ def pictures(model: Model, options: DCTSampling) -> Mapping[str, Picture]:
         left = jnp.arange(model.layout.columns) < model.layout.columns // 2
         blocks = jnp.broadcast_to(left[None], (model.layout.rows, model.layout.columns))
         drawn = model.inpaint(params, keys, x, blocks, options, label)
-        pixels = jnp.repeat(left, model.codec.block)[None, None, :, None]
+        pixels = jnp.repeat(left, model.codec.block)[None, None, : model.codec.width, None]
         return _rows([x[::6], jnp.where(pixels, x[::6], 0), *jnp.moveaxis(drawn.reshape(8, 6, *x.shape[1:]), 1, 0)])
 
-    return {"coefficients": coefficients, "upsampled": upsampled, "inpainted": inpainted}
+    found = {"coefficients": coefficients, "upsampled": upsampled, "inpainted": inpainted}
+    return {name: picture for name, picture in found.items() if every > 1 or name != "upsampled"}
 
 
 def _repeated(model: Model, key: Key, batch: Batch) -> tuple[Array, Array, Array | None]:
@@ -187,6 +196,11 @@ def evaluation(model: Model) -> Evaluate:
 
     def evaluate(params: Params, extra: Extra, key: Key, batches: Iterator[Batch], count: int) -> dict[str, Any]:
         found = dict(mean(params, extra, key, batches, count))
+        if cut := float(found["cut"]):
+            raise UserError(
+                f"length={model.chunks.length}: {cut:.1%} of the images have more coefficients that are not 0, whose likelihood would be left "
+                "out; raise it, or lower the quality"
+            )
         return {f"bits_per_dim_of_dct_quality_{model.codec.quality}": found.pop("bits_per_dim"), **found}
 
     return evaluate
