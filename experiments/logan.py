@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import jgen
 from jgen.config import DataConfig, Flat, MeshConfig, TrainConfig
-from jgen.config.biggan import BigGANConfig, LatentMoveConfig, MovedSampling
+from jgen.config.biggan import BigGANConfig, MovedSampling, NaturalMoveConfig
 
 if TYPE_CHECKING:
     from jgen.train.stage import Experiment
@@ -29,7 +29,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     sampling: MovedSampling = MovedSampling()
     gan: Flat[BigGANConfig] = BigGANConfig()
-    move: Flat[LatentMoveConfig] = LatentMoveConfig(1, 0.9, 5.0, 0.8, cost_weight=0.1)
+    move: Flat[NaturalMoveConfig] = NaturalMoveConfig()
 
 
 PRESETS = {
@@ -56,7 +56,7 @@ PRESETS = {
             ema=0.9999,
             ema_start=0,
         ),
-        move=LatentMoveConfig(1, 0.9, 5.0, 0.8, cost_weight=300.0),
+        move=NaturalMoveConfig(cost_weight=300.0),
     ),
 }
 

@@ -64,3 +64,10 @@ def test_settings_of_earlier_runs_are_brought_into_today_s_form(name):
 def test_options_of_samplers_are_given_their_new_names():
     stored = {"format": 2, "module": "experiments.ddpm", "config": {"sampling": {"solver": {"sampler": "dpm", "of": "noise"}}}}
     assert migrated(stored)["config"]["sampling"]["solver"] == {"sampler": "dpm", "parameterization": "noise"}
+
+
+def test_runs_of_cs_gan_lose_the_options_that_logan_alone_has():
+    move = {"move_steps": 3, "move_size": 0.01, "damping": 5.0, "moved": 0.8, "cost_weight": 3.0}
+    for name, kept in (("csgan", ["move_steps", "move_size", "cost_weight"]), ("logan", list(move))):
+        stored = {"format": 4, "module": f"experiments.{name}", "config": {"move": move}}
+        assert list(migrated(stored)["config"]["move"]) == kept

@@ -126,17 +126,31 @@ class CutMixConfig:
 
 @dataclass(frozen=True)
 class LatentMoveConfig:
-    """How latents are moved before both players' updates."""
+    """How CS-GAN's latents are moved before both players' updates."""
 
     move_steps: Natural = 3
     """Steps of a move; 0 moves none, for comparison."""
     move_size: Positive = 0.01
-    """CS-GAN: the first size of a step, which is learnt with G. LOGAN: alpha, the scale of a step."""
-    damping: NonNegative = 5.0
-    """LOGAN's beta."""
-    moved: Share = 0.8
-    """LOGAN's share of a batch that moves."""
+    """The first size of a step, which is learnt with G."""
     cost_weight: NonNegative = 3.0
+    """Weight of the squared distance of a move, added to G's loss."""
+
+
+@dataclass(frozen=True)
+class NaturalMoveConfig:
+    """How LOGAN's latents are moved before both players' updates."""
+
+    form: Literal["paper", "studiogan"] = "paper"
+    """paper: so many steps as the next option says. studiogan: one, as that code takes whatever its option says."""
+    move_steps: Natural = 1
+    """Steps of a move; 0 moves none, for comparison."""
+    move_size: Positive = 0.9
+    """alpha, the scale of a step."""
+    damping: NonNegative = 5.0
+    """beta."""
+    moved: Share = 0.8
+    """Share of a batch that moves."""
+    cost_weight: NonNegative = 0.1
     """Weight of the squared distance of a move, added to G's loss."""
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from jgen.config.samplers import SAMPLERS
 
-FORMAT = 4
+FORMAT = 5
 """Format of config.json: 1 had all options of an experiment in one flat group, 2 other names of samplers' options, 3 no groups
-for the optimizers of a first stage and of a classifier."""
+for the optimizers of a first stage and of a classifier, 4 LOGAN's options of a move in CS-GAN too."""
 
 UNET = "channels channel_mult num_res_blocks dropout attention head_channels scale_shift_norm resblock_updown"
 CHAIN = "schedule diffusion_steps prediction"
@@ -122,8 +122,11 @@ def migrated(stored: dict[str, Any]) -> dict[str, Any]:
     if version >= FORMAT:
         return stored
     name = stored["module"].removeprefix("experiments.")
+    if version == 4:
+        return {**stored, "format": FORMAT, "config": _of_move(name, stored["config"])}
     if version in (2, 3):
-        return {**stored, "format": FORMAT, "config": _with_optimizers(name, _with_new_names(stored["config"]))}
+        config = _of_move(name, _with_optimizers(name, _with_new_names(stored["config"])))
+        return {**stored, "format": FORMAT, "config": config}
     values = {RENAMED.get(name, {}).get(key, key): value for key, value in stored["config"].items()}
     dropped = DROPPED | WITHOUT_EFFECT.get(name, set())
     values = {key: value for key, value in values.items() if key not in dropped}
@@ -131,6 +134,14 @@ def migrated(stored: dict[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("sampling"), dict) and "sampler" in config["sampling"]:
         config["sampling"] = _sampling(name, config["sampling"])
     return {**stored, "format": FORMAT, "config": _with_optimizers(name, _with_new_names(config))}
+
+
+def _of_move(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of csgan without LOGAN's options, which it did not heed."""
+    move = config.get("move")
+    if name != "csgan" or not isinstance(move, dict):
+        return dict(config)
+    return {**config, "move": {key: value for key, value in move.items() if key not in ("damping", "moved")}}
 
 
 def _with_optimizers(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,18 +32,19 @@ def natural_gradient(
     beta: float = 5.0,
     rate: float = 0.8,
     steps: int = 1,
+    form: Literal["paper", "studiogan"] = "paper",
 ) -> tuple[Array, Array]:
     """LOGAN's move: (z after it, in [-1, 1]; its cost, the mean of |delta|^2 over the batch, a scalar).
 
     score: z -> D's logits [B], each of its own image. A step adds delta = alpha g / (beta + |g|^2), g the gradient of the
     logit: alpha scales it and beta damps it. uniform [B] in [0, 1): a share `rate` of the batch moves, those above 1 - rate;
-    the cost counts every image's delta. The paper's algorithm has `steps` of them, and is run with 1; StudioGAN's code takes
-    one step whatever its option says. Raises UserError for rate outside [0, 1], beta < 0 or steps < 1.
+    the cost counts every image's delta. form: the paper's algorithm has `steps` of them, and is run with 1; "studiogan" takes
+    one step whatever `steps` says, as its code does. Raises UserError for rate outside [0, 1], beta < 0 or steps < 1.
     """
     if not 0 <= rate <= 1 or beta < 0 or steps < 1:
         raise UserError(f"rate={rate}, beta={beta}, steps={steps}: must be from 0 to 1, at least 0, and at least 1")
     cost, moves = jnp.zeros((), z.dtype), (uniform > 1 - rate)[:, None]
-    for _ in range(steps):
+    for _ in range(steps if form == "paper" else 1):
         g = jax.grad(lambda z: jnp.sum(score(z)))(z)
         delta = alpha * g / (beta + jnp.sum(g**2, -1, keepdims=True))
         z = jnp.clip(z + jnp.where(moves, delta, 0.0), -1.0, 1.0)

@@ -71,10 +71,12 @@ def check_logan(o, kind):
     o.check(f"out/raw_z_grad/{kind}", jax.jit(jax.grad(lambda z: jnp.sum(score(g, z))))(z))
     for name, config in o.config["logan"].items():
         prefix = f"studiogan/{kind}/{name}"
-        settings = {k: config[f"lo_{k}"] for k in ("rate", "alpha", "beta")}  # that code takes one step, whatever lo_steps says
+        settings = {k: config[f"lo_{k}"] for k in ("rate", "alpha", "beta", "steps")}
 
         def loss(g, settings=settings):
-            moved, cost = natural_gradient(partial(score, g), z, jnp.asarray(o["in/drop_uniform"], float), **settings)
+            moved, cost = natural_gradient(
+                partial(score, g), z, jnp.asarray(o["in/drop_uniform"], float), **settings, form="studiogan"
+            )
             return -jnp.mean(score(g, moved)), (moved, cost)
 
         (value, (moved, cost)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(g)

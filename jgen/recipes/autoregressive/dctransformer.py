@@ -198,8 +198,8 @@ def evaluation(model: Model) -> Evaluate:
         found = dict(mean(params, extra, key, batches, count))
         if cut := float(found["cut"]):
             raise UserError(
-                f"length={model.chunks.length}: {cut:.1%} of the images have more coefficients that are not 0, whose likelihood would be left "
-                "out; raise it, or lower the quality"
+                f"length={model.chunks.length}: {cut:.1%} of the images have more coefficients that are not 0, "
+                "whose likelihood would be left out; raise it, or lower the quality"
             )
         return {f"bits_per_dim_of_dct_quality_{model.codec.quality}": found.pop("bits_per_dim"), **found}
 

@@ -108,15 +108,18 @@ def pictures(model: Model, data: DataConfig) -> Mapping[str, Picture]:
         return model.images(params, extra, rows, None if label is None else jnp.repeat(label, 8))
 
     def attributes(params: Params, extra: Extra, key: Key, batch: Batch) -> Array:
-        """A held-out image in each row, moved from the mean noise of its class to that of the next one."""
+        """A held-out image in each row, moved from the mean noise of its class to that of the next one that is among them."""
         own, classes = batch["label"], data.num_classes
         noise = model.noise_of(params, extra, batch["image"], label_of(batch, slice(None)))
         weights = jax.nn.one_hot(own, classes)
+        following = (own[:8, None] + 1 + jnp.arange(classes)[None]) % classes
+        first = jnp.argmax(jnp.any(weights > 0, 0)[following], 1)
+        other = jnp.take_along_axis(following, first[:, None], 1)[:, 0]
         weights = weights / jnp.maximum(jnp.sum(weights, 0), 1)[None]
         t, rows = jnp.linspace(0, 1, 8), []
         for n in noise:
             means = jnp.einsum("bk,bhwc->khwc", weights, n)
-            step = (means[(own[:8] + 1) % classes] - means[own[:8]])[:, None]
+            step = (means[other] - means[own[:8]])[:, None]
             rows.append((n[:8, None] + t[None, :, None, None, None] * step).reshape(-1, *n.shape[1:]))
         label = label_of(batch, slice(8))
         return model.images(params, extra, rows, None if label is None else jnp.repeat(label, 8))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jgen import figures, samplers
-from jgen.config.biggan import LatentMoveConfig
+from jgen.config.biggan import LatentMoveConfig, NaturalMoveConfig
 from jgen.data.gaussians import GAUSSIANS, Gaussians
 from jgen.metrics.gaussian_modes import gaussian_modes
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
@@ -26,7 +26,7 @@ COUNTED = 2500
 """Points that are measured, as in VEEGAN."""
 MOVES: Mapping[str, Callable[[GAN], GAN]] = {
     "plain": lambda form: form,
-    "LOGAN": logan(LatentMoveConfig(move_steps=1, move_size=0.9, damping=5.0, moved=0.8, cost_weight=0.1), Z_DIM),
+    "LOGAN": logan(NaturalMoveConfig(), Z_DIM),
     "CS-GAN": cs_gan(LatentMoveConfig(), non_saturating, BATCH),
 }
 """How the latents are moved before every update. All three have the same networks and the same loss."""

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from jgen.arrays import shard_like
 from jgen.config import DataConfig, TrainConfig
-from jgen.config.biggan import BigGANConfig, LatentMoveConfig, MovedSampling
+from jgen.config.biggan import BigGANConfig, LatentMoveConfig, MovedSampling, NaturalMoveConfig
+from jgen.errors import UserError
 from jgen.objectives.adversarial import GAN, scores
 from jgen.objectives.gan import Adversarial, non_saturating
 from jgen.objectives.latent_moves import gradient_steps, natural_gradient, project, squared_distance
@@ -26,15 +27,22 @@ def _score(form: GAN, params: Params, extra: Extra, condition: Condition, train:
     return score
 
 
-def logan(config: LatentMoveConfig, z_dim: int) -> Callable[[GAN], GAN]:
-    """The form with LOGAN's latents, uniform in [-1, 1], moved along the natural gradient of D's logits."""
+def logan(config: NaturalMoveConfig, z_dim: int) -> Callable[[GAN], GAN]:
+    """The form with LOGAN's latents, uniform in [-1, 1], moved along the natural gradient of D's logits.
+
+    Raises UserError for several steps of the form that takes one.
+    """
+    if config.form == "studiogan" and config.move_steps > 1:
+        raise UserError(
+            f"move_steps={config.move_steps}: has no effect with --form studiogan, which takes one step; leave it out"
+        )
 
     def form(plain: GAN) -> GAN:
         def move(params: Params, extra: Extra, key: Key | None, z: PyTree, condition: Condition) -> tuple[PyTree, Array]:
             score = _score(plain, params, extra, condition, train=key is not None)
             uniform = jnp.ones(len(z)) if key is None else shard_like(jax.random.uniform(key, (len(z),)), z)
             how = dict(alpha=config.move_size, beta=config.damping, rate=config.moved)
-            z, cost = natural_gradient(score, z, uniform, **how, steps=config.move_steps)
+            z, cost = natural_gradient(score, z, uniform, **how, steps=config.move_steps, form=config.form)
             return z, config.cost_weight * cost
 
         def one(key: Key) -> Array:
@@ -80,7 +88,7 @@ def cs_gan(config: LatentMoveConfig, adversarial: Adversarial, batch: int) -> Ca
 
 
 def logan_stage(
-    config: BigGANConfig, move: LatentMoveConfig, data: DataConfig, train: TrainConfig, options: MovedSampling
+    config: BigGANConfig, move: NaturalMoveConfig, data: DataConfig, train: TrainConfig, options: MovedSampling
 ) -> Stage:
     """LOGAN's training, of BigGAN's players."""
     return biggan_stage(config, data, train, options, change=logan(move, config.z_dim))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jgen.config import DataConfig, changed
-from jgen.config.biggan import BigGANConfig, CutMixConfig, LatentMoveConfig, R3GANConfig
+from jgen.config.biggan import BigGANConfig, CutMixConfig, LatentMoveConfig, NaturalMoveConfig, R3GANConfig
 from jgen.errors import UserError
 from jgen.objectives.adversarial import Sides
 from jgen.objectives.gan import non_saturating
@@ -88,8 +88,8 @@ def test_truncation_needs_its_own_statistics_and_standing_ones_are_the_same_for_
 def test_a_move_raises_what_the_discriminator_thinks_and_in_sampling_each_image_moves_alone(kind):
     made = players(SMALL, DIGITS, unet=False)
     plain = biggan_form(SMALL, made)
-    config = LatentMoveConfig(1, 0.1, 1.0, 1.0)
-    form = logan(config, 4)(plain) if kind == "logan" else cs_gan(config, non_saturating, 4)(plain)
+    natural = NaturalMoveConfig(move_size=0.1, damping=1.0, moved=1.0)
+    form = logan(natural, 4)(plain) if kind == "logan" else cs_gan(LatentMoveConfig(1, 0.1), non_saturating, 4)(plain)
     params, extra = jax.jit(form.init)(jax.random.key(0), {})
     condition = Condition(label=jnp.arange(4))
     z = form.latents(image_keys(0, 4), condition)
@@ -118,9 +118,10 @@ def test_players_without_spectral_norm_and_without_moves_are_for_comparison():
     _, extra = jax.eval_shape(biggan_form(none, players(none, DIGITS, unet=False)).init, jax.random.key(0), {})
     assert "spectral" not in extra["d"]
     assert "spectral" in jax.eval_shape(plain.init, jax.random.key(0), {})[1]["d"]
-    still = LatentMoveConfig(0)
-    assert cs_gan(still, non_saturating, 4)(plain) == plain
-    assert logan(still, 4)(plain).move is None
+    assert cs_gan(LatentMoveConfig(0), non_saturating, 4)(plain) == plain
+    assert logan(NaturalMoveConfig(move_steps=0), 4)(plain).move is None
+    with pytest.raises(ValueError, match="move_steps=2: has no effect with --form studiogan, which takes one step"):
+        logan(NaturalMoveConfig("studiogan", 2), 4)
 
 
 def test_the_natural_gradient_step_is_the_paper_s_formula():
