@@ -5,6 +5,7 @@
     python -m experiments.gan --loss wasserstein --penalty clip --critic-steps 5                        # WGAN
     python -m experiments.gan --conditioning projection
     python -m experiments.gan --augment diffaug --consistency 1             # for few images: --data.limit 200
+    python -m experiments.gan --augment diffusion --adapt-kimg 20           # Diffusion-GAN's; or ada
     python -m experiments.gan --preset fashion_mnist                        # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.gan --preset cifar10                              # WGAN-GP's ResNet, for accelerators
 

@@ -117,8 +117,13 @@ class ConvGANConfig:
     """Fakes of G's updates, as a multiple of the batch."""
     conditioning: Literal["none", "concat", "projection", "auxiliary"] = "none"
     """How D takes the class, or names it."""
-    augment: Literal["none", "diffaug"] = "none"
-    """The augmentation of what D sees: images moved, cut and recoloured, reals and fakes alike."""
+    augment: Literal["none", "diffaug", "ada", "diffusion"] = "none"
+    """The augmentation of what D sees, reals and fakes alike: images moved, cut and recoloured; the same with a probability
+    that adapts (ADA); or diffused for a time that D knows, the longest of which adapts (Diffusion-GAN)."""
+    adapt_target: Annotated[float, Range(-2, 1)] = 0.6
+    """Mean sign of D's logits of reals at which what adapts rests."""
+    adapt_kimg: Positive = 100.0
+    """Thousands of images in which it could go from least to most."""
     consistency: NonNegative = 0.0
     """Weight of balanced consistency (bCR, Zhao et al. 2020, arXiv:2002.04724; there 10): D gives an image, real or fake, the
     logit that it gives the image moved and flipped."""

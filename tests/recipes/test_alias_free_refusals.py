@@ -13,6 +13,7 @@ from tests import tiny
         ("stylegan3", ["--layers", "1"], "num_layers=1: must be above num_critical=1"),
         ("stylegan3", ["--channel-base", "4"], "channel_base=.*: must be at least"),
         ("stylegan3", ["--margin", "-1"], "margin=-1"),
+        ("stylegan3", ["--generator", "resnet"], "generator=resnet: has no effect on StyleGAN3's; leave it out"),
         ("diffusion_gan", ["--t-min", "9", "--t-max", "8"], "t_min=9, t_max=8: must be at least 1, and in order"),
         ("diffusion_gan", ["--beta-start", "0.5", "--beta-end", "0.1"], "beta_start=0.5, beta_end=0.1"),
         ("projected_gan", ["--feature-size", "16"], "feature_size=16"),

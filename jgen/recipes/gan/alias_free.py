@@ -14,6 +14,7 @@ from jgen.config import DataConfig, GANConfig, StyleConfig, StyleSampling
 from jgen.config.alias_free import AliasFreeConfig
 from jgen.config.gan import ArchitectureConfig
 from jgen.edit.space import StyleSpace
+from jgen.errors import UserError
 from jgen.models.gan import stylegan2, stylegan3
 from jgen.models.gan.alias_free_layers import Design, alias_free_layers
 from jgen.models.gan.stylegan2 import repeat, truncate
@@ -144,7 +145,9 @@ class AliasFreeModel:
         )  # fmt: skip
 
     def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:
-        """The stage's sampler. Networks without noise inputs take no notice of options.noise."""
+        """The stage's sampler. Raises UserError for a kind of noise, since the network has no noise inputs."""
+        if options.noise != "gaussian":
+            raise UserError(f"noise={options.noise}: has no effect, since this network has no noise inputs; leave it out")
         return self.images(params, extra, self.styles(params, extra, keys, options))
 
 

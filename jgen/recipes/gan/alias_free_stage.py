@@ -5,6 +5,7 @@ from typing import NamedTuple
 from jgen.config import AugmentConfig, DataConfig, GANConfig, StyleConfig, StyleSampling, TrainConfig
 from jgen.config.alias_free import AliasFreeConfig
 from jgen.config.gan import ArchitectureConfig
+from jgen.errors import UserError
 from jgen.nn.precision import in_dtype
 from jgen.objectives import augmentation
 from jgen.objectives.adversarial import GAN
@@ -43,7 +44,9 @@ def alias_free_updates(recipe: AliasFreeRecipe, form: GAN, augment: Augmentation
 
 
 def alias_free_stage(recipe: AliasFreeRecipe, train: TrainConfig) -> Stage:
-    """The one stage of a run."""
+    """The one stage of a run. Raises UserError for an architecture of another generator."""
+    if recipe.architecture.generator != "skip":
+        raise UserError(f"generator={recipe.architecture.generator}: has no effect on StyleGAN3's; leave it out")
     config, own, chosen, data = recipe.gan, recipe.own, recipe.augment, recipe.data
     g = alias_free_generator(config, recipe.style, own, data)
     d = stylegan2_discriminator(config, recipe.architecture, data)

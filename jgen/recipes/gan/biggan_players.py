@@ -81,6 +81,10 @@ def players(
         raise UserError(
             f"network={config.network}, head={config.head}: with instances the network is biggan, the head projection"
         )
+    if config.head == "projection" and config.class_weight != 1:
+        raise UserError(f"class_weight={config.class_weight:g}: has no effect with --head projection; leave it out")
+    if unet and config.head != "projection":
+        raise UserError(f"head={config.head}: U-Net GAN's discriminator judges classes by projection alone")
     if config.network == "deep":
         if unet or not classes or not config.hierarchical:
             raise UserError("network=deep: needs classes and hierarchical latents, and its own discriminator")

@@ -15,6 +15,8 @@ from jgen.errors import UserError
 from jgen.models.gan import dcgan, wgan_gp
 from jgen.objectives import augmentation, diffaug, gan, gan_penalties
 from jgen.objectives.adversarial import GAN, Logits, Regularizer, discriminator_loss, generator_loss
+from jgen.objectives.augmentation import Augmentation
+from jgen.objectives.diffusion_gan import Process, diffusion
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.images import square
 from jgen.recipes.gan.sampling import sampler
@@ -25,6 +27,8 @@ from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Dtype, Extr
 
 PENALTY_WEIGHTS = {"clip": 0.01, "gp": 10.0, "dragan": 10.0, "r1": 1.0, "r1_r2": 1.0}
 """The papers'."""
+LONGEST = Process().t_max
+"""Of Diffusion-GAN's times."""
 
 
 def with_weight(config: ConvGANConfig) -> ConvGANConfig:
@@ -36,8 +40,28 @@ def with_weight(config: ConvGANConfig) -> ConvGANConfig:
     return replace(config, penalty_weight=config.penalty_weight or PENALTY_WEIGHTS[config.penalty])
 
 
-def conv_gan(config: ConvGANConfig, data: DataConfig, dtype: Dtype = None) -> GAN:
-    """The players of a config; labels reach both as one-hot vectors, and G's batch statistics are extra["g"]."""
+def augmentation_of(config: ConvGANConfig) -> Augmentation:
+    """The augmentation of a config. Raises UserError for settings of what does not adapt."""
+    plain = ConvGANConfig()
+    if config.augment in ("none", "diffaug"):
+        for option in ("adapt_target", "adapt_kimg"):
+            if (value := getattr(config, option)) != getattr(plain, option):
+                raise UserError(f"{option}={value:g}: has no effect with --augment {config.augment}, which does not adapt")
+        return augmentation.named(config.augment)
+    if config.augment == "diffusion":
+        return diffusion(Process(), target=config.adapt_target, kimg=config.adapt_kimg)
+    return augmentation.named("ada", target=config.adapt_target, kimg=config.adapt_kimg)
+
+
+def conv_gan(
+    config: ConvGANConfig, data: DataConfig, dtype: Dtype = None, augment: Augmentation = augmentation.NO_AUGMENTATION
+) -> GAN:
+    """The players of a config; labels reach both as one-hot vectors, and G's batch statistics are extra["g"].
+
+    Where images are diffused D has their time, as a share of the longest, in one more channel; images that are not, as the
+    penalties', have the time 0.
+    """
+    timed = config.augment == "diffusion"
     classes = classes_of(data, config.conditioning != "none", f"conditioning={config.conditioning}")
     nets = {"dcgan": dcgan, "resnet": wgan_gp}[config.network]
     g = nets.Generator(square(data), data.shape[-1], config.width, dtype)
@@ -46,11 +70,17 @@ def conv_gan(config: ConvGANConfig, data: DataConfig, dtype: Dtype = None) -> GA
     def one_hot(condition: Condition) -> Array | None:
         return None if condition.label is None else jax.nn.one_hot(condition.label, classes)
 
+    def with_time(images: Array, time: Array | None) -> Array:
+        if not timed:
+            return images
+        share = jnp.zeros((len(images), 1), images.dtype) if time is None else time.astype(images.dtype) / LONGEST
+        return jnp.concatenate([images, jnp.broadcast_to(share[:, None, None], (*images.shape[:-1], 1))], -1)
+
     def init(key: Key, batch: Batch) -> tuple[Params, Extra]:
         keys, label = jax.random.split(key), jax.nn.one_hot(jnp.zeros(1, jnp.int32), classes) if classes else None
         made = g.init(keys[0], jnp.zeros((1, config.z_dim)), label)
-        critic = d.init(keys[1], jnp.zeros((1, *data.shape)), label)["params"]
-        return {"g": made["params"], "d": critic}, {"g": made["batch_stats"]}
+        critic = d.init(keys[1], with_time(jnp.zeros((1, *data.shape)), None), label)["params"]
+        return {"g": made["params"], "d": critic}, {"g": made["batch_stats"], **augment.state}
 
     def latents(keys: Key, condition: Condition) -> Array:
         return samplers.noise(keys, (config.z_dim,))
@@ -66,7 +96,8 @@ def conv_gan(config: ConvGANConfig, data: DataConfig, dtype: Dtype = None) -> GA
     def discriminate(
         params: Params, extra: Extra, images: Array, condition: Condition, /, *, train: bool
     ) -> tuple[DiscriminatorOutput, Extra]:
-        found: DiscriminatorOutput = d.apply({"params": params["d"]}, images, one_hot(condition))  # pyright: ignore
+        seen = with_time(images, condition.augment)
+        found: DiscriminatorOutput = d.apply({"params": params["d"]}, seen, one_hot(condition))  # pyright: ignore
         return found, {}
 
     return GAN(init, latents, train_latents, generate, discriminate, classes=classes)
@@ -126,9 +157,9 @@ def gan_stage(config: ConvGANConfig, data: DataConfig, train: TrainConfig, optio
     config = with_weight(config)
     if config.loss == "relativistic" and config.generator_batches > 1:
         raise UserError(f"generator_batches={config.generator_batches}: the relativistic loss compares as many fakes as reals")
-    form = conv_gan(config, data, jnp.dtype(train.dtype))
+    augment = augmentation_of(config)
+    form = conv_gan(config, data, jnp.dtype(train.dtype), augment)
     adversarial = gan.relativistic_paired if config.loss == "relativistic" else getattr(gan, config.loss)
-    augment = augmentation.named(config.augment)
     regularizers = gradient_penalty(config), consistency(config.consistency)
     sample = sampler(form)
     return Stage(
