@@ -4,7 +4,7 @@
     python -m experiments.biggan --network deep
     python -m experiments.biggan --head twin                # or another head, such as multi_hinge or contrastive
     python -m experiments.biggan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
-    python -m experiments.biggan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
+    python -m experiments.biggan --preset emoji32           # 32x32 in colour: at most 45 minutes on 2 CPU cores
     python -m experiments.biggan --preset cifar10           # the published settings, for accelerators
     python -m experiments.biggan --preset imagenet128       # 128x128, the author's run
     python -m experiments.biggan sample --truncation 0.5 --statistics standing

@@ -2,6 +2,7 @@
 
     python -m experiments.pixelcnn                           # digits, 8x8: under 3 minutes on 2 CPU cores
     python -m experiments.pixelcnn --preset fashion_mnist    # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.pixelcnn --preset emoji32          # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.pixelcnn --preset cifar10          # PixelCNN++'s run, for accelerators
     python -m experiments.pixelcnn --conditional             # class-conditional
 
@@ -34,6 +35,12 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
+        train=TrainConfig(steps=3000, log_every=10, save_every=500, sample_every=1000),
+        network=PixelCNNConfig(output="mixture", channels=32, layers=6),
+        optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, ema=0.998),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
         train=TrainConfig(steps=3000, log_every=10, save_every=500, sample_every=1000),
         network=PixelCNNConfig(output="mixture", channels=32, layers=6),
         optimizer=OptimizerConfig(2e-3, final_learning_rate=0.02, ema=0.998),

@@ -3,6 +3,7 @@
     python -m experiments.projected_gan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
+    python -m experiments.projected_gan --preset emoji64           # 64x64 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.projected_gan --preset cifar10           # the paper's networks, for accelerators
     python -m experiments.projected_gan --preset auto --data.name folder:PHOTOS    # settings chosen for a set of yours
     python -m experiments.projected_gan --separable --generator fastgan_lite --data.name folder:PHOTOS      # for small sets
@@ -48,6 +49,12 @@ PRESETS = {
     ),
     "emoji32": Config(
         data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
+        train=TrainConfig(steps=2000, save_every=1000, sample_every=1000, log_every=10),
+        gan=FastGANConfig(width=8, learning_rate=5e-4, ema_kimg=5.0),
+        heads=FeatureHeadsConfig(head_width=32, mixing_width=16),
+    ),
+    "emoji64": Config(
+        data=DataConfig("emoji", batch_size=16, resolution=64, channels=3),
         train=TrainConfig(steps=2000, save_every=1000, sample_every=1000, log_every=10),
         gan=FastGANConfig(width=8, learning_rate=5e-4, ema_kimg=5.0),
         heads=FeatureHeadsConfig(head_width=32, mixing_width=16),

@@ -3,7 +3,7 @@
     python -m experiments.r3gan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.r3gan --conditional
     python -m experiments.r3gan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
-    python -m experiments.r3gan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
+    python -m experiments.r3gan --preset emoji32           # 32x32 in colour: at most 45 minutes on 2 CPU cores
     python -m experiments.r3gan --preset cifar10           # the authors' settings, for accelerators
 
 Target of the cifar10 preset: FID 1.96, class-conditional (the paper's table of CIFAR-10).

@@ -3,7 +3,7 @@
     python -m experiments.sagan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.sagan --attention                 # without attention
     python -m experiments.sagan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
-    python -m experiments.sagan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
+    python -m experiments.sagan --preset emoji32           # 32x32 in colour: at most 45 minutes on 2 CPU cores
     python -m experiments.sagan --preset imagenet128           # the published settings, for accelerators
 
 Target of the imagenet128 preset: FID 18.65, Inception Score 52.52 (the paper's abstract). The settings are those of the script

@@ -3,6 +3,7 @@
     python -m experiments.score_sde                            # digits, 8x8: under 3 minutes on 2 CPU cores
     python -m experiments.score_sde --sde ve                   # or subvp
     python -m experiments.score_sde --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.score_sde --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.score_sde --preset cifar10           # the paper's run, for accelerators
 
 `evaluate` gives the exact likelihood in bits/dim by the probability-flow ODE, of images with uniform dequantisation. Target of
@@ -41,6 +42,12 @@ PRESETS = {
         data=DataConfig("fashion_mnist", batch_size=64),
         train=TrainConfig(steps=1100, save_every=220, sample_every=550),
         network=UNetConfig(channel_mult=(1, 2, 2), attention=(4,)),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
+        train=TrainConfig(steps=1100, save_every=220, sample_every=550),
+        network=UNetConfig(channel_mult=(1, 2, 2), attention=(8,)),
         optimizer=OptimizerConfig(learning_rate=1e-3),
     ),
     "cifar10": Config(

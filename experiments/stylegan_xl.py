@@ -2,6 +2,7 @@
 
     python -m experiments.stylegan_xl                            # glyphs, 16x16: under 4 minutes on 2 CPU cores
     python -m experiments.stylegan_xl --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.stylegan_xl --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
     python -m experiments.stylegan_xl --preset fashion_mnist --guidance 1
     python -m experiments.stylegan_xl --preset cifar10 --deit-file deit_base_distilled_patch16_224-df68dfff.pth    # the paper's
 
@@ -39,6 +40,12 @@ PRESETS = {
     "glyphs": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=32),
+        train=TrainConfig(steps=600, save_every=600, sample_every=600, log_every=10),
+        own=StyleGANXLConfig(stem_side=16, stem_layers=5, head_layers=4, stem_steps=1200, ema_kimg=5.0),
+        heads=FeatureHeadsConfig(head_width=32, mixing_width=16),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
         train=TrainConfig(steps=600, save_every=600, sample_every=600, log_every=10),
         own=StyleGANXLConfig(stem_side=16, stem_layers=5, head_layers=4, stem_steps=1200, ema_kimg=5.0),
         heads=FeatureHeadsConfig(head_width=32, mixing_width=16),

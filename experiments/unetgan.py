@@ -3,7 +3,7 @@
     python -m experiments.unetgan                            # digits, 8x8: under 4 minutes on 2 CPU cores
     python -m experiments.unetgan --cutmix 0                # without mixed images
     python -m experiments.unetgan --preset fashion_mnist     # 28x28: at most 30 minutes on 2 CPU cores
-    python -m experiments.unetgan --preset emoji32           # 32x32 in colour: at most 60 minutes on 2 CPU cores
+    python -m experiments.unetgan --preset emoji32           # 32x32 in colour: at most 45 minutes on 2 CPU cores
     python -m experiments.unetgan --preset ffhq256           # the published settings, for accelerators
 
 Target of the ffhq256 preset, with --data.name folder:FFHQ: FID 7.48 (the paper's table of FFHQ; BigGAN has 11.48). The settings

@@ -3,6 +3,7 @@
     python -m experiments.vqvae                              # digits, 8x8: under 3 minutes on 2 CPU cores
     python -m experiments.vqvae --conditional                # a class-conditional prior
     python -m experiments.vqvae --preset fashion_mnist       # 28x28: at most 30 minutes on 2 CPU cores
+    python -m experiments.vqvae --preset emoji32             # 32x32 in colour: at most 45 minutes on 2 CPU cores
     python -m experiments.vqvae --preset cifar10             # the first paper's network, for accelerators
 
 Two stages, one command: the autoencoder, then gated PixelCNNs over the codes it makes, coarse to fine; samples are codes
@@ -36,6 +37,12 @@ PRESETS = {
     "digits": Config(),
     "fashion_mnist": Config(
         data=DataConfig("fashion_mnist", batch_size=64),
+        train=TrainConfig(steps=3000, log_every=10, save_every=1000, sample_every=1000),
+        network=VQVAEConfig(stride=4, codes=256, learning_rate=1e-3),
+        prior=CodePriorConfig(prior_steps=6000),
+    ),
+    "emoji32": Config(
+        data=DataConfig("emoji", batch_size=64, resolution=32, channels=3),
         train=TrainConfig(steps=3000, log_every=10, save_every=1000, sample_every=1000),
         network=VQVAEConfig(stride=4, codes=256, learning_rate=1e-3),
         prior=CodePriorConfig(prior_steps=6000),

@@ -41,7 +41,7 @@ DEFAULTS = {
     "width": 512,
     "zdim": 16,
 }
-"""What the authors' code takes where a configuration of hps.py has no value."""
+"""Values of the authors' code where a configuration of hps.py has none."""
 
 
 def vdvae(weights: Mapping[str, np.ndarray], **config: Any) -> tuple[VDVAE, dict[str, Any]]:

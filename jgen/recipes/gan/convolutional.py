@@ -28,7 +28,7 @@ from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Dtype, Extr
 PENALTY_WEIGHTS = {"clip": 0.01, "gp": 10.0, "dragan": 10.0, "r1": 1.0, "r1_r2": 1.0}
 """The papers'."""
 LONGEST = Process().t_max
-"""Of Diffusion-GAN's times."""
+"""The longest of Diffusion-GAN's times."""
 
 
 def with_weight(config: ConvGANConfig) -> ConvGANConfig:
