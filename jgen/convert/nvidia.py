@@ -117,14 +117,18 @@ def _names(budget: Budget) -> dict[tuple[str, str], Any]:
     }
 
 
+LAYERS = ("torch.nn.modules.", "pg_modules.", "feature_networks.", "timm.")
+"""Packages of layers: torch's, and those of the discriminators that StyleGAN-XL's and Projected GAN's own files hold beside G."""
+
+
 def _resolver(budget: Budget) -> Resolve:
     known = _names(budget)
 
     def resolve(module: str, name: str) -> Any:
         if (module, name) in known:
             return known[module, name]
-        if module.startswith("torch.nn.modules."):
-            return Function(Module)  # nothing is imported: any layer of torch's is the same stand-in
+        if module.startswith(LAYERS):
+            return Function(Module)  # nothing is imported: every layer of these packages is the same stand-in
         raise refused(budget.path, module, name, "neither tensor nor network")
 
     return resolve

@@ -34,6 +34,7 @@ def fakes(monkeypatch):
         utils=module("torch._utils", _rebuild_tensor_v2=made(), _rebuild_parameter=made()),
         storage=module("torch.storage", _load_from_bytes=made(), FloatStorage=type("FloatStorage", (), {})),
         container=module("torch.nn.modules.container", ModuleDict=type("ModuleDict", (), {})),
+        projected=module("pg_modules.discriminator", ProjectedDiscriminator=type("ProjectedDiscriminator", (), {})),
     )
 
 
@@ -93,6 +94,17 @@ def test_weights_of_a_network_within_containers(fakes, tmp_path):
     assert set(load_weights(path)) == set(found)
     path.write_bytes(pickle.dumps({"G": layer, "G_ema": layer}, 4))
     assert set(load_weights(path)) == {"G.weight", "G.bias", "G_ema.weight", "G_ema.bias"}
+
+
+def test_a_file_that_holds_a_projected_discriminator_beside_g_gives_either(fakes, tmp_path):
+    """StyleGAN-XL's training writes D as a plain class of its own package, which is never imported."""
+    g = network(fakes, "", {"weight": tensor(fakes, np.ones(2))})
+    d = Call(fakes.projected.ProjectedDiscriminator, state={"_parameters": {"bias": tensor(fakes, np.zeros(3))}})
+    path = tmp_path / "xl.pkl"
+    path.write_bytes(pickle.dumps({"G": g, "D": d, "G_ema": g, "augment_pipe": None}, 4))
+    np.testing.assert_array_equal(load_weights(path, "G_ema")["weight"], np.ones(2))
+    np.testing.assert_array_equal(load_weights(path, "D")["bias"], np.zeros(3))
+    assert set(load_weights(path)) == {"G.weight", "D.bias", "G_ema.weight"}
 
 
 def test_a_malicious_pickle_is_refused_by_name(tmp_path):
