@@ -8,6 +8,7 @@ from jgen.convert import (
     adm,
     biggan,
     biggan_hub,
+    biggan_tf,
     clip,
     diffusers,
     dit,
@@ -36,7 +37,7 @@ from jgen.convert.common import part
 from jgen.convert.files import load_weights
 
 __all__ = [
-    "adm", "biggan", "biggan_hub", "clip", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion",
+    "adm", "biggan", "biggan_hub", "biggan_tf", "clip", "diffusers", "dit", "edm", "feature_nets", "glow", "latent_diffusion",
     "load_weights", "minilm", "ncsn", "nvae", "part", "pixelcnn", "projected_gan", "psp", "r3gan", "score_sde", "stylegan1",
     "stylegan2", "stylegan2_pytorch", "stylegan3", "stylegan_xl", "tarflow", "vdvae", "vqvae",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from jgen.convert.hdf5 import load_hdf5
 from jgen.convert.nvidia import load_pickle
 from jgen.convert.torch_files import load_torch
 from jgen.errors import UserError
@@ -13,7 +14,7 @@ from jgen.untrusted import read_npz
 
 
 def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
-    """Weights of an .npz, .safetensors, torch (.pt, .pth, .th, .bin, .ckpt) or (NVIDIA's) .pkl file, under their names there.
+    """Weights of an .npz, .safetensors, HDF5 (.h5), torch (.pt, .pth, .th, .bin, .ckpt) or (NVIDIA's) .pkl file, by name.
 
     An .npz whose names begin with "w/" gives those, without the prefix. A torch file may hold the state dict itself, or
     several under names, such as the raw weights and their average ("model" and "ema"; "G_ema" of a .pkl): `weights` chooses
@@ -29,7 +30,7 @@ def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file")
     torch = {suffix: load_torch for suffix in (".pt", ".pth", ".th", ".bin", ".ckpt")}
     readers: dict[str, Callable[[Path, str], dict[str, np.ndarray]]] = {
-        ".npz": _npz, ".safetensors": _safetensors, **torch, ".pkl": load_pickle,
+        ".npz": _npz, ".safetensors": _safetensors, **torch, ".pkl": load_pickle, ".h5": load_hdf5, ".hdf5": load_hdf5,
     }  # fmt: skip
     if path.suffix not in readers:
         raise UserError(f"{path}: weights must be one of {', '.join(readers)}")

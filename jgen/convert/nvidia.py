@@ -118,7 +118,7 @@ def _names(budget: Budget) -> dict[tuple[str, str], Any]:
 
 
 LAYERS = ("torch.nn.modules.", "pg_modules.", "feature_networks.", "timm.")
-"""Packages of layers: torch's, and those of the discriminators that StyleGAN-XL's and Projected GAN's own files hold beside G."""
+"""Packages of layers: torch's, and those of the discriminators that StyleGAN-XL's and Projected GAN's files hold beside G."""
 
 
 def _resolver(budget: Budget) -> Resolve:

@@ -12,6 +12,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -229,6 +230,9 @@ def good_files(folder):
     array = numpy_array("f4", (2,), np.float32([1, 2]).tobytes())
     layer = network(items(("_buffers", items(("s", array))), ("_parameters", items(("w", array), ("x", held)))))
     pickle_file(folder / "net.pkl", items(("G_ema", network(items(("_modules", items(("a", layer), ("b", layer))))))))
+    with h5py.File(folder / "weights.h5", "w") as file:
+        file.create_dataset("a/w:0", data=np.arange(60, dtype=np.float32).reshape(3, 20))
+        file.create_dataset("b", data=np.arange(500), chunks=(100,), compression="gzip")
 
 
 def mutated(data, random_):

@@ -166,6 +166,7 @@ class Generator(nn.Module):
     bottom: int = 4
     """Side of the first features; the author's sides go by 4."""
     bn_epsilon: float = 1e-5
+    last_bn_epsilon: float = 1e-5
     unbiased: bool = True
     """The running variance is the unbiased one; False as the author's "mybn"."""
     slope: float = 0.0
@@ -203,7 +204,7 @@ class Generator(nn.Module):
             + [NonLocal(self.norm, kernel_init)] * (level.side in self.attention)
             for level in levels
         ]
-        self.bn = BatchNorm(unbiased=self.unbiased)
+        self.bn = BatchNorm(epsilon=self.last_bn_epsilon, unbiased=self.unbiased)
         self.rgb = Conv(self.channels, norm=self.norm, kernel_init=kernel_init)
 
     def embed(self, label: Array | None, features: Array | None = None) -> Array | None:
