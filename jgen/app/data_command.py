@@ -26,7 +26,8 @@ class Show:
     """Writes a contact sheet of a set and prints what it holds."""
 
     name: tyro.conf.Positional[str]
-    """digits, stacked_digits, glyphs, fashion_mnist, emoji, emoji:noto, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    """digits, stacked_digits, glyphs, fashion_mnist, emoji, emoji:portraits, emoji:noto, idx:FOLDER, folder:FOLDER, or any TFDS
+    name."""
     out: str = ""
     """The PNG to write; NAME.png where none is given."""
     num: Count = SHOWN

@@ -82,7 +82,7 @@ def data_sets() -> list[Finding]:
     """The sets of images that can be opened here."""
     names = ["digits", "glyphs"]
     names += ["fashion_mnist"] if fashion_mnist_folder() else []
-    names += [name for name in ("emoji", "emoji:noto") if emoji.ready(name)]
+    names += [name for name in emoji.NAMES if emoji.ready(name)]
     try:
         names += [name for name in prepared_sets() if name not in names]
         return [Finding("data sets", "ok", f"{', '.join(names)}; jgen data list shows how to get more (TFDS: {data_dir()})")]

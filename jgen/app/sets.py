@@ -31,7 +31,8 @@ def show_list(command: List) -> None:
     table.add_row("glyphs", "characters in any font, colour, place: endless, 8 to 256 pixels", "yes, made as needed")
     ready = fashion_mnist_folder()
     table.add_row("fashion_mnist", "70,000 clothes, 28x28 grey", "yes" if ready else "apt-get install dataset-fashion-mnist")
-    for name, get in (("emoji", "prepare emoji"), ("emoji:noto", "apt-get install fonts-noto-color-emoji")):
+    for name in emoji.NAMES:
+        get = "apt-get install fonts-noto-color-emoji" if name == "emoji:noto" else "prepare emoji"
         table.add_row(name, "real pictures in colour with captions and attributes", "yes" if emoji.ready(name) else get)
     table.add_row("idx:FOLDER", "IDX files named as MNIST's", "")
     table.add_row("folder:FOLDER", "PNG, JPEG and WebP files, a class a subfolder", "")

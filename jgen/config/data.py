@@ -15,7 +15,8 @@ class DataConfig:
     """The set of images, and how it is read."""
 
     name: str = "digits"
-    """digits, stacked_digits, glyphs, fashion_mnist, emoji, emoji:noto, idx:FOLDER, folder:FOLDER, or any TFDS name."""
+    """digits, stacked_digits, glyphs, fashion_mnist, emoji, emoji:portraits, emoji:noto, idx:FOLDER, folder:FOLDER, or any TFDS
+    name."""
     batch_size: Count = 128
     """Images a step, over all devices and hosts."""
     resolution: Natural = 0

@@ -23,7 +23,7 @@ from jgen.errors import UserError
 Describe = Callable[[str], np.ndarray]
 """Text -> float32 [tokens, width], zeros behind its last token."""
 
-BYTES = {"glyphs": glyphs.CAPTION_BYTES, "emoji": emoji.CAPTION_BYTES, "emoji:noto": emoji.CAPTION_BYTES}
+BYTES = {"glyphs": glyphs.CAPTION_BYTES, **dict.fromkeys(emoji.NAMES, emoji.CAPTION_BYTES)}
 """{set: the most bytes of its captions}, of the sets that have some."""
 
 

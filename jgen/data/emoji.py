@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from jgen.data.emoji_names import KINDS, Emoji, describe, points_of
+from jgen.data.emoji_names import KINDS, Emoji, describe, is_portrait, points_of
 from jgen.data.images import SUFFIXES, UNREADABLE, check_ground, eight_bits, unreadable
 from jgen.data.noto import FONT, noto_bitmaps
 from jgen.data.source import Example
@@ -38,6 +38,7 @@ MOST = 40_000
 HELD_OUT = 10
 """One base in so many is in the split test."""
 SPLITS = ("train", "test", "seen")
+NAMES = ("emoji", "emoji:portraits", "emoji:noto")
 
 
 class Picture(NamedTuple):
@@ -97,11 +98,14 @@ class EmojiSource:
 
 
 def emoji_source(name: str, root: str, resolution: int, channels: int, split: str, ground: str, skip_bad: bool) -> EmojiSource:
-    """The set of a name: emoji, or emoji:noto. `root` is a tarball, a font, or a folder with one or with images; "" looks where
-    `prepare` and Debian put them. Raises UserError that says what to run where there is none."""
-    kind = name.partition(":")[2]
-    if name not in ("emoji", "emoji:noto"):
-        raise UserError(f"data.name={name}: must be emoji or emoji:noto")
+    """The set of a name: emoji, emoji:portraits (persons of jobs and looks), or emoji:noto.
+
+    root: a tarball, a font, or a folder with one or with images; "" looks where `prepare` and Debian put them. Raises UserError
+    that says what to run where there is none.
+    """
+    if name not in NAMES:
+        raise UserError(f"data.name={name}: must be {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+    kind = "noto" if name == "emoji:noto" else ""
     path = _found(kind, root)
     if kind:
         pictures, files = noto_bitmaps(path), (path,)
@@ -112,6 +116,8 @@ def emoji_source(name: str, root: str, resolution: int, channels: int, split: st
         pictures, files = dict(_of_tarball(path)), (path,)
     if not pictures:
         raise UserError(f"{path}: holds no images that are named by code points, such as 1f44b-1f3fe.png")
+    if name == "emoji:portraits":
+        pictures = {points: data for points, data in pictures.items() if is_portrait(points)}
     return EmojiSource(pictures, resolution or 64, channels or 3, split, ground, skip_bad, files)  # pyright: ignore
 
 
@@ -141,7 +147,7 @@ def prepare(root: str = "") -> Path:
 
 
 def ready(name: str = "emoji") -> bool:
-    """Whether the pictures of emoji or emoji:noto are where `prepare` and Debian put them."""
+    """Whether the pictures of one of `NAMES` are where `prepare` and Debian put them."""
     home = cache_folder("emoji")
     return FONT.is_file() if name == "emoji:noto" else home is not None and (home / TARBALL).is_file()
 

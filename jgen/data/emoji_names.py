@@ -126,6 +126,15 @@ def describe(points: tuple[int, ...]) -> Emoji:
     return Emoji(noun, "-".join(f"{p:x}" for p in _base(parts)), tone, gender, category)
 
 
+def is_portrait(points: tuple[int, ...]) -> bool:
+    """Whether it is a person of a job or a look, in any tone of skin.
+
+    >>> is_portrait((0x1F469, 0x1F3FF, 0x200D, 0x1F692)), is_portrait((0x1F469, 0x1F3FF))
+    (True, False)
+    """
+    return _in_role(_split(tuple(p for p in points if p != SELECTOR and not _is_tone(p)) or points))
+
+
 def _is_tone(point: int) -> bool:
     return FIRST_TONE <= point < FIRST_TONE + 5
 

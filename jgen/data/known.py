@@ -10,6 +10,7 @@ from jgen.errors import UserError
 
 KNOWN: Mapping[str, tuple[tuple[int, int, int] | None, int]] = {
     "emoji": ((64, 64, 3), 36),
+    "emoji:portraits": ((64, 64, 3), 36),
     "emoji:noto": ((64, 64, 3), 36),
     "cifar10": ((32, 32, 3), 10),
     "cifar100": ((32, 32, 3), 100),

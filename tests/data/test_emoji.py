@@ -189,7 +189,7 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path):
         opened(tmp_path)
     with pytest.raises(UserError, match="apt-get install fonts-noto-color-emoji"):
         open_source(DataConfig("emoji:noto", root=str(tmp_path / "none.ttf")))
-    with pytest.raises(UserError, match="must be emoji or emoji:noto"):
+    with pytest.raises(UserError, match="must be emoji, emoji:portraits or emoji:noto"):
         open_source(DataConfig("emoji:apple"))
     (tmp_path / "font.ttf").write_bytes(b"no font")
     with pytest.raises(UserError, match="not a font with bitmaps"):
@@ -197,7 +197,7 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name,least", [("emoji", 3375), ("emoji:noto", 3000)])
+@pytest.mark.parametrize("name,least", [("emoji", 3375), ("emoji:portraits", 438), ("emoji:noto", 3000)])
 def test_the_real_set(name, least):
 
     if not emoji.ready(name):
