@@ -35,7 +35,7 @@ def shrunk(name):
 def test_every_preset_for_cpus_has_networks_that_fit_together(name):
     """By shapes alone; those for accelerators are compared with their table (tests/test_presets.py)."""
     module = tiny.module(name)
-    for config in (config for preset, config in module.PRESETS.items() if preset in tiny.CPU):
+    for config in (config for preset, config in module.PRESETS.items() if tiny.for_cpus(name, preset)):
         stage = module.build(replace(config, data=resolve_or_known(config.data))).stages[-1]
         assert count(state_shapes(stage).params) > 1000
 

@@ -24,7 +24,8 @@ from jgen.train.checkpoint import Checkpoints
 from jgen.train.stage import first_batch, first_batch_shapes
 
 CPU = ("digits", "fashion_mnist", "glyphs", "emoji32")
-"""Presets of any experiment that are for CPUs; the others are for accelerators."""
+CPU_TOO = {("projected_gan", "emoji64")}
+"""Presets of any experiment, and of one, that are for CPUs; the others are for accelerators."""
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ("mixture", "gaussians")  # not trained on images, so without a Config
 EXPERIMENTS = sorted({m.name for m in pkgutil.iter_modules(experiments.__path__) if m.name[0] != "_"} - {*STUDIES})
@@ -200,6 +201,11 @@ FLAGS = {
         "--train.save-every", "2", "--train.sample-every", "0",
     ],
 }  # fmt: skip
+
+
+def for_cpus(name, preset):
+    """Whether an experiment's preset is for CPUs."""
+    return preset in CPU or (name, preset) in CPU_TOO
 
 
 def environment(devices=0):
