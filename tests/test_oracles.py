@@ -2,6 +2,9 @@
 
 import ast
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,12 @@ def test_a_test_that_compares_a_file_compares_all_of_it(test):
     part = [f.name for f in taking if ".check(" in ast.unparse(f) and "check_whole(" not in ast.unparse(f)]
     part = [name for name in part if name != "test_ada_values_and_gradients"]  # one case of many, and the whole of that
     assert not part, f"without o.check_whole(): {', '.join(part)}"
+
+
+@pytest.mark.slow
+def test_every_test_is_found_where_the_golden_numbers_are_not(tmp_path):
+    """A stranger's clone has none: tests of them are skipped, and break no other."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", "-m", "slow or not slow", "tests"]
+    environment = {**os.environ, "JGEN_ORACLES": str(tmp_path)}
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
