@@ -122,11 +122,9 @@ def migrated(stored: dict[str, Any]) -> dict[str, Any]:
     if version >= FORMAT:
         return stored
     name = stored["module"].removeprefix("experiments.")
-    if version == 4:
-        return {**stored, "format": FORMAT, "config": _of_move(name, stored["config"])}
-    if version in (2, 3):
-        config = _of_move(name, _with_optimizers(name, _with_new_names(stored["config"])))
-        return {**stored, "format": FORMAT, "config": config}
+    if version > 1:
+        config = stored["config"] if version > 3 else _with_optimizers(name, _with_new_names(stored["config"]))
+        return {**stored, "format": FORMAT, "config": _of_move(name, config)}
     values = {RENAMED.get(name, {}).get(key, key): value for key, value in stored["config"].items()}
     dropped = DROPPED | WITHOUT_EFFECT.get(name, set())
     values = {key: value for key, value in values.items() if key not in dropped}

@@ -115,7 +115,7 @@ def fit(
         if found and begin == config.steps and not all((folder / f"{name}.png").exists() for name in grid_names(stage)):
             save_grids(stage, state, mesh, folder, step, log)  # the run was killed after its last save
         _wait(checkpoints, folder)
-        watch.finish()
+        watch.finish(whole=begin == 0 and step >= config.steps)
         if pipeline.skipped:
             log.say(f"data: passed over {pipeline.skipped} files that can't be read")
         if main:

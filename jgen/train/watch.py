@@ -36,12 +36,15 @@ class Watch:
             self._handle(*self.pending)
         self.pending = None
 
-    def finish(self) -> None:
-        """Handles what is pending at the end. Raises UserError where no step of all was applied, however few there were."""
+    def finish(self, whole: bool) -> None:
+        """Handles what is pending at the end. Raises UserError where none of the steps of a whole training was applied.
+
+        whole: the steps seen are all of the stage's, neither resumed nor stopped.
+        """
         self.catch_up()
         if self.too_large:
             self.log.say(f"{self.too_large} of {self.seen} steps were not applied, because their gradients were too large")
-        if self.seen and self.bad == self.seen:
+        if whole and self.seen and self.bad == self.seen:
             advice = "raise skip_threshold (0 for none), or " if self.too_large else ""
             raise UserError(
                 f"none of the {self.seen} steps was applied, so nothing was learned: {advice}lower the learning rate"

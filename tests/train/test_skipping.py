@@ -46,3 +46,13 @@ def test_a_run_of_few_steps_of_which_none_was_applied_does_not_end_well(tmp_path
     with pytest.raises(ValueError, match="none of the 4 steps was applied, so nothing was learned: raise skip_threshold"):
         fit(replace(stage, pictures={}), tmp_path, make_mesh())
     assert "4 of 4 steps were not applied" in capfd.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_a_resumed_run_whose_last_step_was_too_large_ends_well(tmp_path):
+    (stage,) = tiny.stages(tiny.module("vdvae"), "vdvae")
+    stage = replace(stage, pictures={})
+    fit(replace(stage, train=replace(stage.train, steps=3, save_every=3)), tmp_path, make_mesh())
+    (phase,) = stage.phases
+    last = fit(replace(stage, phases=[phase._replace(skip_norm=0.001)]), tmp_path, make_mesh())
+    assert last.finished
