@@ -112,8 +112,10 @@ def test_every_stage_of_an_experiment_with_a_preset_for_accelerators_takes_bfloa
 def test_losses_in_bfloat16_are_near_those_in_float32(name, index):
     plain, half = losses(name, index), losses(name, index, dtype="bfloat16")
     assert any(not np.array_equal(half[key], values) for key, values in plain.items())  # the option has an effect
-    for key, values in plain.items():  # of a player whose losses cross zero, 2 % of their size in all steps
-        assert abs(np.nanmean(half[key]) - np.nanmean(values)) <= 0.02 * np.nanmean(np.abs(values)) + 1e-3, key
+    # A generator's loss may be a mean of scores of both signs, smaller than each: the game's largest loss is the measure.
+    size = max(np.nanmean(np.abs(values)) for values in plain.values())
+    for key, values in plain.items():
+        assert abs(np.nanmean(half[key]) - np.nanmean(values)) <= 0.02 * size + 1e-3, key
 
 
 @pytest.mark.slow
