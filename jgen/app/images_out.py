@@ -30,14 +30,15 @@ def _name(i: int) -> str:
     return f"{i:06d}.png"
 
 
-def write_images(images: np.ndarray, path: Path, about: str = "") -> None:
+def write_images(images: np.ndarray, path: Path, about: str = "", columns: int = 0) -> None:
     """A .png grid with a description, an .npz of uint8 under "images", or a folder with one PNG an image.
 
+    columns: of the grid; 0 makes it about square.
     Raises UserError for another suffix, and for a folder that holds other images.
     """
     check_images_out(path, len(images))
     if path.suffix == ".png":
-        return pictures.save(pictures.grid(images), path, about)
+        return pictures.save(pictures.grid(images, columns), path, about)
     if path.suffix == ".npz":
         with replacing(path) as temporary, open(temporary, "wb") as file:
             return np.savez_compressed(file, images=pictures.to_bytes(images))

@@ -30,7 +30,7 @@ class Score:
     data: DataConfig = DataConfig()
     """The reference; its split is --data.split."""
     metrics: str = "fd,kid,pr"
-    """Any of fd,kid,is,pr,dc."""
+    """Any of fd,kid,is,pr,dc,auth."""
     extractor: str = ""
     """That of the set, else efficientnet_lite0, unless given; or inception:FILE, vgg16:FILE, alexnet:FILE, cnn:FILE."""
     num: Natural = 0

@@ -30,7 +30,14 @@ def sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("seed", option(Seed, "Image i depends on (seed, i) alone."), 0),
         ("batch", option(int, "Images at a time."), 64),
         ("out", option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs; or a .gif, .webp or .apng."), ""),
-        ("picture", option(str, "One of the run's other pictures, or denoising or walk, which move."), ""),
+        (
+            "picture",
+            option(
+                str,
+                "One of the run's other pictures; nearest, which shows copies; or denoising or walk, which move.",
+            ),
+            "",
+        ),
         ("animation", Annotated[Animation, tyro.conf.arg(name="")], Animation()),
         *_sampling(config, args),
         ("mesh", MeshConfig, MeshConfig()),

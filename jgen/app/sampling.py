@@ -11,6 +11,7 @@ from jgen import pictures
 from jgen.app.images_out import WRITTEN, check_images_out, write_images
 from jgen.app.load import Run, load
 from jgen.app.moving import effects, moving_pictures, write_moving
+from jgen.app.nearest import NEAREST, SHOWN, nearest_images
 from jgen.config import MeshConfig, to_dict
 from jgen.config.sampling import Animation
 from jgen.errors import UserError
@@ -45,11 +46,11 @@ def picture(
     run = load(folder, make_mesh(mesh), options)
     moving = moving_pictures(run, num)
     name = name or next(iter(moving), "")
-    known = {**run.stage.pictures, **run.stage.on_request}
-    if name not in {**known, **moving}:
+    known = [*run.stage.pictures, *run.stage.on_request, *([NEAREST] if run.stage.sample is not None else [])]
+    if name not in (*known, *moving):
         there = ", ".join([*known, *moving]) or "none"
         raise UserError(f"picture={name}: {run.stage.name} has no such picture; there are {there}")
-    effective = effects(run, name) if name in moving else ()
+    effective = effects(run, name) if name in moving else ("num",) if name == NEAREST else ()
     for option in given:
         if option not in effective:
             raise UserError(f"{option}: has no effect on --picture {name}; leave it out")
@@ -57,6 +58,11 @@ def picture(
     path = Path(out) if out else folder / f"{name}{tag}-seed{seed}.{'gif' if name in moving else 'png'}"
     if name in moving:
         write_moving(moving[name], path, seed, num, how)
+    elif name == NEAREST:
+        check_out(path, WRITTEN)
+        rows = nearest_images(run, options, num if "num" in given else SHOWN, seed)
+        about = f"Samples, and the training images nearest to each: step {run.step:,}, seed {seed}"
+        write_images(rows.reshape(-1, *rows.shape[2:]), path, about, columns=rows.shape[1])
     else:
         check_out(path, WRITTEN)
         images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)

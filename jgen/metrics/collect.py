@@ -17,7 +17,7 @@ from jgen.progress import tracked
 from jgen.sharding import batch_sharding, replicated
 from jgen.types import Array
 
-OF_FEATURES = {"kid", "pr", "dc"}
+OF_FEATURES = {"kid", "pr", "dc", "auth"}
 """Metrics of every image's features, which moments do not hold."""
 OF_CLASSES = {"is", "modes"}
 """Metrics of the samples' classes alone."""

@@ -1,4 +1,4 @@
-"""Improved precision and recall, density and coverage, realism: by distances to the k-th nearest neighbour.
+"""Improved precision and recall, density and coverage, realism, authenticity: by distances to the k-th nearest neighbour.
 
 Distances are made in square tiles, dealt out over the devices, so that memory is [tile, tile] and never [N, N]; those
 within a set are made once for both of their rows.
@@ -108,6 +108,34 @@ def nearest(x: np.ndarray, k: int, tile: int = TILE) -> np.ndarray:
     return best[1][: len(x)]
 
 
+def nearest_in(real: np.ndarray, fake: np.ndarray, k: int, tile: int = TILE) -> tuple[np.ndarray, np.ndarray]:
+    """(squared distances, places) [M, k] of the k rows of real [N, D] that are nearest to each row of fake [M, D].
+
+    The nearest comes first. Raises UserError unless there are k rows.
+    """
+    check_rows("nearest images", real=real, generated=fake)
+    if not 1 <= k <= len(real):
+        raise UserError(f"neighbours={k}: must be from 1 to the {len(real)} images of the set")
+    centre = np.mean(real, 0, keepdims=True)
+    rows, columns = _Tiles(np.asarray(fake) - centre, tile), _Tiles(np.asarray(real) - centre, tile)
+    best = np.full((rows.size, k), np.inf, fake.dtype), np.zeros((rows.size, k), np.int32)
+    pairs = ((i, j) for i in range(rows.count) for j in range(columns.count))
+    for (i, j), found in _deal(partial(_nearest_of, k=min(k, columns.tile)), rows, columns, pairs):
+        _join(best, rows.at(i), found, j * columns.tile)
+    return best[0][: len(fake)], best[1][: len(fake)]
+
+
+def authenticity(real: np.ndarray, fake: np.ndarray, tile: int = TILE) -> float:
+    """Share of the rows of fake [M, D] that are no near copies of rows of real [N, D].
+
+    A row is a near copy where the real row nearest to it has no other real one as near (Alaa et al. 2022, arXiv:2102.08921, by
+    the nearest neighbour itself, as in Stein et al. 2023, arXiv:2306.04675). Raises UserError for fewer than 2 real rows.
+    """
+    distances, places = nearest_in(real, fake, 1, tile)
+    centre = np.mean(real, 0, keepdims=True)
+    return float(np.mean(distances[:, 0] > radii(np.asarray(real) - centre, 1, tile)[places[:, 0]]))
+
+
 def _join(best: tuple[np.ndarray, np.ndarray], rows: slice, found: tuple[np.ndarray, np.ndarray], first: int) -> None:
     """Keeps the best of some rows and of what a tile found, whose places count from `first` on."""
     distances = np.concatenate([best[0][rows], found[0]], 1)
@@ -192,12 +220,19 @@ def _to_others(a: Block, b: Block, same: Array) -> Array:
 def _nearest_within(a: Block, b: Block, same: Array, k: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """(distances, places) [T, k] of the k nearest of b to every row of a, and of a to every row of b."""
 
-    def smallest(d: Array) -> tuple[Array, Array]:
-        values, places = lax.top_k(-d, k)
-        return -values, places
-
     d = _to_others(a, b, same)
-    return smallest(d), smallest(d.T)
+    return _smallest(d, k), _smallest(d.T, k)
+
+
+@partial(jax.jit, static_argnames="k")
+def _nearest_of(a: Block, b: Block, same: Array, k: int) -> tuple[Array, Array]:
+    """(distances, places) [T, k] of the k nearest of b to every row of a."""
+    return _smallest(_distances(a, b), k)
+
+
+def _smallest(d: Array, k: int) -> tuple[Array, Array]:
+    values, places = lax.top_k(-d, k)
+    return -values, places
 
 
 @partial(jax.jit, static_argnames="k")

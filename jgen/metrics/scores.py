@@ -16,7 +16,7 @@ from jgen.metrics.collect import OF_CLASSES, Collected, collect
 from jgen.metrics.extract import Extractor
 from jgen.metrics.image_sets import image_batches, read_images
 from jgen.metrics.kernel import kid
-from jgen.metrics.neighbours import manifold
+from jgen.metrics.neighbours import authenticity, manifold
 from jgen.metrics.record import Record
 from jgen.metrics.reference import Reference, collect_reference, make_reference
 from jgen.sharding import rounded_up
@@ -28,6 +28,7 @@ METRICS = {
     "modes": "classes that the extractor finds, and the divergence of their shares from equal ones",
     "pr": "improved precision and recall, k = 3",
     "dc": "density and coverage, k = 5",
+    "auth": "authenticity, the share of samples that are no near copies of reference images",
 }
 NEIGHBOURS = {"pr": 3, "dc": 5}
 SPLITS = 10
@@ -35,6 +36,7 @@ USUAL = {
     "fid": "the FID of papers is fd with --extractor inception:FILE",
     "inception_score": "is, with --extractor inception:FILE",
     "precision": "pr", "recall": "pr", "density": "dc", "coverage": "dc",
+    "authenticity": "auth", "authpct": "auth",
 }  # fmt: skip
 """Names that metrics have elsewhere, and what they are here."""
 
@@ -53,7 +55,7 @@ def parse(metrics: str, known: Mapping[str, str] = METRICS) -> tuple[str, ...]:
 
 def check_num(metrics: Sequence[str], num: int, what: str) -> None:
     """Raises UserError where there are fewer images than a metric needs."""
-    need = {"fd": 2, "kid": 2, "is": SPLITS, "modes": 1, "pr": NEIGHBOURS["pr"] + 1, "dc": NEIGHBOURS["dc"] + 1}
+    need = {"fd": 2, "kid": 2, "is": SPLITS, "modes": 1, "pr": NEIGHBOURS["pr"] + 1, "dc": NEIGHBOURS["dc"] + 1, "auth": 2}
     for name in metrics:
         if num < need[name]:
             raise UserError(f"{what}: {num} images, {name} needs at least {need[name]}")
@@ -83,6 +85,8 @@ def scores(
             count, divergence = modes_found(fake.logits)
             found[extractor.short("modes")] = count, {}
             found[extractor.short("modes_kl")] = divergence, {"against": "equal shares"}
+        elif name == "auth":
+            found[extractor.short("authenticity")] = authenticity(_features(real), _features(fake)), {"k": 1}
         else:
             k = NEIGHBOURS[name]
             result = manifold(_features(real), _features(fake), k)

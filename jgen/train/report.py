@@ -32,6 +32,7 @@ READS = {
     "recall": "share of the real images that are near samples: higher is better",
     "density": "how many real images are near each sample: higher is better",
     "coverage": "share of the real images with a sample near: higher is better",
+    "authenticity": "share of the samples that are no near copies of real images; new real images come to about half",
     "bits": "bits for each number of an image: lower is better",
     "loss": "the objective on images that were not trained on: lower is better",
 }

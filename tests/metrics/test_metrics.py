@@ -85,6 +85,23 @@ def test_manifolds_in_blocks_equal_the_whole_matrix(block):
         neighbours.manifold(real, fake[:5], 5)
 
 
+@pytest.mark.parametrize("block", [16, 50, 1024])
+def test_authenticity_in_blocks_equals_the_whole_matrix(block):
+    real, fake = RANDOM.normal(size=(150, 3)).astype(np.float32), RANDOM.normal(size=(130, 3)).astype(np.float32)
+    across = np.square(fake[:, None].astype(np.float64) - real[None]).sum(-1)
+    within = np.square(real[:, None].astype(np.float64) - real[None]).sum(-1) + np.diag(np.full(150, np.inf))
+    distances, places = neighbours.nearest_in(real, fake, 5, block)
+    np.testing.assert_array_equal(places, np.argsort(across, 1)[:, :5])
+    np.testing.assert_allclose(distances, np.sort(across, 1)[:, :5], rtol=1e-4, atol=1e-5)
+    expected = np.mean(across.min(1) > within.min(1)[across.argmin(1)])
+    assert neighbours.authenticity(real, fake, block) == pytest.approx(expected)
+    assert 0.3 < expected < 0.7  # of one distribution
+    assert neighbours.authenticity(real, real + 1e-4) == 0
+    assert neighbours.authenticity(real, fake + 100) == 1
+    with pytest.raises(UserError, match="neighbours=151: must be from 1 to the 150 images of the set"):
+        neighbours.nearest_in(real, fake, 151)
+
+
 def test_path_length_of_a_linear_generator_is_that_of_its_matrix():
     a = RANDOM.normal(size=(4, 12)).astype(np.float32)
     z0, z1 = RANDOM.normal(size=(2, 9, 4)).astype(np.float32)

@@ -30,7 +30,7 @@ MESH = make_mesh()
 def test_scores_of_images_do_not_depend_on_batches_or_on_uint8_against_float():
     extractor, data = linear_extractor(), images(50)
     source = ArraySource({"image": data})
-    metrics = ("fd", "kid", "is", "pr", "dc")
+    metrics = ("fd", "kid", "is", "pr", "dc", "auth")
     real = collect(image_batches(ArraySource({"image": images(60, 1)}), 60, 60), extractor, MESH, 60, metrics)
 
     def measured(batches):
@@ -40,7 +40,16 @@ def test_scores_of_images_do_not_depend_on_batches_or_on_uint8_against_float():
     whole = measured(image_batches(source, 50, 50))
     parts = measured(image_batches(source, 50, 16))
     as_float = measured(jnp.asarray(b / np.float32(127.5) - 1) for b in image_batches(source, 50, 16))
-    assert {"fd_toy", "kid_toy", "is_toy", "precision_toy", "recall_toy", "density_toy", "coverage_toy"} <= set(whole)
+    assert {
+        "fd_toy",
+        "kid_toy",
+        "is_toy",
+        "precision_toy",
+        "recall_toy",
+        "density_toy",
+        "coverage_toy",
+        "authenticity_toy",
+    } <= set(whole)
     for name, value in whole.items():
         assert parts[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
         assert as_float[name] == pytest.approx(parts[name], rel=1e-6, abs=1e-9), name
