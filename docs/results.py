@@ -7,6 +7,7 @@ A page says where a table stands, and this module writes what is between the two
     <!-- table: gans -->           one of the tables of results.json
     <!-- samplers -->              the samplers that --sampler takes, by the table of jgen.config.samplers
     <!-- tricks -->                the pairs of docs/tricks.py, which measures them
+    <!-- small_data -->            the methods of docs/small_data.py, which measures them
     <!-- families -->              the families, and what was measured of each
     <!-- grids -->                 grids of 256 samples, where docs/grids has them
     <!-- end -->
@@ -20,20 +21,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs import tricks
+from docs import small_data, tricks
 from jgen.config.samplers import SAMPLERS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PLACE = re.compile(r"(<!-- (results|costs|table|samplers|tricks|families|grids):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S)
+PLACE = re.compile(
+    r"(<!-- (results|costs|table|samplers|tricks|small_data|families|grids):? ?([^>]*?) ?-->\n).*?(<!-- end -->)", re.S
+)
 UNMEASURED = "not measured"
 
 Record = Mapping[str, Any]
 
 
 def read() -> dict[str, Any]:
-    """The records, tables, families, and what docs.tricks measured."""
-    return {**json.loads((HERE / "results.json").read_text()), "tricks": tricks.read()}
+    """The records, tables, families, and what docs.tricks and docs.small_data measured."""
+    return {**json.loads((HERE / "results.json").read_text()), "tricks": tricks.read(), "small_data": small_data.read()}
 
 
 def size(record: Record) -> str:
@@ -140,6 +143,8 @@ def fill(page: str, data: Mapping[str, Any]) -> str:
             made = samplers()
         elif kind == "tricks":
             made = table(tricks.COLUMNS, tricks.rows(data["tricks"]))
+        elif kind == "small_data":
+            made = table(small_data.COLUMNS, small_data.rows(data["small_data"]))
         else:
             one = data["tables"][names[0]]
             made = table(one["columns"], [[UNMEASURED if cell is None else cell for cell in row] for row in one["rows"]])

@@ -53,7 +53,7 @@ PRESETS = {
         data=DataConfig("emoji", batch_size=32, resolution=32, channels=3),
         train=TrainConfig(steps=2400, save_every=800, sample_every=1200, log_every=10),
         gan=GANConfig(channel_base=512, channel_max=64, ema_kimg=5.0),
-        augmentation=AugmentConfig("ada"),
+        augmentation=AugmentConfig("ada", ada_kimg=40.0),
         style=StyleConfig(r1_every=16, path_weight=2.0),
     ),
     "cifar10": Config(

@@ -56,7 +56,7 @@ PRESETS = {
         train=TrainConfig(steps=1600, save_every=800, sample_every=800, log_every=10),
         gan=GANConfig(channel_base=512, channel_max=32, ema_kimg=5.0),
         own=AliasFreeConfig(layers=7, margin=6),
-        augmentation=AugmentConfig("ada"),
+        augmentation=AugmentConfig("ada", ada_kimg=25.0),
         style=StyleConfig(mapping_layers=2, mixing=0.0, r1_every=16),
     ),
     "ffhq256": Config(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import jgen
-from docs import gallery, results, tricks
+from docs import gallery, results, small_data, tricks
 from jgen import pictures
 from jgen.app.parsing import parse_config
 from tests import tiny
@@ -58,6 +58,22 @@ def test_the_pairs_of_tricks_can_be_trained_and_shown():
     for each in tricks.read():
         assert each["mechanism"] in tricks.PAIRS
         assert {"steps", "ms", *tricks.SCORES} >= set(each["with"]) >= set(side)
+
+
+def test_the_methods_for_small_data_can_be_trained_and_shown():
+    sides = [(tiny.module(side.experiment).PRESETS[small_data.PRESET], side.flags) for side in small_data.METHODS.values()]
+    settings = [parse_config(*side) for side in sides]
+    assert {config.data.name for config in settings} == {"emoji:portraits"}
+    assert len({str(config) for config in settings}) == len(settings)
+    scored = {"steps": 1000, "ms": 1.0, "fd": 20.0, "precision": 0.5, "recall": 0.25, "authenticity": 1.0, "distance": 0.9}
+    measured = [{"method": "ADA", "seed": seed, "minutes": 5, **scored, "fd": 20.0 + 2 * seed} for seed in (0, 1)]
+    row = small_data.rows(measured)[1]
+    assert row[2:5] == ("2", "1,000", "21 (20 to 22)")
+    assert row[5] == "not measured"
+    assert small_data.rows(measured[:1])[1][6:] == ("0.25", "1", "0.9")
+    for each in small_data.read():
+        assert each["method"] in small_data.METHODS
+        assert set(each) - {"fd_own"} == {"method", "seed", "minutes", *scored}
 
 
 def test_links_lead_to_files():

@@ -1,0 +1,98 @@
+"""Measures what GANs make of a small set:  python -m docs.small_data [METHOD ...] --seeds 3 --minutes 5
+
+Every method trains on the same few hundred portraits, at 32x32, for the same time; the steps that fit into it follow from the
+time of a step. What is measured joins docs/small_data.json, seed by seed, and `python -m docs.results` makes the table of
+docs/gans.md of it. --features FILE names a network of the set's own, beside EfficientNet-Lite0: it is trained by
+`python -m experiments.classifier --preset emoji32`, and `python -m jgen.metrics export RUN` makes its file. --keep FOLDER keeps
+the first seed's runs, for pictures.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from docs.tricks import Side, milliseconds, trained
+
+FILE = Path(__file__).resolve().parent / "small_data.json"
+PRESET, NUM = "emoji32", 1000
+"""The preset of all methods, and the samples of a score."""
+SET = ("--data.name", "emoji:portraits")
+METHODS = {
+    "StyleGAN2": Side("stylegan2", (*SET, "--augment", "none")),
+    "ADA": Side("stylegan2", (*SET, "--augment", "ada")),
+    "DiffAug": Side("stylegan2", (*SET, "--augment", "diffaug")),
+    "Diffusion-GAN": Side("diffusion_gan", SET),
+    "Projected GAN": Side("projected_gan", SET),
+}
+"""{method: its training}."""
+SCORES = ("fd", "fd_own", "recall", "authenticity", "distance")
+COLUMNS = (
+    "method", "command", "seeds", "steps", "Fréchet (EfficientNet-Lite0)", "Fréchet (own features)", "recall", "authenticity",
+    "distance to the nearest training image",
+)  # fmt: skip
+
+
+def read() -> list[dict[str, Any]]:
+    """The measurements: {method, seed, minutes, steps, ms, and the numbers of `SCORES`}."""
+    return json.loads(FILE.read_text())
+
+
+def rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of the table `COLUMNS`: means over seeds, and from the least to the largest where there are several."""
+    made = []
+    for name, side in METHODS.items():
+        own = [each for each in found if each["method"] == name]
+        steps = f"{round(np.mean([each['steps'] for each in own])):,}" if own else ""
+        cells = [_shown([each[key] for each in own if each.get(key) is not None]) for key in SCORES]
+        made.append((name, str(side), str(len(own)), steps, *cells))
+    return made
+
+
+def _shown(values: Sequence[float]) -> str:
+    if not values:
+        return "not measured"
+    mean = f"{np.mean(values):.3g}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3g} to {max(values):.3g})"
+
+
+def measure(name: str, seed: int, minutes: float, features: str, keep: str) -> dict[str, Any]:
+    """One seed of a method, as `read` gives it."""
+    from docs.small_data_scores import scores_of  # which imports jax, and the training beside it needs the memory
+
+    side = METHODS[name]
+    time = milliseconds(side, PRESET)
+    steps = round(60_000 * minutes / time)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(keep).resolve() if keep and not seed else Path(folder)
+        run = trained(side, PRESET, home / name.replace(" ", "_"), seed, steps)
+        return {"method": name, "seed": seed, "minutes": minutes, "steps": steps, "ms": time, **scores_of(run, NUM, features)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--seeds", type=int, default=1, help="so many seeds from 0 on; those in the file are passed over")
+    parser.add_argument("--minutes", type=float, default=5, help="of training, by a method")
+    parser.add_argument("--features", default="", help="a file of the set's own features")
+    parser.add_argument("--keep", default="", help="a folder for the runs of the first seed")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.names) - set(METHODS)):
+        parser.error(f"{unknown[0]}: no such method; there are {', '.join(METHODS)}")
+    if given.minutes <= 0:
+        parser.error(f"--minutes {given.minutes}: must be above 0")
+    for seed in range(given.seeds):
+        for name in given.names or METHODS:
+            if (name, seed) in {(each["method"], each["seed"]) for each in read()}:
+                continue
+            found = measure(name, seed, given.minutes, given.features, given.keep)
+            FILE.write_text("[\n" + ",\n".join(json.dumps(each) for each in [*read(), found]) + "\n]\n")
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
