@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jgen.app.experiments import NAMES, running
 from jgen.config import changed, from_dict, newest_run
 from jgen.errors import UserError, nearest
+from jgen.recipes.gan.backbones import of_shapes
 from jgen.run_folder import GENERATOR, WEIGHTS, is_export, read_config
 from jgen.sharding import make_mesh
 from jgen.train import weights
@@ -20,6 +21,8 @@ from jgen.train.draw import check_sampling, draw
 from jgen.train.stage import Experiment, Stage, count, restore
 from jgen.train.step import TrainState
 from jgen.types import Extra, Params
+
+Build = Callable[[Any], Experiment]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -111,11 +114,15 @@ def load(
     stored = read_config(folder)
     code = experiment_module(stored, folder, module)
     config = _with_generator(from_dict(code.Config, stored["config"]), folder)
-    trained = experiment = code.build(config)
+    with of_shapes():  # files of frozen networks' weights are for training; what a run needs of them is in its checkpoints
+        return _loaded(code.build, config, folder, sampling, stage, mesh or make_mesh())
+
+
+def _loaded(build: Build, config: Any, folder: Path, sampling: Any, stage: str, mesh: Mesh) -> Run:
+    trained = experiment = build(config)
     if sampling is not None:
         config = dataclasses.replace(config, sampling=sampling)
-        experiment = code.build(config)
-    mesh = mesh or make_mesh()
+        experiment = build(config)
     names = [each.name for each in experiment.stages]
     if stage and stage not in names:
         raise UserError(f"stage={stage}: {folder} has none of this name{nearest(stage, names)}; there are {', '.join(names)}")

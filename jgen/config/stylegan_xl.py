@@ -42,4 +42,8 @@ class StyleGANXLConfig:
     path_kimg: NonNegative = 1000.0
     """Thousands of images of the stem before it begins."""
     guidance: NonNegative = 0.0
-    """Weight of classifier guidance of G in stages after the stem; 8 in the paper. For sets whose classifier jgen has."""
+    """Weight of classifier guidance of G in stages after the stem; 8 in the paper."""
+    guidance_classifier: str = ""
+    """The classifier of guidance: cnn:FILE, of `python -m jgen.metrics export`; empty for that of jgen's own for the set."""
+    class_file: str = ""
+    """A file of weights with the embeddings of the classes, [classes, 320]; empty for means over images of each class."""

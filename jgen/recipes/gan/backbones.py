@@ -43,7 +43,7 @@ _of_shapes = False
 
 @contextmanager
 def of_shapes() -> Iterator[None]:
-    """Where costs are counted by shapes alone, DeiT needs no file: it has zeros for weights."""
+    """Where shapes are all that counts, as for costs or to load a run, weights of files that are not there are zeros."""
     global _of_shapes
     _of_shapes = True
     try:
@@ -52,10 +52,15 @@ def of_shapes() -> Iterator[None]:
         _of_shapes = False
 
 
+def replaceable(file: str) -> bool:
+    """Whether a file of weights is not there and not needed, since shapes are all that counts."""
+    return _of_shapes and not (file and Path(file).is_file())
+
+
 def backbone(name: Name, deit_file: str = "") -> Backbone:
     """The backbone of a name. Raises UserError where its weights are missing, with where they come from."""
     if name == "deit":
-        net, weights = _deit_of_zeros() if _of_shapes and not deit_file else open_deit(deit_file)
+        net, weights = _deit_of_zeros() if replaceable(deit_file) else open_deit(deit_file)
         return Backbone(net, lambda: jax.tree.map(jnp.asarray, weights), deit.normalized, deit.TokenMaps())
     net, weights = lite0()
     return Backbone(net, lambda: jax.tree.map(jnp.asarray, weights), lambda images: images)

@@ -1,16 +1,18 @@
 """Fixed embeddings of classes for StyleGAN-XL: means of a pretrained network's pooled features over images of each class."""
 
 import functools
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from jgen.config import DataConfig
+from jgen.convert import load_weights
 from jgen.data import open_source
 from jgen.data.images import scaled
 from jgen.data.source import Source, good_example
 from jgen.errors import UserError
-from jgen.recipes.gan.backbones import lite0
+from jgen.recipes.gan.backbones import lite0, replaceable
 from jgen.recipes.gan.feature_heads import resized
 
 EACH, SEARCHED = 16, 64
@@ -40,6 +42,28 @@ def class_table(data: DataConfig, side: int) -> np.ndarray:
         means = {k: np.asarray(run(pad(images))).mean(0) for k, images in chosen.items() if images}
     rest = np.mean(list(means.values()), 0)
     return np.stack([means.get(k, rest) for k in chosen]).astype(np.float32)
+
+
+def read_class_table(file: str, classes: int) -> np.ndarray:
+    """float32 [classes, 320]: the table in a file of weights, such as ImageNet's of the authors, which may have further rows.
+
+    Zeros where the file is not there and a run is loaded, whose checkpoints hold its table. Raises UserError unless the file
+    holds one array of 320 columns, of finite numbers, with a row for each class.
+    """
+    if replaceable(file):
+        return np.zeros((classes, WIDTH), np.float32)
+    weights = load_weights(Path(file))
+    tables = {name: array for name, array in weights.items() if array.ndim == 2 and array.shape[1] == WIDTH}
+    if len(tables) != 1:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in list(weights.items())[:3])
+        raise UserError(f"class_file={file}: must hold one array [classes, {WIDTH}], has {len(tables)} (first: {shapes})")
+    (table,) = tables.values()
+    if len(table) < classes:
+        raise UserError(f"class_file={file}: has {len(table)} rows, the set {classes} classes")
+    table = table[:classes].astype(np.float32)
+    if not np.isfinite(table).all():
+        raise UserError(f"class_file={file}: holds NaN or infinity")
+    return table
 
 
 def of_classes(source: Source, classes: int) -> dict[int, list[np.ndarray]]:

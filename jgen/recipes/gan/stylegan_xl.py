@@ -20,7 +20,7 @@ from jgen.config.projected import FeatureHeadsConfig
 from jgen.config.stylegan_xl import StyleGANXLConfig
 from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
-from jgen.metrics.extract import SHIPPED, open_extractor
+from jgen.metrics.extract import SHIPPED, Extractor, open_extractor
 from jgen.models.gan import progan, stylegan_xl
 from jgen.models.gan.alias_free_layers import Design, Layer, alias_free_layers, grown_layers
 from jgen.models.gan.stylegan2 import repeat
@@ -35,7 +35,8 @@ from jgen.objectives.stylegan import Draws
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.alias_free import still
 from jgen.recipes.gan.animations import sticking
-from jgen.recipes.gan.class_table import WIDTH, class_table
+from jgen.recipes.gan.backbones import replaceable
+from jgen.recipes.gan.class_table import WIDTH, class_table, read_class_table
 from jgen.recipes.gan.feature_heads import FeatureHeads, SeveralHeads, feature_heads, hinge_of
 from jgen.recipes.gan.images import cropped, pad, shape_of
 from jgen.recipes.gan.projected import hole_augment
@@ -82,6 +83,8 @@ class XLModel:
     data: DataConfig
     kept: tuple[str, ...] = ()
     """Layers of the stage before, which are not trained."""
+    class_file: str = ""
+    """The embeddings of the classes, where they are not means over the set's images."""
 
     def map(self, params: PyTree, extra: Extra, z: Array, label: Array | None) -> Array:
         """w [B, w_dim] of G's weights."""
@@ -111,7 +114,8 @@ class XLModel:
         params, own = self.d.init(keys[1], self.g.image_channels)
         buffers = made["buffers"]
         if classes:
-            table = jnp.asarray(class_table(self.data, self.d.config.feature_size))
+            side = self.d.config.feature_size
+            table = jnp.asarray(read_class_table(self.class_file, classes) if self.class_file else class_table(self.data, side))
             buffers, own = _with_table(buffers, table), _with_table(own, table)
         w_avg = jnp.zeros((classes, self.g.w_dim) if classes else self.g.w_dim)
         return {"g": made["params"], **params}, {"g": buffers, "d": own, "w_avg": w_avg}
@@ -215,13 +219,30 @@ def _with_table(tree: PyTree, table: Array) -> PyTree:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def guided(form: GAN, adversarial: Adversarial, augment: Augmentation, weight: float, data: DataConfig) -> LossFn:
-    """G's loss, and the classifier's cross-entropy of its images, times a weight. Raises UserError for a set without one."""
-    if not weight:
-        return generator_loss(form, adversarial, augment)
-    if f"{data.name}_cnn" not in SHIPPED or not form.classes:
-        raise UserError(f"guidance={weight}: needs a conditional model of a set whose classifier ships with jgen")
-    classifier = open_extractor("", data.name)
+def _classifier(own: StyleGANXLConfig, data: DataConfig) -> Extractor:
+    """The classifier of guidance. Raises UserError for a set without one, and for one of other classes or channels."""
+    name = own.guidance_classifier
+    if not name and f"{data.name}_cnn" not in SHIPPED:
+        raise UserError(
+            f"guidance={own.guidance}: jgen has no classifier of {data.name}; train one, python -m experiments.classifier, and "
+            "give the file of python -m jgen.metrics export as --guidance-classifier cnn:FILE"
+        )
+    found = open_extractor(name, data.name)
+    try:
+        logits = jax.eval_shape(found.apply, found.variables, jax.ShapeDtypeStruct((1, *data.shape), jnp.float32))[1]
+    except Exception as error:
+        raise UserError(f"guidance_classifier={name}: is of other images than {data.name}'s {list(data.shape)}") from error
+    classes = 0 if logits is None else logits.shape[1]
+    if classes != data.num_classes:
+        raise UserError(f"guidance_classifier={name}: has {classes} classes, {data.name} has {data.num_classes}")
+    return found
+
+
+def guided(form: GAN, adversarial: Adversarial, augment: Augmentation, own: StyleGANXLConfig, data: DataConfig) -> LossFn:
+    """G's loss, and a weight times the classifier's cross-entropy of its images. Raises UserError as `_classifier` does."""
+    if (file := own.guidance_classifier.partition(":")[2]) and replaceable(file):
+        return generator_loss(form, adversarial, augment)  # of a run that is loaded, and not trained
+    weight, classifier = own.guidance, _classifier(own, data)
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
         made: list[Array] = []
@@ -247,14 +268,15 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     own, data = recipe.own, recipe.data
     classes = shape_of(data, own.conditional).classes
     g = in_dtype(stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH), train.dtype)
-    model = XLModel(g, feature_heads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept)
+    model = XLModel(g, feature_heads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept, own.class_file)
     augment = hole_augment(recipe.heads)
     path = bool(own.path_weight) and not kept
     form = model.gan({**augment.state, **(path_state() if path else {})})
     adam = rated_adam(own.learning_rate, 0.0, 0.99)
     g_adam = rated(optax.multi_transform({"head": adam, "stem": optax.set_to_zero()}, model.trained), own.learning_rate)
     hinge = hinge_of(recipe.heads)
-    g_loss = guided(still(form), hinge, augment, own.guidance if kept else 0.0, data)
+    by_class = own.guidance and kept
+    g_loss = guided(still(form), hinge, augment, own, data) if by_class else generator_loss(still(form), hinge, augment)
     if path:
         g_loss = added(g_loss, late_path_loss(still(form), own.path_weight, own.path_kimg))
     side = g.resolution
@@ -278,10 +300,23 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
 
 
 def xl_stages(recipe: XLRecipe, train: TrainConfig) -> list[Stage]:
-    """The stem, and a stage for every later side."""
+    """The stem, and a stage for every later side. Raises UserError for options that have no effect beside the others."""
+    _check(recipe)
     shape = shape_of(recipe.data, recipe.own.conditional)
     stages = []
     for layers, kept in layers_by_stage(recipe.own, shape.side, shape.channels):
         steps = train.steps if kept else recipe.own.stem_steps
         stages.append(xl_stage(recipe, layers, kept, replace(train, steps=steps)))
     return stages
+
+
+def _check(recipe: XLRecipe) -> None:
+    own, side = recipe.own, shape_of(recipe.data, recipe.own.conditional).side
+    if own.guidance and not own.conditional:
+        raise UserError(f"guidance={own.guidance}: is by the class, so needs --conditional")
+    if own.guidance and own.stem_side >= side:
+        raise UserError(f"guidance={own.guidance}: acts after the stem, so needs a stem_side below the images' {side} pixels")
+    if own.guidance_classifier and not own.guidance:
+        raise UserError(f"guidance_classifier={own.guidance_classifier}: has no effect without --guidance")
+    if own.class_file and not own.conditional:
+        raise UserError(f"class_file={own.class_file}: has no effect without --conditional")
