@@ -152,14 +152,19 @@ def _style(facts: SetFacts, given: DataConfig, accelerator: bool, cpu_steps: int
     data, why, batch, side = found.data, found.why, found.data.batch_size, found.side
     train, why["train.steps"] = _length(accelerator, cpu_steps, 5_000, batch)
     base, most = ((16384 if side <= 256 else 32768), 512) if accelerator else (512, 64)
-    why["channel_base"] = f"widths that {_machine(accelerator)} train at {side}x{side}"
+    why["channel_base"] = why["channel_max"] = f"widths that {_machine(accelerator)} train at {side}x{side}"
     gan = GANConfig(
         512 if accelerator else 64, base, most, found.conditional, 2e-3 if side >= 1024 else 2.5e-3, ema_kimg=batch * 10 / 32
     )
+    why["z_dim"] = why["w_dim"] = "the papers' 512" if accelerator else "enough for networks this narrow"
+    why["learning_rate"] = "the papers', lower from 1,024 pixels on"
     why["ema_kimg"] = "10 for every 32 images of a batch"
     augmentation, why["augment"] = _augmentation(facts, data.flip, train.steps, batch)
+    if augmentation.augment == "ada":
+        why["ada_kimg"] = "ada's strength could go from 0 to 1 in half of the run, at most in the paper's 500 thousand images"
     style = StyleConfig(gan.z_dim, 2, r1_gamma=round(gamma * side**2 / batch, 6), r1_every=16)
     why["r1_gamma"] = f"{rule}; the setting to vary first, by factors of 2 to 5 either way"
+    why["r1_every"] = "lazy R1, as in the papers"
     why["mapping_layers"] = "2 layers train more steadily than 8 on small sets"
     why["group"] = "4 images, where they divide the batch"
     return StyleChoice(data, train, gan, augmentation, style, ArchitectureConfig(group=_group(batch)), side, why)
@@ -168,6 +173,7 @@ def _style(facts: SetFacts, given: DataConfig, accelerator: bool, cpu_steps: int
 def stylegan2_choice(facts: SetFacts, given: DataConfig, accelerator: bool) -> StyleChoice:
     """The groups of StyleGAN2 for a set; see `plan`."""
     found = _style(facts, given, accelerator, 2400, 0.0002, "0.0002 x side^2 / batch")
+    found.why["path_weight"] = "the paper's 2"
     return found._replace(style=dataclasses.replace(found.style, path_weight=2.0))
 
 
@@ -214,6 +220,8 @@ def projected_choice(facts: SetFacts, given: DataConfig, accelerator: bool) -> P
     if not accelerator:
         heads = FeatureHeadsConfig(head_width=32, mixing_width=16, separable=small)
     why["feature_size"] = "the paper's 224 pixels" if accelerator else "12 times less time than the paper's 224, on CPUs"
-    why["width"] = f"widths that {_machine(accelerator)} train"
+    for name in ("z_dim", "width", "head_width", "mixing_width"):
+        why[name] = "the paper's" if accelerator else "widths that CPUs train"
+    why["learning_rate"] = "the paper's" if accelerator else "higher than the paper's 2e-4, for a short run"
     why["d_augment"] = "always, as in the paper"
     return ProjectedChoice(found.data, train, gan, heads, why)

@@ -81,20 +81,36 @@ def _torch_layout(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.nd
 
 def original(
     weights: Weights, *, n_levels: int = 3, depth: int = 32, width: int = 512, n_y: int = 10, image_size: int = 32,
-    flow_permutation: int = 2, flow_coupling: int = 0, learntop: bool = False, ycond: bool = False, **other: Any,
+    flow_permutation: int = 2, flow_coupling: int = 0, learntop: bool = False, ycond: bool = False,
+    average: bool | None = None, **other: Any,
 ) -> tuple[Glow, dict[str, Any]]:  # fmt: skip
     """openai/glow's model under its variables' names (model/0/0/actnorm_center/b, …), of images from -0.5 to 0.5.
 
-    The arguments are its options, with its defaults. Its classifier, of the predictive loss alone, and its optimizer's
-    variables are passed over. Raises UserError for other permutations than 1x1 convolutions, and for weights that do not fit.
+    The arguments are its options, with its defaults. average: whether to take the Polyak averages that its checkpoints hold
+    beside the weights (model/…/ExponentialMovingAverage); needed where there are both. Its classifier, of the predictive loss
+    alone, and its optimizer's variables are passed over. Raises UserError for other permutations than 1x1 convolutions, for
+    averages that are not there or not chosen, and for weights that do not fit.
     """
     check_options({"flow_permutation": flow_permutation}, (), {"flow_permutation": (2,)}, "Glow")
     check_options({"flow_coupling": flow_coupling}, (), {"flow_coupling": (0, 1)}, "Glow")
     check_options(other, (), dict.fromkeys(ORIGINAL_OPTIONS, ANY), "Glow")
     net = Glow(n_levels, depth, width, flow_coupling == 1, False, ORIGINAL, n_y if ycond else 0, learntop)
-    used = {k.removesuffix(":0"): v for k, v in weights.items()}
-    used = {k: v for k, v in used.items() if k.startswith("model/") and not k.startswith("model/classifier/")}
+    named = {k.removesuffix(":0"): v for k, v in weights.items()}
+    used = _raw_or_average({k: v for k, v in named.items() if re.match(r"model/(?!classifier/)", k)}, average)
     return net, _filled(net, used, (image_size, image_size, 3), lambda n: original_path(n, n_levels), _tf_layout)
+
+
+AVERAGE = "/ExponentialMovingAverage"
+
+
+def _raw_or_average(weights: Weights, average: bool | None) -> dict[str, np.ndarray]:
+    raw = {name: array for name, array in weights.items() if AVERAGE not in name}  # and without what the averages count by
+    averages = {name.removesuffix(AVERAGE): array for name, array in weights.items() if name.endswith(AVERAGE)}
+    if average is None and raw and averages:
+        raise UserError("average: the file holds weights and their averages; say which, average=False or average=True")
+    if average and not averages:
+        raise UserError("average=True: the file holds no averages, model/.../ExponentialMovingAverage")
+    return averages if average or not raw else raw
 
 
 ORIGINAL_OPTIONS = (

@@ -26,8 +26,11 @@ def test_every_choice_is_within_its_ranges_and_every_reason_is_of_an_option(name
     for facts in SETS:
         config, why = tiny.module(name).auto(facts, GIVEN, accelerator)
         check(config)
-        names = {leaf.name for leaf in leaves(config)}
-        assert set(why) <= names
+        values = {leaf.name: leaf.value for leaf in leaves(config)}
+        assert set(why) <= set(values)
+        usual = {leaf.name: leaf.value for leaf in leaves(tiny.module(name).Config())}
+        chosen = {option for option, value in values.items() if value != usual[option]}
+        assert chosen - set(why) <= {"data.name", "train.log_every", "train.save_every", "train.sample_every"}
         assert all(reason and "\n" not in reason for reason in why.values())
         assert config.data.batch_size <= facts.count
         assert config.data.resolution <= facts.side

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jgen.convert import glow as convert
+from jgen.errors import UserError
 from jgen.models.dequantizer import Dequantizer
 from jgen.models.glow import Glow, Step
 from jgen.models.tarflow import TarFlow
@@ -145,6 +146,16 @@ def test_a_checkpoint_of_the_original_fills_every_weight():
     assert jax.tree.map(jnp.shape, variables["params"]) == jax.tree.map(lambda s: s.shape, shapes)
     w = variables["params"]["blocks_0_0"]["mix"]["weight"]
     np.testing.assert_array_equal(w.T, weights["model/0/0/invconv/W:0"])  # theirs multiplies rows
+    averages = {name.replace(":0", "/ExponentialMovingAverage:0"): 2 * array for name, array in weights.items()}
+    counts = {name.replace(":0", "/local_step:0"): np.ones(()) for name in averages}
+    both = {**weights, **averages, **counts}
+    for average in (False, True):
+        _, chosen = convert.original(both, **options, average=average)
+        np.testing.assert_array_equal(chosen["params"]["blocks_0_0"]["mix"]["weight"], (1 + average) * w)
+    with pytest.raises(UserError, match="average: the file holds weights and their averages; say which"):
+        convert.original(both, **options)
+    with pytest.raises(UserError, match="average=True: the file holds no averages"):
+        convert.original(weights, **options, average=True)
     with pytest.raises(ValueError, match="flow_permutation=1: must be 2 here"):
         convert.original(weights, **options, flow_permutation=1)
     with pytest.raises(ValueError, match="widht: no option of Glow"):
