@@ -20,22 +20,18 @@ from jgen.config.projected import FeatureHeadsConfig
 from jgen.config.stylegan_xl import StyleGANXLConfig
 from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
-from jgen.metrics.extract import SHIPPED, Extractor, open_extractor
 from jgen.models.gan import progan, stylegan_xl
 from jgen.models.gan.alias_free_layers import Design, Layer, alias_free_layers, grown_layers
 from jgen.models.gan.stylegan2 import repeat
 from jgen.nn.precision import in_dtype
 from jgen.nn.resample import downsample
 from jgen.objectives.adversarial import GAN, discriminator_loss, generator_loss
-from jgen.objectives.augmentation import Augmentation
-from jgen.objectives.gan import Adversarial
-from jgen.objectives.gan_conditional import cross_entropy
 from jgen.objectives.style_losses import added, late_path_loss, path_state
 from jgen.objectives.stylegan import Draws
 from jgen.recipes.evaluation.modes import modes
 from jgen.recipes.gan.alias_free import still
 from jgen.recipes.gan.animations import sticking
-from jgen.recipes.gan.backbones import replaceable
+from jgen.recipes.gan.class_guidance import guided
 from jgen.recipes.gan.class_table import WIDTH, class_table, read_class_table
 from jgen.recipes.gan.feature_heads import FeatureHeads, SeveralHeads, feature_heads, hinge_of
 from jgen.recipes.gan.images import cropped, pad, shape_of
@@ -44,7 +40,7 @@ from jgen.train import Phase
 from jgen.train.lazy import ema_decay
 from jgen.train.rates import rated, rated_adam
 from jgen.train.stage import Stage
-from jgen.types import Array, Batch, Condition, Extra, Key, LossFn, Metrics, Params, PyTree
+from jgen.types import Array, Batch, Condition, Extra, Key, Params, PyTree
 
 
 class XLRecipe(NamedTuple):
@@ -217,50 +213,6 @@ def _with_table(tree: PyTree, table: Array) -> PyTree:
         return table if getattr(path[-1], "key", "") == "embedding" else leaf
 
     return jax.tree_util.tree_map_with_path(place, tree)
-
-
-def _classifier(own: StyleGANXLConfig, data: DataConfig) -> Extractor:
-    """The classifier of guidance. Raises UserError for a set without one, and for one of other classes or channels."""
-    name = own.guidance_classifier
-    if not name and f"{data.name}_cnn" not in SHIPPED:
-        raise UserError(
-            f"guidance={own.guidance}: jgen has no classifier of {data.name}; train one, python -m experiments.classifier, and "
-            "give the file of python -m jgen.metrics export as --guidance-classifier cnn:FILE"
-        )
-    found = open_extractor(name, data.name)
-    try:
-        logits = jax.eval_shape(found.apply, found.variables, jax.ShapeDtypeStruct((1, *data.shape), jnp.float32))[1]
-    except Exception as error:
-        raise UserError(f"guidance_classifier={name}: is of other images than {data.name}'s {list(data.shape)}") from error
-    classes = 0 if logits is None else logits.shape[1]
-    if classes != data.num_classes:
-        raise UserError(f"guidance_classifier={name}: has {classes} classes, {data.name} has {data.num_classes}")
-    return found
-
-
-def guided(form: GAN, adversarial: Adversarial, augment: Augmentation, own: StyleGANXLConfig, data: DataConfig) -> LossFn:
-    """G's loss, and a weight times the classifier's cross-entropy of its images. Raises UserError as `_classifier` does."""
-    if (file := own.guidance_classifier.partition(":")[2]) and replaceable(file):
-        return generator_loss(form, adversarial, augment)  # of a run that is loaded, and not trained
-    weight, classifier = own.guidance, _classifier(own, data)
-
-    def loss(params: Params, extra: Extra, key: Key, batch: Batch) -> tuple[Array, tuple[Extra, Metrics]]:
-        made: list[Array] = []
-
-        def generate(params: Params, extra: Extra, z: Draws, condition: Condition, /, *, train: bool) -> tuple[Array, Extra]:
-            images, moved = form.generate(params, extra, z, condition, train=train)
-            made.append(images)
-            return images, moved
-
-        inner = generator_loss(form._replace(generate=generate), adversarial, augment)
-        value, (state, metrics) = inner(params, extra, key, batch)
-        images = cropped(progan.enlarge(made[0], shape_of(data, False).side), data.shape[0])
-        logits = classifier.apply(classifier.variables, (images + 1) * 127.5)[1]
-        assert logits is not None
-        guidance = cross_entropy(logits, batch["label"])
-        return value + weight * guidance, (state, {**metrics, "guidance": guidance})
-
-    return loss
 
 
 def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...], train: TrainConfig) -> Stage:
