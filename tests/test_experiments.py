@@ -70,7 +70,7 @@ def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
 def test_an_experiment_is_the_same_on_one_and_eight_devices_and_draws_image_i_by_seed_and_i(name, tmp_path):
-    """Sums are in another order, and Adam makes of a gradient of rounding errors a step of its whole rate: games drift apart."""
+    """Sums are in another order, and Adam makes of a gradient of rounding errors a step of its whole rate, so games drift."""
     command = [tiny.ROOT / "tests" / "multidevice_experiments.py", tmp_path / "found.npz", name]
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{CACHE}/xla", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     tiny.run(*command, cwd=tmp_path, env={**tiny.environment(8), **cache})
