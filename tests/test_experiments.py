@@ -69,9 +69,9 @@ def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
-def test_an_experiment_is_the_same_on_one_and_eight_devices_and_draws_image_i_by_seed_and_i(name, tmp_path):
+def test_an_experiment_is_alike_on_eight_devices_and_in_bfloat16_and_draws_image_i_by_seed_and_i(name, tmp_path):
     """Sums are in another order, and Adam makes of a gradient of rounding errors a step of its whole rate, so games drift."""
-    command = [tiny.ROOT / "tests" / "multidevice_experiments.py", tmp_path / "found.npz", name]
+    command = [tiny.ROOT / "tests" / "compared.py", tmp_path / "found.npz", name]
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{CACHE}/xla", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     tiny.run(*command, cwd=tmp_path, env={**tiny.environment(8), **cache})
     found = np.load(tmp_path / "found.npz")
@@ -84,6 +84,12 @@ def test_an_experiment_is_the_same_on_one_and_eight_devices_and_draws_image_i_by
             np.testing.assert_allclose(eight[:3], one[:3], rtol=5e-3, atol=5e-3, err_msg=part)
         near = 5e-3 if part.endswith("/extra") else 3e-2
         np.testing.assert_allclose(eight, one, rtol=near, atol=near, err_msg=part)
+    for part in (key.removesuffix("/bfloat16") for key in found if key.endswith("losses/bfloat16")):
+        one, half = (np.nanmean(found[f"{part}/{how}"], 0) for how in ("one", "bfloat16"))
+        assert not np.array_equal(found[f"{part}/one"], found[f"{part}/bfloat16"])  # the option has an effect
+        # A generator's loss may be a mean of scores of both signs, smaller than each: the game's largest loss is the measure.
+        size = np.nanmean(np.abs(found[f"{part}/one"]), 0).max()
+        assert np.abs(half - one).max() <= 0.02 * size + 1e-3, part
 
 
 @pytest.mark.slow
