@@ -30,6 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ("mixture", "gaussians")  # not trained on images, so without a Config
 EXPERIMENTS = sorted({m.name for m in pkgutil.iter_modules(experiments.__path__) if m.name[0] != "_"} - {*STUDIES})
 
+PSP = ("--encoder", "psp", "--pool", "50", "--w-r1-every", "16")
+"""Flags of an encoder without e4e's discriminator, whose options psp refuses."""
+WITH_GAN = ("--gan-steps", "2400")
+"""Flags beside --gan, with which no GAN is trained first."""
+
 # Command-line flags that shrink each experiment; a new experiment must be given its own.
 FLAGS = {
     "adcgan": [

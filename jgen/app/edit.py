@@ -1,5 +1,6 @@
 """The commands invert, edit, mix and generate of StyleGANs: pictures of yours, or of a text, by way of styles."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,9 +15,10 @@ from jgen.config import MeshConfig
 from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.edit.directions import move, project_out
 from jgen.errors import UserError
-from jgen.metrics.extract import open_extractor
+from jgen.metrics.perceptual import open_perceptual
 from jgen.recipes.inversion.attributes import examples_of
 from jgen.recipes.inversion.invert import Editor, Inverted
+from jgen.recipes.inversion.run_directions import attribute_direction, direction
 from jgen.sharding import make_mesh
 from jgen.untrusted import read_npy
 
@@ -30,18 +32,23 @@ def opened(folder: Path, given: Inversion, out: str, mesh: MeshConfig, array: bo
     can't be read.
     """
     check_sheet(out, given.image, array)
-    run, editor = with_styles(folder, mesh)
-    check_method(given, given.method or ("encoder" if editor.space.encode else "w_plus"))
-    return run, editor, fitted_all(given.image, run.stage.data.shape)
+    run, editor = with_styles(folder, mesh, given.extractor)
+    method = given.method or ("encoder" if editor.space.encode else "w_plus")
+    check_method(given, method)
+    if not given.noise_maps and not editor.space.noise_sides:
+        raise UserError("noise_maps=False: has no effect on a generator without noise inputs; leave it out")
+    if method == "pti" and editor.space.encode and given.inversion_steps != Inversion().inversion_steps:
+        raise UserError(f"inversion_steps={given.inversion_steps}: has no effect on pti of a run whose encoder gives the style")
+    return run, editor, fitted_all(given.image, run.stage.data)
 
 
-def with_styles(folder: Path, mesh: MeshConfig) -> tuple[Run, Editor]:
-    """A run and its editor. Raises UserError for a run without styles."""
+def with_styles(folder: Path, mesh: MeshConfig, extractor: str = "") -> tuple[Run, Editor]:
+    """A run and its editor. Raises UserError for a run without styles, and as `open_perceptual` does."""
     run = load(folder, make_mesh(mesh))
     if run.stage.space is None:
         raise UserError(f"run={folder}: {run.stage.name} has no styles; must be of a StyleGAN or experiments.inversion")
     extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
-    return run, Editor(run.params, extra, run.stage.space, open_extractor("", run.stage.data.name))
+    return run, Editor(run.params, extra, run.stage.space, open_perceptual(extractor, run.stage.data.name))
 
 
 def inverted(editor: Editor, images: np.ndarray, given: Inversion) -> tuple[Inverted, jax.Array]:
@@ -64,7 +71,7 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, 
     run, editor, images = opened(folder, given, out, mesh)
     if by_text.text:
         text = text_editor(run, editor, by_text, "after_coarse")
-        found, made = inverted(editor, images, given)
+        found, made = inverted(editor, images, replace(given, noise_maps=False))  # by which the text's optimisation goes
         edits = text.columns(found, jnp.asarray(images))
         text.say({"source": jnp.asarray(images), "inversion": made, "edit": edits[-1]})
         write([images, made, *edits], out, run.folder, "edited")
@@ -88,7 +95,7 @@ def generate(folder: Path, given: Generate, out: str, mesh: MeshConfig, by_text:
     """Pictures made by a text, a sketch or a class; with a scorer before and after the optimisation."""
     check_sheet(out, (given.sketch,))
     run, editor = with_styles(folder, mesh)
-    drawn = fitted(Path(given.sketch), run.stage.data.shape, "sketch") if given.sketch else None
+    drawn = fitted(Path(given.sketch), run.stage.data, "sketch") if given.sketch else None
     write(generated(run, editor, by_text, given, drawn), out, run.folder, "generated")
 
 
@@ -107,19 +114,23 @@ def _direction(run: Run, editor: Editor, name: str, layers: list[int], option: s
     """A direction [D] of one step, by its name; option: that names it. Raises UserError for one that there is none of."""
     attribute, _, value = name.partition(":")
     if name.endswith(".npy") or attribute in ("pca", "sefa"):
-        return editor.direction(name, _from_file(name, option), layers, option)
+        return direction(editor, name, _from_file(name, option), layers, option)
     examples = examples_of(run.stage.data, run.stage.train.seed)
     known = list(examples.attributes)
     if attribute not in known:
         raise UserError(f"{option}={name}: must be pca:N, sefa:N, a .npy file, or an attribute: {', '.join(known) or 'none'}")
     if editor.space.encode is None:
         raise UserError(f"{option}={name}: an attribute needs a run with an encoder (experiments.inversion); pca:N needs none")
-    scores = examples.attributes[attribute]
+    scores, stated = examples.attributes[attribute], examples.stated(attribute)
     if value:
         if not value.isdecimal() or not np.any(scores == int(value)):
             raise UserError(f"{option}={name}: must be from {scores.min():g} to {scores.max():g}, a value of {attribute}")
+        # One of the scale is told apart from the others of it, and "no tone" from all.
+        stated = stated if np.any(stated & (scores == int(value))) else np.ones_like(stated)
         scores = (scores == int(value)).astype(int)
-    return editor.attribute(editor.codes_of(examples.images), scores)
+    if len(set(scores[stated])) < 2:
+        raise UserError(f"{option}={name}: all {stated.sum()} examples of {run.stage.data.name} show the same {attribute}")
+    return attribute_direction(editor.codes_of(examples.images[stated]), scores[stated])
 
 
 def _from_file(name: str, option: str) -> np.ndarray | None:

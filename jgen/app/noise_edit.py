@@ -28,7 +28,7 @@ def opened(
     """
     check_sheet(out, given.image, array)
     run = load(folder, make_mesh(mesh), options)
-    images = fitted_all(given.image, run.stage.data.shape)
+    images = fitted_all(given.image, run.stage.data)
     return run, run.stage.extra_for(run.extra, options, run.mesh), images
 
 
@@ -75,7 +75,7 @@ def edit(folder: Path, given: NoiseInversion, how: NoiseEdit, options: Any, out:
 
         write([images, made, guided(run.params, extra, noise)], out, run.folder, "edited")
         return
-    drawn = fitted(Path(how.mask_image), run.stage.data.shape, "mask_image").mean(-1) > 0 if how.mask_image else None
+    drawn = fitted(Path(how.mask_image), run.stage.data, "mask_image").mean(-1) > 0 if how.mask_image else None
     fixed: dict[str, Any] = {} if drawn is None else {"mask": checked_mask(drawn, how.mask_image)}
     picture = run.stage.on_request.get("inpainted" if how.method == "inpaint" else "edited")
     if picture is None:

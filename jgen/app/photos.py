@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen import pictures
+from jgen.config import DataConfig
 from jgen.data.images import read_image, scaled
 from jgen.errors import UserError
 from jgen.files import check_out, replacing
@@ -14,12 +15,13 @@ from jgen.metrics.image_quality import psnr
 from jgen.types import Array
 
 
-def fitted(path: Path, shape: tuple[int, ...], option: str = "image") -> np.ndarray:
-    """A picture file [H, W, C] in [-1, 1]; says so where its size is another, and it was resized and cropped to its middle.
+def fitted(path: Path, data: DataConfig, option: str = "image") -> np.ndarray:
+    """A picture file [H, W, C] in [-1, 1], read as the run's own are: on its ground, resized its way.
 
-    Raises UserError for a file that is missing or no picture.
+    Says so where its size is another, and it was resized and cropped to its middle. Raises UserError for a file that is missing
+    or no picture.
     """
-    height, width, channels = shape
+    height, width, channels = data.shape
     if not path.is_file():
         raise UserError(f"{option}={path}: no such file")
     try:
@@ -29,14 +31,14 @@ def fitted(path: Path, shape: tuple[int, ...], option: str = "image") -> np.ndar
         raise UserError(f"{option}={path}: can't be read; must be a PNG, JPEG or WebP picture ({why})") from error
     if own[:2] != (height, width):
         print(f"{path}: {own[0]}x{own[1]}, resized to {height}x{width}{'' if own[0] == own[1] else ', its middle'}")
-    return scaled(read_image(path, channels, size=(height, width)))
+    return scaled(read_image(path, channels, data.ground, (height, width), data.resize))
 
 
-def fitted_all(names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
+def fitted_all(names: Sequence[str], data: DataConfig) -> np.ndarray:
     """Picture files [B, H, W, C] in [-1, 1]. Raises UserError for none, and for those that can't be read."""
     if not names:
         raise UserError("image: name at least one picture, --image PHOTO.png")
-    return np.stack([fitted(Path(name), shape) for name in names])
+    return np.stack([fitted(Path(name), data) for name in names])
 
 
 def say_quality(names: Sequence[str], made: Array, images: np.ndarray, seconds: float) -> None:

@@ -108,9 +108,9 @@ def _idle_of_styles(command: str, values: dict[str, Any]) -> Iterator[Idle]:
 
 def check_method(given: Inversion, method: str) -> None:
     """Raises UserError for options of inversions that a method does not read."""
-    own = {"encoder": (), "encoder_plus": ("inversion_steps", "domain_weight"), "pti": ("inversion_steps", "tuning_rate")}
-    of_methods = ("inversion_steps", "domain_weight", "tuning_rate")
-    others = tuple(name for name in of_methods if name not in own.get(method, ("inversion_steps",)))
+    sought, tuning = ("inversion_steps", "noise_maps"), ("tuning_steps", "tuning_rate", "locality_weight")
+    own = {"encoder": (), "encoder_plus": ("inversion_steps", "domain_weight"), "pti": ("inversion_steps", *tuning)}
+    others = tuple(name for name in (*sought, "domain_weight", *tuning) if name not in own.get(method, sought))
     _refuse(_changed(given, others, f"on method {method}"))
 
 

@@ -166,7 +166,7 @@ def checked(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 def image_of(run: Run, path: str | Path) -> np.ndarray:
     """A reader's image [H, W, C] in [-1, 1], brought to the run's size. Raises UserError for a file that is no image."""
     try:
-        return fitted(Path(path), run.stage.data.shape)
+        return fitted(Path(path), run.stage.data)
     except UserError as error:
         raise UserError(f"{Path(path).name}: can't be read; must be a PNG, JPEG or WebP picture") from error
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jgen import convert
 from jgen.app.load import load
-from jgen.app.words import check_words
+from jgen.app.words import known_text
 from jgen.data.captions import encoded
 from jgen.data.clip_tokens import tokenizer
 from jgen.edit.text_guided import Score
@@ -58,7 +58,7 @@ def _of_run(folder: Path, text: str) -> Score:
     if run.stage.name != "image_text":
         raise UserError(f"scorer={folder}: is a run of {run.stage.name}; must be of experiments.image_text, or CLIP's weights")
     data, apply = run.stage.data, network(run.config.network).apply
-    check_words(text, data, run.stage.train.seed)
+    text = known_text(text, data, run.stage.train.seed)
     variables: Any = {"params": run.params["net"]}
     embedding: Any = apply(variables, jnp.asarray(encoded(text, data, "text"))[None], method="text")
 

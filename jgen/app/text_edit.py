@@ -1,6 +1,6 @@
 """Pictures edited and made by a text: TediGAN's two commands, edit --text and generate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 
 from jgen.app.load import Run
 from jgen.app.scorer import open_scorer
-from jgen.app.words import check_words
+from jgen.app.words import known_text
 from jgen.config.inversion import ByText, Generate
 from jgen.data import index_order, open_source
 from jgen.data.captions import encoded
@@ -47,22 +47,29 @@ class TextEditor:
         space, how = self.editor.space, self.how
         kept_weight = 0.0 if targets is None else how.text_pixel_weight
         options = InDomainOptions(
-            how.text_steps, how.text_rate, pixel_weight=kept_weight, feature_weight=0.5 * kept_weight,
+            how.text_steps, how.text_rate, pixel_weight=kept_weight, feature_weight=0.25 * kept_weight,
             encoder_weight=2.0 if space.encode else 0.0, text_weight=how.text_score_weight,
         )  # fmt: skip
         kept = self.editor.show(ws) if targets is None else targets
         return text_guided(
-            self.editor.synthesize, self.editor.encode if space.encode else None, self.editor.features, kept, ws, self.rows,
+            self.editor.synthesize, self.editor.encode if space.encode else None, self.editor.seen, kept, ws, self.rows,
             self.score, options,
         )[0]  # fmt: skip
 
-    def columns(self, found: Inverted, images: Array | None) -> list[Array]:
+    def optimised_by_own(self, found: Inverted, ws: Array, targets: Array) -> Array:
+        """`optimised`, each picture by its own generator where it was tuned."""
+        if not found.tuned:
+            return self.optimised(ws, targets)
+        own = [replace(self, editor=replace(self.editor, params=params)) for params in found.tuned]
+        return jnp.concatenate([each.optimised(ws[i : i + 1], targets[i : i + 1]) for i, each in enumerate(own)])
+
+    def columns(self, found: Inverted, images: Array) -> list[Array]:
         """Pictures [B, H, W, C] of each step that there is: with the text's rows, and after the optimisation."""
         ws, made = self.mixed(found.ws), []
         if self.described is not None:
             made.append(self.editor.pictures(found, ws))
         if self.score is not None:
-            made.append(self.editor.pictures(found, self.optimised(ws, images)))
+            made.append(self.editor.pictures(found, self.optimised_by_own(found, ws, images)))
         return made
 
     def say(self, named: dict[str, Array]) -> None:
@@ -86,8 +93,8 @@ def text_editor(run: Run, editor: Editor, how: ByText, default_rows: str) -> Tex
         )
     described = None
     if space.describe is not None:
-        check_words(how.text, data, run.stage.train.seed)
-        described = space.describe(editor.params, editor.extra, jnp.asarray(encoded(how.text, data, "text"))[None])
+        text = known_text(how.text, data, run.stage.train.seed)
+        described = space.describe(editor.params, editor.extra, jnp.asarray(encoded(text, data, "text"))[None])
     score = open_scorer(how.scorer, how.text, how.vocabulary) if how.scorer else None
     return TextEditor(editor, how, jnp.isin(jnp.arange(space.num_ws), jnp.asarray(chosen)), described, score)
 

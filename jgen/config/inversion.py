@@ -62,7 +62,7 @@ class EncoderConfig:
 
 
 Files = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-Method = Literal["", "w", "w_plus", "encoder", "encoder_plus", "pti"]
+Method = Literal["", "z", "w", "w_plus", "encoder", "encoder_plus", "pti"]
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,23 @@ class Inversion:
     image: Files = ()
     """A picture file; --image again for more. It is fitted to the run's size."""
     method: Method = ""
-    """One style (w) or one for each layer (w_plus) by optimisation, the run's encoder alone or with optimisation after it
-    (encoder_plus), or a generator tuned to each picture (pti). The encoder where the run has one, else w_plus."""
+    """A latent (z), one style (w) or one for each layer (w_plus) by optimisation, the run's encoder alone or with optimisation
+    after it (encoder_plus), or a generator tuned to each picture (pti). The encoder where the run has one, else w_plus."""
+    extractor: str = ""
+    """The network that says how unlike two pictures look: as of evaluate --extractor, or lpips:TRUNK:HEADS, LPIPS by the files
+    of its authors; the set's own unless given."""
     inversion_steps: Count = 300
-    """Steps of each optimisation."""
+    """Steps of each optimisation of styles."""
+    noise_maps: bool = True
+    """Seek the noise inputs too, in z, w and w_plus, of a generator that has them (StyleGAN and StyleGAN2)."""
     domain_weight: NonNegative = 2.0
     """How firmly encoder_plus holds styles to what the encoder makes of their picture. With 0 the picture alone counts."""
+    tuning_steps: Count = 300
+    """Steps of pti, after those that find its style; 350 at most in the paper,"""
     tuning_rate: Positive = 3e-3
-    """Learning rate of pti."""
+    """their learning rate, 3e-4 in the paper, and"""
+    locality_weight: NonNegative = 0.0
+    """the weight of its locality term, which holds the pictures of other styles; 0.1 in the paper, 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from jgen.data.emoji_names import KINDS, Emoji, describe, is_portrait, points_of
+from jgen.data.emoji_names import GENDERS, KINDS, TONES, Emoji, describe, is_portrait, points_of
 from jgen.data.images import SUFFIXES, UNREADABLE, check_ground, eight_bits, unreadable
 from jgen.data.noto import FONT, noto_bitmaps
 from jgen.data.source import Example
@@ -59,6 +59,11 @@ class EmojiSource:
 
     endless = False
     classes = KINDS
+    unstated: ClassVar = {
+        "tone": (TONES.index("no tone"), TONES.index("mixed")),
+        "gender": (GENDERS.index("unstated"), GENDERS.index("both")),
+    }
+    """{attribute: values that are no place on its scale}."""
 
     def __init__(
         self, pictures: dict[tuple[int, ...], bytes | Path], resolution: int, channels: int, split: str = "train",
@@ -91,6 +96,10 @@ class EmojiSource:
             "base": np.int32(self.number[emoji.base]),
             "caption": np.frombuffer(text.ljust(CAPTION_BYTES, b"\0"), np.uint8),
         }
+
+    def caption(self, index: int) -> str:
+        """The caption of an example, whose picture is not read."""
+        return self.pictures[index].emoji.caption
 
     def paths(self) -> list[Path]:
         """The files, whose times and sizes tell whether the set has changed."""

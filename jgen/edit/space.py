@@ -1,7 +1,8 @@
 """The space of styles of a generator, and that of noise of a diffusion model, as functions: what inversion and editing of
 any of them work on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jgen.types import Array, Extra, Params
@@ -13,12 +14,17 @@ class StyleSpace(NamedTuple):
     num_ws: int
     w_dim: int
     styles: Callable[..., Array]
-    """(params, extra, one key an image, label=-1) -> random ws [B, num_ws, D] of a class, without truncation; -1 draws a class
-    for each. Raises UserError for a class that the generator does not have."""
-    synthesize: Callable[[Params, Extra, Array], Array]
-    """(params, extra, ws) -> images [B, H, W, C] of the set's size, without noise; not clipped, so that gradients pass."""
+    """(params, extra, one key an image, label=-1, z=None) -> random ws [B, num_ws, D] of a class, or of latents z [B, z_dim],
+    without truncation; -1 draws a class for each. Raises UserError for a class that the generator does not have."""
+    synthesize: Callable[..., Array]
+    """(params, extra, ws, noise={}) -> images [B, H, W, C] of the set's size; not clipped, so that gradients pass. noise:
+    {layer: [B, side, side, 1]} of `noise_sides`, or of none of them."""
     mean: Callable[..., Array]
     """(extra, label=-1) -> the mean style [D]: of a class where the generator keeps one for each, else of all."""
+    z_dim: int
+    """Numbers of a latent."""
+    noise_sides: Mapping[str, int] = MappingProxyType({})
+    """{layer: side} of the noise inputs that the generator has."""
     state: tuple[str, ...] = ("w_avg",)
     """The entries of extra that these functions read."""
     encode: Callable[[Params, Extra, Array], Array] | None = None

@@ -20,7 +20,7 @@ from jgen.convert import feature_nets, load_weights
 from jgen.errors import UserError, nearest
 from jgen.files import replacing
 from jgen.metrics.resize import resize
-from jgen.models.cnn import CNN
+from jgen.models.cnn import CNN, Block
 from jgen.models.perceptual import IMAGENET
 from jgen.types import Array, PyTree
 from jgen.untrusted import read_npz
@@ -45,6 +45,8 @@ class Extractor:
     variables: PyTree
     apply: Callable[[PyTree, Array], tuple[Array, Array | None]]
     """Pure; the weights are an argument, so that they are no constants of a program."""
+    taps: Callable[[PyTree, Array], list[Array]] | None = None
+    """Likewise, maps [B, h, w, C] of some layers, for distances that look at places (`jgen.metrics.perceptual`)."""
 
     def short(self, metric: str) -> str:
         """The name of a metric on these features; only Inception's Fréchet distance is called FID."""
@@ -161,7 +163,11 @@ def published(kind: str, weights: dict[str, np.ndarray], digest: str) -> Extract
             found = net.apply(variables, (resize(_colour(levels), 224, 224) - 127) / 128)
             return found.head, found.logits  # pyright: ignore[reportAttributeAccessIssue]
 
-        return Extractor(kind, digest, "clean: float bicubic, antialiased, 224x224", variables, lite)
+        def lite_taps(variables: PyTree, levels: Array) -> list[Array]:
+            found: Any = net.apply(variables, (resize(_colour(levels), 224, 224) - 127) / 128)
+            return list(found.taps)
+
+        return Extractor(kind, digest, "clean: float bicubic, antialiased, 224x224", variables, lite, lite_taps)
     net, variables = {"vgg16": feature_nets.vgg16, "alexnet": feature_nets.alexnet}[kind](weights)
     mean, deviation = (jnp.array(x)[None, None, None] for x in IMAGENET)
 
@@ -189,17 +195,25 @@ def cnn_extractor(path: Path) -> Extractor:
     except DAMAGED as error:
         raise UserError(f"extractor={path}: sha256 {digest}, not a file that `python -m jgen.metrics export` wrote") from error
 
-    def apply(variables: PyTree, levels: Array) -> tuple[Array, Array]:
+    def fitted(levels: Array) -> Array:
         if channels == 3:
             levels = _colour(levels)
         if levels.shape[-1] != channels:
             raise UserError(f"extractor={meta['name']}: takes images of {channels} channel(s), these have {levels.shape[-1]}")
         if levels.shape[1:3] != (height, width):
             levels = resize(levels, height, width)
-        return net.apply(variables, levels / 127.5 - 1)  # pyright: ignore
+        return levels / 127.5 - 1
+
+    def apply(variables: PyTree, levels: Array) -> tuple[Array, Array]:
+        return net.apply(variables, fitted(levels))  # pyright: ignore
+
+    def taps(variables: PyTree, levels: Array) -> list[Array]:
+        _, seen = net.apply(variables, fitted(levels), capture_intermediates=lambda module, _: isinstance(module, Block))
+        blocks: Any = seen["intermediates"]
+        return [blocks[f"block_{i}"]["__call__"][0] for i in range(len(net.channels))]
 
     words = f"clean: float bicubic, antialiased, {height}x{width}, where the size differs"
-    return Extractor(meta["name"], digest, words, variables, apply)
+    return Extractor(meta["name"], digest, words, variables, apply, taps)
 
 
 def export(params: PyTree, meta: dict[str, Any], path: Path) -> None:

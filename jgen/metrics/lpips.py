@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jgen.convert import feature_nets, load_weights
 from jgen.errors import UserError
+from jgen.models.perceptual import LPIPS
 from jgen.types import Array, PyTree
 
 Distance = Callable[[PyTree, Array, Array], Array]
@@ -21,9 +22,7 @@ def open_lpips(trunk: str, heads: str) -> tuple[Distance, PyTree]:
     lpips package. Grey images count as three equal channels. The distance raises UserError for images that the trunk pools
     away. Raises UserError where a file is missing or another network's.
     """
-    if not (trunk and heads):
-        raise UserError(f"{'heads' if trunk else 'trunk'}: LPIPS needs both its trunk and its heads, files of weights")
-    net, variables = feature_nets.lpips(load_weights(trunk) | load_weights(heads))
+    net, variables = lpips_network(trunk, heads)
 
     def distance(weights: PyTree, a: Array, b: Array) -> Array:
         a, b = (jnp.repeat(x, 3, -1) if x.shape[-1] == 1 else x for x in (a, b))
@@ -33,3 +32,10 @@ def open_lpips(trunk: str, heads: str) -> tuple[Distance, PyTree]:
         return net.apply(weights, a, b)  # pyright: ignore[reportReturnType]
 
     return distance, variables
+
+
+def lpips_network(trunk: str, heads: str) -> tuple[LPIPS, PyTree]:
+    """LPIPS's network and its variables, of files as `open_lpips` takes them, which raises the same errors."""
+    if not (trunk and heads):
+        raise UserError(f"{'heads' if trunk else 'trunk'}: LPIPS needs both its trunk and its heads, files of weights")
+    return feature_nets.lpips(load_weights(trunk) | load_weights(heads))

@@ -172,7 +172,7 @@ class LPIPS(nn.Module):
     def maps(self, a: Array, b: Array, linear: bool = True) -> list[Array]:
         """Each tap's share at every place of the tap [B, h, w]."""
         taps = zip(self.lin, self.taps(a), self.taps(b))
-        return [jnp.square(_unit(x) - _unit(y)) @ (w if linear else jnp.ones_like(w)) for w, x, y in taps]
+        return [jnp.square(unit(x) - unit(y)) @ (w if linear else jnp.ones_like(w)) for w, x, y in taps]
 
     def taps(self, x: Array) -> list[Array]:
         if not self.scaled:
@@ -181,7 +181,8 @@ class LPIPS(nn.Module):
         return self.trunk((x - shift[None, None, None]) / scale[None, None, None])  # pyright: ignore[reportCallIssue]
 
 
-def _unit(x: Array) -> Array:
+def unit(x: Array) -> Array:
+    """Features [..., C] divided by their length at each place."""
     # The gradient of a norm at 0 is not a number; the guard changes no value.
     squares = jnp.sum(x * x, -1, keepdims=True)
     norm = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)

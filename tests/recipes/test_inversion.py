@@ -1,5 +1,6 @@
 """A tiny GAN, its e4e encoder, and the commands for pictures of one's own."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from jgen.config.export import Export
 from jgen.config.inversion import Edit, Inversion, Mix
 from jgen.edit.latent_losses import delta_loss
 from jgen.errors import UserError
-from jgen.metrics.extract import open_extractor
+from jgen.metrics.perceptual import open_perceptual
 from jgen.recipes.inversion.encoder import splits
-from jgen.recipes.inversion.invert import Editor, style_matrices
+from jgen.recipes.inversion.invert import Editor
+from jgen.recipes.inversion.run_directions import style_matrices
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -53,7 +55,7 @@ def test_the_generator_stays_as_the_gan_left_it_and_inversions_are_pictures(runs
 
 
 def test_an_encoder_is_trained_for_a_run_and_refuses_others(runs, tmp_path):
-    config = tiny.parsed("inversion", "--gan", str(runs[1]), "--encoder", "psp")
+    config = tiny.parsed("inversion", "--gan", str(runs[1]), *tiny.WITH_GAN, *tiny.PSP)
     (stage,) = inversion.build(config).stages
     assert set(tiny.shapes_of(stage)[0]) == {"g", "encoder"}
     for gan, match in (
@@ -61,15 +63,15 @@ def test_an_encoder_is_trained_for_a_run_and_refuses_others(runs, tmp_path):
         (tmp_path, "no run there"),
     ):
         with pytest.raises(UserError, match=match):
-            inversion.build(tiny.parsed("inversion", "--gan", str(gan)))
+            inversion.build(tiny.parsed("inversion", "--gan", str(gan), *tiny.WITH_GAN))
     with pytest.raises(UserError, match="makes images of 8x8x1; data.name=fashion_mnist has 28x28x1"):
-        inversion.build(tiny.parsed("inversion", "--gan", str(runs[1]), "--data.name", "fashion_mnist"))
+        inversion.build(tiny.parsed("inversion", "--gan", str(runs[1]), *tiny.WITH_GAN, "--data.name", "fashion_mnist"))
 
 
 def test_an_encoder_is_exported_with_its_generator_and_loads_alone(runs, photos, tmp_path):
     """The folders that both were trained in are gone when it is loaded."""
     gan, run = shutil.copytree(runs[1], tmp_path / "gan_run"), tmp_path / "run"
-    tiny.stored("inversion", run, "--gan", str(gan), "--encoder", "psp")
+    tiny.stored("inversion", run, "--gan", str(gan), *tiny.WITH_GAN, *tiny.PSP)
     image = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
 
     def codes(folder):
@@ -85,9 +87,10 @@ def test_an_encoder_is_exported_with_its_generator_and_loads_alone(runs, photos,
     assert str(tmp_path) not in (moved / "config.json").read_text()
 
 
-@pytest.mark.parametrize("method", ["w", "w_plus", "encoder", "encoder_plus", "pti"])
+@pytest.mark.parametrize("method", ["z", "w", "w_plus", "encoder", "encoder_plus", "pti"])
 def test_pictures_are_inverted_and_edited(runs, photos, tmp_path, capsys, method):
-    given = Inversion(photos, method, **({} if method == "encoder" else {"inversion_steps": 3}))
+    short = {"encoder": {}, "pti": {"tuning_steps": 3, "locality_weight": 0.1}}
+    given = Inversion(photos, method, **short.get(method, {"inversion_steps": 3}))
     out = tmp_path / "sheet.png"
     edit.edit(runs[0], given, Edit("pca:1", (-1.0, 1.0), "coarse"), str(out), MESH)
     said = capsys.readouterr().out
@@ -99,7 +102,7 @@ def test_pictures_are_inverted_and_edited(runs, photos, tmp_path, capsys, method
 
 def test_less_weight_of_the_domain_brings_the_optimisation_nearer_to_the_picture(runs):
     run = jgen.load(runs[0])
-    editor = Editor(run.params, run.extra, run.stage.space, open_extractor("", "digits"))
+    editor = Editor(run.params, run.extra, run.stage.space, open_perceptual("", "digits"))
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)), jnp.float32)
 
     def error(weight):
@@ -117,17 +120,37 @@ def test_runs_of_the_gan_alone_are_enough(runs, photos, tmp_path):
     np.save(tmp_path / "way.npy", np.ones(4))
     for direction in ("sefa:0", str(tmp_path / "way.npy")):
         edit.edit(runs[1], given, Edit(direction), str(out), MESH)
-    found = style_matrices(jgen.load(runs[1]).params["g"], 4)
-    assert list(found) == [0, 1, 2]  # the fourth row is the image's alone
-    assert all(matrix.shape[1] == 4 for matrix in found.values())
 
 
-@pytest.mark.parametrize("name, rows", [("stylegan", range(4)), ("stylegan3", range(1, 5))])
-def test_styles_are_made_by_the_matrices_of_their_rows(name, rows):
-    stage = tiny.stages(tiny.module(name), name)[-1]
-    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape), tiny.shapes_of(stage)[0]["g"])
-    assert list(style_matrices(shapes, 4)) == list(rows)
-    assert stage.space.num_ws == rows[-1] + 1
+@pytest.mark.parametrize("name, flags, rows", [
+    ("stylegan", ("--channel-base", "32"), range(4)),
+    ("stylegan2", ("--data.name", "glyphs", "--data.resolution", "64", "--channel-base", "128"), range(10)),
+    ("stylegan3", (), range(1, 5)),
+    ("stylegan3", ("--layers", "11"), range(1, 13)),
+])  # fmt: skip
+def test_styles_are_made_by_the_matrices_of_their_rows(name, flags, rows):
+    """Where the other matrices are zero, the image follows the row of the one, and no other row."""
+    stage = tiny.stages(tiny.module(name), name, *flags)[-1]
+    space, (params, extra) = stage.space, tiny.fresh(stage)
+    extra = {**extra, "fade_step": 1000}  # of StyleGAN's newest level, which has come in
+    assert space is not None
+    flat, tree = jax.tree_util.tree_flatten_with_path(tiny.moved(params["g"], 0.2))
+    names = ["/".join(entry.key for entry in path) for path, _ in flat]
+    numbered = [np.full(leaf.shape, i, np.float32) for i, (_, leaf) in enumerate(flat)]
+    found = style_matrices(jax.tree.unflatten(tree, numbered), 4, space.num_ws)
+    assert sorted(found) == list(rows)
+    assert space.num_ws == rows[-1] + 1
+    image = jax.jit(lambda ws, leaves: space.synthesize({**params, "g": jax.tree.unflatten(tree, leaves)}, extra, ws))
+    base = jnp.ones((1, space.num_ws, 4))
+    for row, matrix in found.items():
+        chosen = int(matrix.flat[0])
+        own = [
+            leaf * (i == chosen) if re.search(r"/(affine|style)/kernel$", name) else leaf
+            for i, (name, (_, leaf)) in enumerate(zip(names, flat))
+        ]
+        moved, others = base.at[:, row].multiply(3.0), base.at[:, np.arange(space.num_ws) != row].multiply(3.0)
+        np.testing.assert_allclose(image(others, own), image(base, own), rtol=1e-4, atol=1e-4)
+        assert np.abs(image(moved, own) - image(base, own)).max() > 1e-4, names[chosen]
 
 
 def test_an_attribute_of_the_set_gives_a_direction(runs, photos, tmp_path):

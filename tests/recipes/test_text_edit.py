@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return {
         "both": tiny.stored(
-            "inversion", folder / "both", *GLYPHS, "--text", "--text-width", "8", "--encoder", "psp", "--sees", "sketches"
+            "inversion", folder / "both", *GLYPHS, "--text", "--text-width", "8", *tiny.PSP, "--sees", "sketches"
         ),
         "gan": tiny.stored("stylegan2", folder / "gan", *GLYPHS),
         "scorer": tiny.stored("image_text", folder / "scorer"),
@@ -46,7 +46,7 @@ def photo(tmp_path_factory):
 
 
 def test_the_text_encoder_is_a_player_that_learns_the_pictures_codes():
-    stage = inversion.build(tiny.parsed("inversion", *GLYPHS, "--text", "--text-width", "8", "--encoder", "psp")).stages[-1]
+    stage = inversion.build(tiny.parsed("inversion", *GLYPHS, "--text", "--text-width", "8", *tiny.PSP)).stages[-1]
     params, extra = tiny.fresh(stage)
     assert [phase.player for phase in stage.phases] == ["encoder", "text"]
     source = open_source(stage.data)
@@ -90,7 +90,7 @@ def test_pictures_are_edited_and_made_by_a_text(runs, photo, tmp_path, capsys):
         assert width / height == pytest.approx(columns, rel=0.2)
     said = capsys.readouterr().out
     assert "fit of the text: source" in said
-    assert "zebra is in no caption of glyphs" in said
+    assert "zebra is in no caption that this run was trained on" in said
     edit.generate(runs["both"], Generate(3, label=3), str(out), MESH, ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2))
     edit.generate(runs["both"], Generate(4, sketch=photo), str(tmp_path / "drawn.png"), MESH, ByText(TEXT))
     width, height = Image.open(tmp_path / "drawn.png").size

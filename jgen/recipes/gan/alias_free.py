@@ -139,9 +139,9 @@ class AliasFreeModel:
         """The styles, for inversion and editing."""
         return StyleSpace(
             self.g.num_ws, self.g.w_dim,
-            lambda params, extra, keys, label=-1: self.styles(params, extra, keys, StyleSampling(label)),
-            lambda params, extra, ws: cropped(self.synthesize(params, extra, ws), self.data.shape[0]),
-            lambda extra, label=-1: extra["w_avg"], ("w_avg", "g"),
+            lambda params, extra, keys, label=-1, z=None: self.styles(params, extra, keys, StyleSampling(label), z),
+            lambda params, extra, ws, noise=None: cropped(self.synthesize(params, extra, ws), self.data.shape[0]),
+            lambda extra, label=-1: extra["w_avg"], self.g.z_dim, {}, ("w_avg", "g"),
         )  # fmt: skip
 
     def sample(self, params: Params, extra: Extra, keys: Key, options: StyleSampling) -> Array:

@@ -1,6 +1,8 @@
 """A GAN that works in powers of 2, with styles or without, as functions: at its whole size, or at part of it as it grows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +21,8 @@ from jgen.objectives.stylegan import Draws, Style
 from jgen.recipes.gan.images import cropped, pad
 from jgen.recipes.gan.networks import Networks, OneHot
 from jgen.types import Array, Batch, Condition, DiscriminatorOutput, Extra, Key, Params
+
+NO_NOISE: Mapping[str, Array] = MappingProxyType({})
 
 
 class Growth(NamedTuple):
@@ -157,20 +161,19 @@ class StyleModel:
         return images if self.growth is None else progan.enlarge(images, self.networks.side)
 
     def space(self) -> StyleSpace:
-        """The styles, for inversion and editing. Noise inputs get none."""
+        """The styles, for inversion and editing."""
 
-        def synthesize(params: Params, extra: Extra, ws: Array) -> Array:
-            images = self.networks.synthesize(params["g"], ws, {}, **self.grown(extra))
+        def synthesize(params: Params, extra: Extra, ws: Array, noise: Mapping[str, Array] = NO_NOISE) -> Array:
+            images = self.networks.synthesize(params["g"], ws, dict(noise), **self.grown(extra))
             images = images if self.growth is None else progan.enlarge(images, self.networks.side)
             return cropped(images, self.data.shape[0])
 
-        def styles(params: Params, extra: Extra, keys: Key, label: int = -1) -> Array:
-            return self.styles(params, extra, keys, LabelSampling(label))
+        def styles(params: Params, extra: Extra, keys: Key, label: int = -1, z: Array | None = None) -> Array:
+            return self.styles(params, extra, keys, LabelSampling(label), z)
 
-        state = ("w_avg", "fade_step") if self.growth else ("w_avg",)
-        return StyleSpace(
-            self.networks.num_ws, self.networks.w_dim, styles, synthesize, lambda extra, label=-1: extra["w_avg"], state
-        )  # fmt: skip
+        nets, state = self.networks, ("w_avg", "fade_step") if self.growth else ("w_avg",)
+        mean = lambda extra, label=-1: extra["w_avg"]  # noqa: E731
+        return StyleSpace(nets.num_ws, nets.w_dim, styles, synthesize, mean, nets.z_dim, nets.noise_sides, state)
 
     def from_w(self, params: Params, extra: Extra, w: Array, keys: Key) -> Array:
         """Images of w [B, D], with a key an image for the noise."""

@@ -168,11 +168,12 @@ class XLModel:
     def space(self) -> StyleSpace:
         """The styles, for inversion and editing; each class has a mean, and without one it is that of all classes."""
 
-        def styles(params: Params, extra: Extra, keys: Key, label: int = -1) -> Array:
+        def styles(params: Params, extra: Extra, keys: Key, label: int = -1, z: Array | None = None) -> Array:
             labels = samplers.class_labels(keys, label, self.g.c_dim)
-            return repeat(self.map(params["g"], extra, samplers.noise(keys, (self.g.z_dim,)), labels), self.g.num_ws)
+            z = samplers.noise(keys, (self.g.z_dim,)) if z is None else z
+            return repeat(self.map(params["g"], extra, z, labels), self.g.num_ws)
 
-        def synthesize(params: Params, extra: Extra, ws: Array) -> Array:
+        def synthesize(params: Params, extra: Extra, ws: Array, noise: Any = None) -> Array:
             images = progan.enlarge(self.synthesize(params, extra, ws), shape_of(self.data, False).side)
             return cropped(images, self.data.shape[0])
 
@@ -180,7 +181,7 @@ class XLModel:
             means = extra["w_avg"].reshape(-1, self.g.w_dim)
             return means[label] if label >= 0 and self.g.c_dim else jnp.mean(means, 0)
 
-        return StyleSpace(self.g.num_ws, self.g.w_dim, styles, synthesize, mean, ("w_avg", "g"))
+        return StyleSpace(self.g.num_ws, self.g.w_dim, styles, synthesize, mean, self.g.z_dim, {}, ("w_avg", "g"))
 
     def begin(self, params: Params, extra: Extra, fresh: Params, fresh_extra: Extra) -> tuple[Params, Extra]:
         """The stage before, its averaged G cut off and grown; D is fresh. Raises UserError for a stem of other layers."""

@@ -4,10 +4,11 @@ A linear judge of features, fitted to examples of the set, says what an image sh
 arXiv:2005.09635, section 4.1), with exact attributes in place of networks that guess them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -16,13 +17,17 @@ from jgen.config import DataConfig
 from jgen.data import index_order, open_source
 from jgen.data.images import scaled
 from jgen.edit.directions import move
+from jgen.edit.text_guided import controlled
 from jgen.recipes.inversion.invert import Editor, Inverted, in_batches
+from jgen.recipes.inversion.run_directions import attribute_direction
 from jgen.types import Array
 
 EXAMPLES = 600
 """Images of the set that a direction and a judge are learnt from."""
-MOST_VALUES = 12
-"""Attributes of more values are not measured."""
+MOST_VALUES, LEAST_IMAGES = 40, 5
+"""Attributes of more values are not measured; a value of fewer examples is none that the judge knows."""
+HELD_BACK = 4
+"""One example in so many says how often the judge is right; then it learns from them all."""
 
 
 class Examples(NamedTuple):
@@ -32,6 +37,14 @@ class Examples(NamedTuple):
     """[N, H, W, C] in [-1, 1]."""
     attributes: Mapping[str, np.ndarray]
     """{name: numbers [N]}."""
+    unstated: Mapping[str, tuple[int, ...]]
+    """{name: values that are no place on its scale}: "no tone" among tones of skin."""
+    captions: np.ndarray | None = None
+    """[N, ...], as a text encoder of the set reads them."""
+
+    def stated(self, name: str) -> np.ndarray:
+        """bool [N]: whose attribute has a value on its scale."""
+        return ~np.isin(self.attributes[name], self.unstated.get(name, ()))
 
 
 def examples_of(data: DataConfig, seed: int, count: int = EXAMPLES) -> Examples:
@@ -40,66 +53,133 @@ def examples_of(data: DataConfig, seed: int, count: int = EXAMPLES) -> Examples:
     found: list[Any] = [source[i] for i in index_order(len(source))[:count]]
     names = [name for name, number in found[0].items() if np.ndim(number) == 0]
     images = scaled(np.stack([each["image"] for each in found]))
-    return Examples(images, {name: np.array([float(each[name]) for each in found]) for name in names})
+    attributes = {name: np.array([float(each[name]) for each in found]) for name in names}
+    captions = np.stack([each["caption"] for each in found]) if "caption" in found[0] else None
+    return Examples(images, attributes, getattr(source, "unstated", {}), captions)
 
 
 @dataclass(frozen=True)
 class Judge:
     """Says what images show, by linear classifiers of features."""
 
-    editor: Editor
+    see: Callable[[Array], Array]
+    """Images [B, H, W, C] in [-1, 1] -> features [B, F]."""
     classifiers: Mapping[str, LogisticRegression]
+    accuracy: Mapping[str, float]
+    """{attribute: how often it is right about images that it did not learn from}."""
 
     @classmethod
-    def fit(cls, editor: Editor, examples: Examples) -> "Judge":
-        """A classifier for each attribute of 2 to `MOST_VALUES` values."""
-        seen, few = in_batches(editor.features, examples.images), {}
+    def fit(cls, see: Callable[[Array], Array], examples: Examples) -> "Judge":
+        """A classifier for each attribute of 2 to `MOST_VALUES` whole values, of each of which there are examples enough."""
+        seen, few, right = in_batches(see, examples.images), {}, {}
         for name, values in examples.attributes.items():
-            if 2 <= len(set(values)) <= MOST_VALUES and (values == values.round()).all():
-                few[name] = LogisticRegression(max_iter=1000).fit(seen, values.astype(int))
-        return cls(editor, few)
+            known, counts = np.unique(values, return_counts=True)
+            usable = np.isin(values, known[counts >= LEAST_IMAGES])
+            if not 2 <= np.sum(counts >= LEAST_IMAGES) <= len(known) <= MOST_VALUES or (values != values.round()).any():
+                continue
+            x, y = seen[usable], values[usable].astype(int)
+            back = np.arange(len(y)) % HELD_BACK == 0
+            if len(set(y[~back])) > 1:
+                right[name] = float(LogisticRegression(max_iter=1000).fit(x[~back], y[~back]).score(x[back], y[back]))
+            few[name] = LogisticRegression(max_iter=1000).fit(x, y)
+        return cls(see, few, right)
 
     def probabilities(self, images: Array) -> dict[str, np.ndarray]:
         """{attribute: [N, values]}."""
-        seen = in_batches(self.editor.features, images)
+        seen = in_batches(self.see, images)
         return {name: judge.predict_proba(seen) for name, judge in self.classifiers.items()}
+
+    def values(self, images: Array) -> dict[str, np.ndarray]:
+        """{attribute: the likeliest value [N]}."""
+        found = self.probabilities(images)
+        return {name: judge.classes_[found[name].argmax(1)] for name, judge in self.classifiers.items()}
 
 
 class Moved(NamedTuple):
     """Effects of an edit, as shares of pictures; nan where there is nothing to count."""
 
     moved: float
-    """Share of those that did not show the value before and are nearer to it now, by the judge's probability."""
+    """Share of those that showed another value of the scale before and are nearer to the wanted one now, by the judge's
+    probability."""
     reached: float
     """Share of them that show it now."""
-    kept: float
-    """Share of all pictures that show what they did, in the mean over the other attributes."""
+    kept: Mapping[str, float]
+    """{another attribute: the share of them that show the same as before}."""
 
 
-def measure(judge: Judge, before: Array, after: Array, name: str, place: int) -> Moved:
-    """How an edit changed images [N, H, W, C]; place: the place of the wanted value among the attribute's."""
+def measure(judge: Judge, before: Array, after: Array, name: str, value: int, off: tuple[int, ...] = ()) -> Moved:
+    """How an edit towards a value of an attribute changed images [N, H, W, C]; off: values that are no place on its scale."""
     old, new = judge.probabilities(before), judge.probabilities(after)
-    other = old[name].argmax(1) != place
-    kept = [np.mean(old[key].argmax(1) == new[key].argmax(1)) for key in old if key != name]
-    if not other.any():
-        return Moved(np.nan, np.nan, float(np.mean(kept)) if kept else np.nan)
+    classes = judge.classifiers[name].classes_
+    shown = classes[old[name].argmax(1)]
+    counted = ~np.isin(shown, (value, *off))
+    if not counted.any():
+        return Moved(np.nan, np.nan, {})
+    place = int(np.flatnonzero(classes == value)[0])
     rise, seen = new[name][:, place] > old[name][:, place], new[name].argmax(1) == place
-    return Moved(float(rise[other].mean()), float(seen[other].mean()), float(np.mean(kept)) if kept else np.nan)
+    kept = {key: float(np.mean((old[key].argmax(1) == new[key].argmax(1))[counted])) for key in old if key != name}
+    return Moved(float(rise[counted].mean()), float(seen[counted].mean()), kept)
 
 
 def directions_measured(editor: Editor, examples: Examples, found: Inverted, by: float) -> dict[str, float]:
-    """{measure: share} of edits of inverted pictures, by InterFaceGAN's direction to each attribute's most frequent value.
+    """{measure: share} of edits of inverted pictures, from the lowest to the highest value of each attribute's scale.
 
-    by: how far, in deviations of the codes along it.
+    By InterFaceGAN's direction, learnt from examples of these two values; by: how far, in deviations of the codes along it.
     """
-    judge, before, result = Judge.fit(editor, examples), editor.pictures(found, found.ws), {}
+    judge, before = Judge.fit(editor.features, examples), editor.pictures(found, found.ws)
     rows, codes = range(editor.space.num_ws), editor.codes_of(examples.images)
+    result = {f"judge of {name}: right": share for name, share in judge.accuracy.items()}
     for name, classifier in judge.classifiers.items():
-        values, counts = np.unique(examples.attributes[name], return_counts=True)
-        place, value = int(counts.argmax()), int(values[counts.argmax()])
-        way = editor.attribute(codes, (examples.attributes[name] == value).astype(int))
+        values, off = examples.attributes[name], examples.unstated.get(name, ())
+        scale = [int(value) for value in classifier.classes_ if value not in off]
+        if len(scale) < 2:
+            continue
+        ends = np.isin(values, (scale[0], scale[-1]))
+        way = attribute_direction(codes[ends], values[ends])
         after = editor.pictures(found, jnp.asarray(move(np.asarray(found.ws), way, by, rows), jnp.float32))
-        assert classifier.classes_[place] == value
-        shares = measure(judge, before, after, name, place)._asdict()
-        result |= {f"{name}:{value} {what}": share for what, share in shares.items() if not np.isnan(share)}
+        shares = measure(judge, before, after, name, scale[-1], off)
+        edit = f"{name} {scale[0]} to {scale[-1]}"
+        result |= {f"{edit}: moved": shares.moved, f"{edit}: reached": shares.reached}
+        result |= {f"{edit}: {other} kept": share for other, share in shares.kept.items()}
+    return {name: share for name, share in result.items() if not np.isnan(share)}
+
+
+def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, rows: Sequence[int]) -> dict[str, float]:
+    """{measure: share} of edits by a caption that asks for another value of one attribute and the picture's own of the others.
+
+    Held-out pictures are edited as TediGAN's control mechanism does: their `rows` are the caption's. The captions are those of
+    examples; what counts is what the judge sees of the edit, against what was asked ("right") and what is true of the picture
+    ("kept"). Attributes are those that the judge knows.
+    """
+    judge, chosen = Judge.fit(editor.features, examples), jnp.isin(jnp.arange(editor.space.num_ws), jnp.asarray(rows))
+    names, result = list(judge.classifiers), {}
+    if not names or examples.captions is None:
+        return {}
+    describe = jax.jit(lambda captions: editor.space.describe(editor.params, editor.extra, captions))  # pyright: ignore
+    codes = jax.jit(editor.encode)(held_out.images)
+    for name in names:
+        pairs = _asked(examples, held_out, name, names)
+        if not len(pairs):
+            continue
+        described = describe(jnp.asarray(examples.captions[pairs[:, 1]]))
+        edited = editor.show(controlled(codes[pairs[:, 0]], described, chosen))
+        seen = judge.values(edited)
+        result[f"text, {name}: right"] = float(np.mean(seen[name] == examples.attributes[name][pairs[:, 1]]))
+        for other in names:
+            if other != name:
+                result[f"text, {name}: {other} kept"] = float(np.mean(seen[other] == held_out.attributes[other][pairs[:, 0]]))
     return result
+
+
+def _asked(examples: Examples, held_out: Examples, name: str, names: Sequence[str]) -> np.ndarray:
+    """int [K, 2]: a held-out picture and the first example that differs from it in this one of the attributes, on its scale."""
+    of, to = (np.stack([each.attributes[key] for key in names], 1) for each in (held_out, examples))
+    place, pairs = names.index(name), []
+    stated, asked = held_out.stated(name), examples.stated(name)
+    for i in np.flatnonzero(stated):
+        same = to == of[i]
+        fits = np.flatnonzero(same.sum(1) == len(names) - 1 if len(names) > 1 else ~same[:, 0])
+        fits = fits[~same[fits, place] & asked[fits]]
+        if len(fits):
+            pairs.append((i, fits[0]))
+    return np.array(pairs, int).reshape(-1, 2)

@@ -12,8 +12,8 @@ from jgen.edit import latent_losses
 from jgen.edit.pool import LatentPool, empty_pool, exchange
 from jgen.edit.sketch import sketch
 from jgen.edit.space import StyleSpace
-from jgen.metrics.extract import open_extractor
 from jgen.metrics.image_quality import psnr
+from jgen.metrics.perceptual import open_perceptual
 from jgen.models.style_encoder import GradualStyleEncoder, LatentDiscriminator, with_deltas
 from jgen.nn.precision import in_dtype
 from jgen.objectives.gan import non_saturating
@@ -92,13 +92,11 @@ class EncoderModel:
         return jnp.mean(jax.nn.softplus(-logits), where=jnp.broadcast_to(own, logits.shape))  # pyright: ignore
 
     def distances(self, made: Array, images: Array) -> dict[str, Array]:
-        """Mean distances of reconstructions: l2 and, where it has a weight, that of normalised features."""
+        """Mean distances of reconstructions: l2 and, where it has a weight, the perceptual one."""
         found = {"l2": jnp.mean(jnp.square(made - images))}
         if self.config.perceptual_weight:
-            extractor = open_extractor(self.config.extractor, self.data.name)
-            both = [extractor.apply(extractor.variables, (x + 1) * 127.5)[0] for x in (made, images)]
-            unit = [f / (jnp.linalg.norm(f, axis=-1, keepdims=True) + 1e-10) for f in both]
-            found["perceptual"] = jnp.mean(jnp.sum(jnp.square(unit[0] - unit[1]), -1))
+            see = open_perceptual(self.config.extractor, self.data.name).see
+            found["perceptual"] = jnp.mean(jnp.sum(jnp.square(see(made) - see(images)), -1))
         return found
 
     def weighted(self, distances: dict[str, Array]) -> Array:

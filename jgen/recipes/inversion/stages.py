@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jgen.config import AugmentConfig, DataConfig, GANConfig, StyleConfig, StyleSampling, TrainConfig
 from jgen.config.gan import ArchitectureConfig
 from jgen.config.inversion import EncoderConfig
+from jgen.config.ranges import leaves, shown
 from jgen.data.captions import encoded
 from jgen.errors import UserError
+from jgen.metrics.perceptual import open_perceptual
 from jgen.recipes.common import both, mean_metrics
 from jgen.recipes.gan.stylegan2 import stylegan2_stage
 from jgen.recipes.inversion.comparison import comparison
@@ -43,6 +45,28 @@ def _phases(model: EncoderModel, text: TextModel, config: EncoderConfig) -> tupl
     return phases, optimizers
 
 
+OF_E4E = ("delta_weight", "w_adversarial_weight", "w_d_learning_rate", "w_r1_gamma", "w_r1_every", "pool")
+OF_TEXT = ("text_width", "text_learning_rate", "text_weight", "text_margin")
+HEADS = 4
+"""Heads of the text encoder's attention."""
+
+
+def check_encoder(config: EncoderConfig, data: DataConfig) -> None:
+    """Raises UserError for options that have no effect beside the others, and for features that there are none of."""
+    idle: dict[str, str] = dict.fromkeys(("w_norm_weight",) if config.encoder == "e4e" else OF_E4E, f"on {config.encoder}")
+    idle |= {} if config.text else dict.fromkeys(OF_TEXT, "without --text")
+    idle |= {} if config.perceptual_weight else {"extractor": "with --perceptual-weight 0"}
+    idle |= {"gan_steps": "with --gan, which is trained"} if config.gan else {}
+    usual = {leaf.name: leaf.value for leaf in leaves(EncoderConfig())}
+    for leaf in leaves(config):
+        if leaf.name in idle and leaf.value != usual[leaf.name]:
+            raise UserError(f"{leaf.name}={shown(leaf.value)}: has no effect {idle[leaf.name]}; leave it out")
+    if config.text and config.text_width % HEADS:
+        raise UserError(f"text_width={config.text_width}: must be a multiple of {HEADS}")
+    if config.perceptual_weight and ":" not in config.extractor:  # a file may be gone where a run is only loaded
+        open_perceptual(config.extractor, data.name)
+
+
 def encoder_stage(
     gan: Stage, trained: tuple[Params, Extra] | None, config: EncoderConfig, data: DataConfig, train: TrainConfig
 ) -> Stage:
@@ -52,6 +76,7 @@ def encoder_stage(
     captions.
     """
     named = f"gan={config.gan}: " if config.gan else ""
+    check_encoder(config, data)
     if gan.space is None:
         raise UserError(f"{named}{gan.name} has no styles; must be a run of a StyleGAN (1, 2, 3 or XL)")
     if gan.data.shape != data.shape:
@@ -94,7 +119,10 @@ def encoder_stage(
         pictures=model.pictures(),
         supports=frozenset(("dtype",)),
         validate=model.held_out,
-        evaluate=both(mean_metrics(model.held_out, *([text.loss] if config.text else [])), comparison(full, data, train.seed)),
+        evaluate=both(
+            mean_metrics(model.held_out, *([text.loss] if config.text else [])),
+            comparison(full, data, train.seed, config.extractor),
+        ),
         begin=None if trained else begin,
         moved=gan.moved,
         example_inputs={} if caption is None else {"caption": caption},
