@@ -23,12 +23,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import jgen
 from jgen.app.cli import COMMANDS, one_line_errors
 from jgen.app.experiments import NAMES, about
+from jgen.config import newest_run
 from jgen.errors import UserError, nearest
 from jgen.run_folder import read_config
 
 MODULES = {"data": "jgen.data", "metrics": "jgen.metrics"}
+HELP = {"-h", "--help"}
 TOOLS = {"completion": "jgen.app.completion", "doctor": "jgen.app.doctor", "serve": "jgen.app.serve_command"}
 
 
@@ -37,9 +40,13 @@ def main(args: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     name = words.pop(0) if words else "--help"
     with one_line_errors():
-        if name in ("-h", "--help"):
+        if name in ("-h", "--help", "help"):
             return print((__doc__ or "").strip())
+        if name == "--version":
+            return print(f"jgen {jgen.__version__}")
         if name == "list":
+            if set(words) & HELP:
+                return print("jgen list: shows the experiments, each with its paper and cost; it takes no options")
             if words:
                 raise UserError(f"list {' '.join(words)}: takes no options")
             return show_experiments()
@@ -50,6 +57,11 @@ def main(args: list[str] | None = None) -> None:
             return importlib.import_module(TOOLS[name]).main(words)
         module = MODULES.get(name, f"experiments.{name}")
         if name in COMMANDS:
+            if words and words[0] in HELP:
+                return print(
+                    f"jgen {name} RUN [OPTIONS]: RUN is a run's folder, or newest; its options are those of the run's family.\n"
+                    f"jgen {name} RUN --help shows them, and jgen EXPERIMENT {name} --help those of its newest run."
+                )
             module, words = _of_run(name, words)
     sys.argv = [f"python -m {module}", *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -57,10 +69,14 @@ def main(args: list[str] | None = None) -> None:
 
 def _of_run(command: str, words: list[str]) -> tuple[str, list[str]]:
     """(experiment's module, its arguments) of a command about a run. Raises UserError where it names none of jgen's."""
+    if words[:1] == ["--run"]:
+        words = words[1:]
     if not words or words[0].startswith("-"):
         other = "jgen EXPERIMENT to begin one" if command == "train" else f"jgen EXPERIMENT {command} for its newest one"
         raise UserError(f"{command}: name a run, jgen {command} RUN; or {other}")
-    module = read_config(Path(words[0]))["module"]
+    folder = newest_run(Path("runs"), "*/*") if words[0] == "newest" else Path(words[0])
+    words = [str(folder), *words[1:]]
+    module = read_config(folder)["module"]
     if module not in [f"experiments.{each}" for each in NAMES]:
         raise UserError(f"{words[0]}: is a run of {module}, which is none of jgen's experiments; python -m {module} {command}")
     return module, [command, "--run", *words]

@@ -75,7 +75,7 @@ def cache() -> list[Finding]:
     if not os.access(parent, os.W_OK):
         return [Finding("cache", "bad", f"{place}: can't be written; set JGEN_CACHE to a folder that can")]
     free = shutil.disk_usage(parent).free
-    return [Finding("cache", "ok", f"{place}, {size / 1e6:,.0f} MB; {free / 1e9:,.0f} GB are free there (set by JGEN_CACHE)")]
+    return [Finding("cache", "ok", f"{place}, {size / 1e6:,.0f} MB; {free / 1e9:,.0f} GB are free there (JGEN_CACHE moves it)")]
 
 
 def data_sets() -> list[Finding]:

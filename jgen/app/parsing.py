@@ -5,12 +5,15 @@ import dataclasses
 import difflib
 import io
 import re
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from jgen.config.ranges import leaves
 from jgen.config.samplers import SAMPLERS
@@ -19,8 +22,37 @@ from jgen.errors import UserError, nearest
 
 T = TypeVar("T")
 Args = Sequence[str]
+Help = str | Callable[[], str | None] | None
 POSITIONAL = get_args(tyro.conf.Positional[str])[1]
 """The mark of an argument without a name."""
+RULES = ConstructorRegistry()
+"""How tyro reads a dataclass here."""
+SEEN = object()
+
+
+@RULES.struct_rule
+def _flowing(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """A dataclass as tyro reads it, but that the help of an option is one text: tyro keeps the line breaks of its docstring."""
+    if SEEN in info.markers:  # tyro's own rule is asked
+        return None
+    found = RULES.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, SEEN)))
+    if not isinstance(found, StructConstructorSpec):
+        return None
+    fields = [dataclasses.replace(field, helptext=_one_text(field.helptext)) for field in found.fields]
+    return dataclasses.replace(found, fields=tuple(fields))
+
+
+def _one_text(text: Help) -> Help:
+    """A docstring, or a function that reads it, without the line breaks inside of its paragraphs."""
+    if callable(text):
+        return lambda: _one_text(text())  # pyright: ignore[reportReturnType]
+    return text and re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+
+
+def _wrapped(about: str) -> str:
+    """The head of --help at the terminal's width, which tyro gives as it is; it joins lines that begin with a letter."""
+    width = shutil.get_terminal_size().columns
+    return "\n\n".join(textwrap.fill(each, width, subsequent_indent="  ") for each in about.split("\n\n"))
 
 
 def peek(args: Args, name: str) -> str:
@@ -68,7 +100,9 @@ def parse(kind: type[T], name: str, args: Args, about: str = "") -> T:
     said, prog = io.StringIO(), f"python -m {name}"
     try:
         with contextlib.redirect_stderr(said):
-            found, unknown = tyro.cli(kind, prog=prog, args=list(args), description=about, return_unknown_args=True)
+            found, unknown = tyro.cli(
+                kind, prog=prog, args=list(args), description=_wrapped(about), return_unknown_args=True, registry=RULES
+            )
     except SystemExit as stop:
         if stop.code and (problem := _refused(said.getvalue(), args)):
             raise UserError(problem) from None
@@ -87,7 +121,7 @@ def parse_command(program: str, kinds: Mapping[str, type], args: Args | None) ->
     words = list(sys.argv[1:] if args is None else args)
     names = list(kinds)
     if words and words[0] in ("-h", "--help"):
-        return tyro.extras.subcommand_cli_from_dict(dict(kinds), prog=f"python -m {program}", args=words)
+        return tyro.extras.subcommand_cli_from_dict(dict(kinds), prog=f"python -m {program}", args=words, registry=RULES)
     if not words:
         raise UserError(f"{program}: name a command, one of {', '.join(names)}")
     if words[0] not in kinds:

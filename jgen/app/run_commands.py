@@ -18,6 +18,15 @@ from jgen.errors import UserError
 MOVING = (".gif", ".webp", ".apng")
 """Suffixes of moving pictures."""
 
+ABOUT = {
+    "export": "Writes a run in another form: weights that jgen.load reads, or its sampler as a program.",
+    "invert": "Brings pictures of yours into a run's space, of styles or of noise, and shows what comes back.",
+    "edit": "Changes pictures of yours by way of a run: along a direction, by a text, or from a noise level on.",
+    "mix": "Mixes two pictures of yours by way of a run.",
+    "generate": "Makes pictures by a text, a sketch or a class.",
+}
+"""The head of --help of the commands whose options are not the experiment's."""
+
 
 def sample(module: str, build: Build, presets: Presets, args: Args) -> None:
     """Draws images, or writes one of the run's other pictures."""
@@ -94,7 +103,7 @@ def export(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("given", Annotated[Export, tyro.conf.arg(name="")], Export()),
         *(_sampling(config, args) if has_samples else []),
     ]
-    options: Any = parse(dataclasses.make_dataclass("Export", fields), f"{module} export", args)
+    options: Any = parse(dataclasses.make_dataclass("Export", fields), f"{module} export", args, ABOUT["export"])
     check(options.given)
     if has_samples:
         check(options.options)
@@ -114,7 +123,7 @@ def edit(command: str, module: str, presets: Presets, args: Args) -> None:
         ("out", option(str, "The .png to write; beside the run unless given."), ""),
         ("mesh", MeshConfig, MeshConfig()),
     ]
-    options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args)
+    options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args, ABOUT[command])
     named = [*groups.kinds, *(["options"] if groups.family == "noise" else [])]
     for name, prefix in (*((name, "") for name in named), ("mesh", "mesh.")):
         check(getattr(options, name), prefix)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jgen.app.experiments import running
 from jgen.app.load import load
 from jgen.config import check as check_config
 from jgen.config import to_dict
@@ -207,6 +208,7 @@ def _texts(path: Path) -> dict[str, str]:
 
 
 def _report(module: str, preset: str, config: Any, folder: Path, parts: Sequence[Part], stage: Stage) -> None:
-    about = (getattr(sys.modules.get(module), "__doc__", "") or "").partition("\n")[0]
+    named = running[module].build.__module__ if module in running else module  # __main__ where the shell began it
+    about = (getattr(sys.modules.get(named), "__doc__", "") or "").partition("\n")[0]
     text = f"{about} The pictures are drawn with the averaged weights, where training keeps an average."
     report(folder, f"{module} {preset}", text, to_dict(config), parts, _commands(module, folder, stage))

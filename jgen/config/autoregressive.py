@@ -66,9 +66,9 @@ class DCTransformerConfig:
     block: Count = 8
     """Side of the DCT's blocks, which must divide the images' sides; JPEG's is 8."""
     chunk: Count = 896
-    """Tuples that a decoder sees at a time,"""
+    """Tuples that a decoder sees at a time."""
     overlap: Natural = 128
-    """of which the first so many are context from the window before."""
+    """Tuples of a chunk, the first ones, that are context from the chunk before."""
     length: Natural = 0
     """Longest sequence of an image; 0 is as many as it has coefficients. The end of longer ones is not learned."""
     patch: Count = 1
@@ -78,13 +78,13 @@ class DCTransformerConfig:
     heads: Count = 8
     """Heads of attention."""
     encoder_layers: Count = 3
-    """Layers of the encoder, of the DCT image so far,"""
+    """Layers of the encoder, which reads the DCT image so far."""
     channel_layers: Count = 3
-    """of the decoder of channels,"""
+    """Layers of the decoder of channels."""
     position_layers: Count = 3
-    """of positions,"""
+    """Layers of the decoder of positions."""
     value_layers: Count = 3
-    """and of values."""
+    """Layers of the decoder of values."""
     dropout: ShareBelowOne = 0.0
     """Dropout of the outputs of attention and MLPs."""
     conditional: bool = False

@@ -18,9 +18,9 @@ class TruncatedSampling:
     statistics: Literal["running", "standing"] = "running"
     """The batch norms' statistics: those of training, or means over passes with latents as truncated as the images'."""
     passes: Count = 16
-    """Passes of standing statistics, each with as many images as"""
+    """Passes of standing statistics, each with --pass-size images."""
     pass_size: Count = 32
-    """this; they come before every batch of samples."""
+    """Images of a pass of standing statistics; the passes come before every batch of samples."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class BigGANConfig:
     d_steps: Count = 1
     """Steps of D, each with its own images, for each of G; train.steps counts those of D."""
     g_rate: Positive = 5e-4
-    """Learning rate of G's Adam"""
+    """Learning rate of G's Adam."""
     d_rate: Positive = 1e-3
-    """and of D's."""
+    """Learning rate of D's Adam."""
     beta_1: ShareBelowOne = 0.0
-    """Decay of Adam's first moments"""
+    """Decay of Adam's first moments."""
     beta_2: ShareBelowOne = 0.99
-    """and of its second."""
+    """Decay of Adam's second moments."""
     epsilon: Positive = 1e-8
     """Adam's epsilon."""
     spectral: bool = True
@@ -82,9 +82,9 @@ class BigGANConfig:
     augment: Literal["none", "diffaug"] = "none"
     """The augmentation of what D sees."""
     ema: ShareBelowOne = 0.99
-    """Decay, a step of G, of G's moving average,"""
+    """Decay of the moving average of G, for each step of G."""
     ema_start: Natural = 100
-    """which copies the weights in G's steps before this one."""
+    """Step of G before which the moving average copies the weights."""
     ema_statistics: bool = False
     """Average the state of G's layers too, batch statistics and singular vectors, as BigGAN's author does; else samples take
     those of the last step."""
@@ -117,9 +117,9 @@ class CutMixConfig:
     """U-Net GAN's mixed images."""
 
     cutmix: Share = 0.5
-    """Probability that a step's D learns from mixed images, once it is warm;"""
+    """Probability that a step's D learns from mixed images, after the warm-up."""
     cutmix_warmup: Natural = 500
-    """it rises to that over so many steps."""
+    """Steps in which --cutmix rises to its value."""
     consistency_weight: NonNegative = 1.0
     """Weight of the consistency of a mixed image's pixels and its parts'."""
 
@@ -181,14 +181,14 @@ class R3GANConfig:
     conditional: bool = False
     """Give both networks the class."""
     rates: tuple[Positive, Positive] = (1e-3, 2.5e-4)
-    """Learning rate of Adam, for both players"""
+    """Learning rate of Adam, for both players: its first and last value, as --anneal-kimg says."""
     gammas: tuple[NonNegative, NonNegative] = (0.5, 0.05)
-    """Weight of R1 and R2"""
+    """Weight of R1 and R2: its first and last value."""
     beta_2: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.99)
-    """Decay of Adam's second moments"""
+    """Decay of Adam's second moments: its first and last value."""
     ema_kimg: tuple[NonNegative, NonNegative] = (0.0, 5.0)
-    """Half-life of G's moving average, in thousands of images"""
+    """Half-life of G's moving average, in thousands of images: its first and last value."""
     augment_p: tuple[Share, Share] = (0.0, 0.0)
-    """Strength of ADA's augmentation: all five go from the first value to the second along half a cosine,"""
+    """Strength of ADA's augmentation: its first and last value."""
     anneal_kimg: NonNegative = 0.0
-    """over so many thousands of images; 0 takes those of the run."""
+    """Thousands of images in which values go from the first to the last, along half a cosine; 0 for those of the run."""

@@ -17,13 +17,13 @@ class DiffusionGANConfig:
     schedule: Literal["linear", "quad", "const", "jsd", "sigmoid", "cosine", "continuous_t"] = "linear"
     """How the betas go from the first to the last of the current number of steps."""
     t_min: Natural = 0
-    """Least number of steps (0 for the authors': 10, projected 5),"""
+    """Least number of steps; 0 for the authors': 10, projected 5."""
     t_max: Natural = 0
-    """and the largest (1000, projected 500)."""
+    """Largest number of steps; 0 for the authors': 1000, projected 500."""
     beta_start: Positive = 1e-4
-    """The first beta,"""
+    """The first beta."""
     beta_end: ShareBelowOne = 0.0
-    """and the last (0.02, projected 0.01)."""
+    """The last beta; 0 for the authors': 0.02, projected 0.01."""
     noise_std: NonNegative = 0.0
     """Deviation of the noise (0.05, projected 0.5, on features)."""
     diffusion_target: Annotated[float, Range(-2, 1)] = 0.6

@@ -17,9 +17,9 @@ class EDMConfig:
     sigma_data: Positive = 0.5
     """Standard deviation of the pixels."""
     mean: float = -1.2
-    """Mean of the logarithm of the levels that are trained on"""
+    """Mean of the logarithm of the levels that are trained on."""
     deviation: Positive = 1.2
-    """and its standard deviation."""
+    """Standard deviation of the logarithm of the levels that are trained on."""
     sigma_min: Positive = 0.002
     """Levels of sampling: from sigma_max down to this one."""
     sigma_max: Positive = 80.0

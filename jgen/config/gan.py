@@ -26,17 +26,17 @@ class GANConfig:
     z_dim: Count = 64
     """Size of the latent."""
     channel_base: Count = 256
-    """Channels of a resolution are channel_base / side,"""
+    """Channels of a resolution are this over its side, but at most --channel-max."""
     channel_max: Count = 32
-    """but at most so many."""
+    """Channels of a resolution, at most."""
     conditional: bool = False
     """Give both networks the class."""
     learning_rate: Positive = 2.5e-3
     """Learning rate of Adam, for both players."""
     ema_kimg: Positive = 2.0
-    """Half-life of G's moving average in thousands of images,"""
+    """Half-life of G's moving average in thousands of images."""
     ema_rampup: NonNegative = 0.05
-    """but at most this share of the images so far; 0 for no such limit."""
+    """The half-life is at most this share of the images so far; 0 for no such limit."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class GrowthConfig:
     last_steps: Natural = 0
     """Steps at the full resolution; 0 for as many as at the others."""
     fade: Share = 0.5
-    """Share of a stage in which its level comes in,"""
+    """Share of a stage in which its level comes in."""
     fade_images: Natural = 0
-    """or the images in which it does; 0 for the share."""
+    """Images in which a stage's level comes in; 0 for the share of --fade."""
     first_side: Literal[4, 8] = 4
     """Side of the first stage's images."""
     stage_steps: tuple[Count, ...] = ()
@@ -132,9 +132,9 @@ class ConvGANConfig:
     final_learning_rate: Share = 1.0
     """Share of the learning rate that it falls to, linearly, by the last step."""
     beta_1: ShareBelowOne = 0.0
-    """Decay of Adam's first moment"""
+    """Decay of Adam's first moment."""
     beta_2: ShareBelowOne = 0.99
-    """and of its second."""
+    """Decay of Adam's second moment."""
     ema: ShareBelowOne = 0.99
     """Decay of G's moving average, reached as (1 + step) / (10 + step) grows."""
 

@@ -36,13 +36,13 @@ class EncoderConfig:
     w_norm_weight: NonNegative = 0.005
     """Weight of the distance from the mean style, for psp."""
     delta_weight: NonNegative = 2e-4
-    """Weight of the deltas' size, for e4e,"""
+    """Weight of the deltas' size, for e4e."""
     w_adversarial_weight: NonNegative = 0.1
-    """and of the loss against its discriminator of styles."""
+    """Weight of the loss against the discriminator of styles, for e4e."""
     delta_from: Natural = 500
-    """Steps before e4e's first delta; the authors' are 20,000,"""
+    """Steps before e4e's first delta; the authors' are 20,000."""
     delta_every: Count = 50
-    """and between two deltas; the authors' are 2,000."""
+    """Steps between two of e4e's deltas; the authors' are 2,000."""
     w_d_learning_rate: Positive = 2e-5
     w_r1_gamma: NonNegative = 10.0
     """Weight of the R1 penalty of e4e's discriminator; 0 for none."""
@@ -130,13 +130,13 @@ class ByText:
     vocabulary: str = ""
     """CLIP's table of merges, bpe_simple_vocab_16e6.txt.gz; goes with a file of its weights."""
     text_steps: Count = 200
-    """Steps of that optimisation,"""
+    """Steps of the optimisation by the scorer."""
     text_rate: Positive = 0.01
-    """its learning rate,"""
+    """Learning rate of the optimisation by the scorer."""
     text_score_weight: NonNegative = 2.0
-    """the weight of the text, and"""
+    """Weight of the text in the optimisation by the scorer."""
     text_pixel_weight: NonNegative = 1.0
-    """that of the edited picture's own pixels; less for a text that changes all of it, such as its ground."""
+    """Weight of the edited picture's own pixels there; less for a text that changes all of it, such as its ground."""
 
 
 @dataclass(frozen=True)

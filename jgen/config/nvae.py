@@ -96,9 +96,9 @@ class NVAESampling:
     statistics: Literal["running", "reread"] = "running"
     """Batch normalisation by the statistics of training, or by those of images drawn at the temperature."""
     passes: Count = 500
-    """Passes over which they are read again, each of"""
+    """Passes over which statistics are read again, each of --pass-size images."""
     pass_size: Annotated[int, Range(2)] = 36
-    """so many images."""
+    """Images of a pass."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,6 @@ class FastGANConfig:
     learning_rate: Positive = 2e-4
     """Learning rate of Adam, for both players."""
     ema_kimg: Positive = 5.0
-    """Half-life of G's moving average in thousands of images,"""
+    """Half-life of G's moving average in thousands of images."""
     ema_rampup: NonNegative = 0.05
-    """but at most this share of the images so far; 0 for no such limit."""
+    """The half-life is at most this share of the images so far; 0 for no such limit."""

@@ -97,13 +97,13 @@ class Churned(Stepped):
 
     placed: ClassVar[frozenset[str]] = Solver.placed | {"churn", "churn_from", "churn_to", "churn_noise"}
     churn: NonNegative = 0.0
-    """Noise added on the way (EDM's S_churn),"""
+    """Noise added on the way (EDM's S_churn)."""
     churn_from: NonNegative = 0.0
-    """at levels above this one (S_min)"""
+    """Noise is added at levels above this one (S_min)."""
     churn_to: Positive = 1e9
-    """and below this one (S_max),"""
+    """Noise is added at levels below this one (S_max)."""
     churn_noise: NonNegative = 1.0
-    """of this deviation (S_noise)."""
+    """Deviation of the noise that is added (S_noise)."""
 
     def arguments(self) -> dict[str, Any]:
         """The churn as one value, or none."""

@@ -34,9 +34,9 @@ class Guidance:
     guidance: float = 1.0
     """Classifier-free guidance, u + guidance (c - u): 1 is without. For a model trained with drop_label."""
     guidance_from: NonNegative = 0.0
-    """Guide only at noise levels sigma above this one"""
+    """Guide only at noise levels sigma above this one."""
     guidance_to: Positive = 1e9
-    """and below this one."""
+    """Guide only at noise levels sigma below this one."""
     classifier: str = ""
     """A run of experiments.classifier with --noisy, whose gradient guides too, or guides a model without classes to one."""
     classifier_scale: NonNegative = 0.0

@@ -48,13 +48,13 @@ class SDEConfig:
     reduction: Literal["mean", "half_sum"] = "mean"
     """The loss of an image: the mean over pixels, or half their sum, as the authors take of VE. It matters to clipping."""
     beta_min: Positive = 0.1
-    """Rate at time 0 (vp, subvp)"""
+    """Rate at time 0 (vp, subvp)."""
     beta_max: Positive = 20.0
-    """and at time 1."""
+    """Rate at time 1 (vp, subvp)."""
     sigma_min: Positive = 0.02
-    """The least noise level (ve)"""
+    """The least noise level (ve)."""
     sigma_max: Positive = 20.0
-    """and the greatest."""
+    """The greatest noise level (ve)."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ class StyleGANXLConfig:
     w_dim: Count = 64
     """Size of a style; 512 in the paper."""
     channel_base: Count = 128
-    """Channels of a layer are half of this over its cut-off,"""
+    """Channels of a layer are half of this over its cut-off, but at most --channel-max."""
     channel_max: Count = 32
-    """but at most so many."""
+    """Channels of a layer, at most."""
     conditional: bool = True
     """Give both networks the class, by fixed embeddings: class means of pretrained features."""
     stem_side: Count = 8
@@ -30,13 +30,13 @@ class StyleGANXLConfig:
     stem_steps: Count = 600
     """Steps of the stem; train.steps are those of each later stage."""
     learning_rate: Positive = 2.5e-3
-    """Learning rate of G's Adam,"""
+    """Learning rate of G's Adam."""
     d_learning_rate: Positive = 2e-3
-    """and of D's."""
+    """Learning rate of D's Adam."""
     ema_kimg: Positive = 2.0
-    """Half-life of G's moving average in thousands of images,"""
+    """Half-life of G's moving average in thousands of images."""
     ema_rampup: NonNegative = 0.05
-    """but at most this share of the images so far; 0 for no such limit."""
+    """The half-life is at most this share of the images so far; 0 for no such limit."""
     path_weight: NonNegative = 0.0
     """Weight of path length regularisation in the stem; 2 in the paper, 0 for none."""
     path_kimg: NonNegative = 1000.0

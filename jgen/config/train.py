@@ -83,9 +83,9 @@ class OptimizerConfig:
     decay: Literal["cosine", "linear", "exponential"] = "cosine"
     """How the learning rate falls."""
     beta_1: ShareBelowOne = 0.9
-    """Decay of Adam's first moment"""
+    """Decay of Adam's first moment."""
     beta_2: ShareBelowOne = 0.999
-    """and of its second."""
+    """Decay of Adam's second moment."""
     clip: NonNegative = 1.0
     """Greatest norm of the gradient of all weights, scaled down where above; 0 leaves it as it is."""
     ema: ShareBelowOne = 0.995
@@ -109,7 +109,7 @@ class Evaluation:
     protocol: Literal["", "paper"] = ""
     """paper: the number of samples, features, resizing and reference that the target of the run's preset was measured with."""
     metrics: str = ""
-    """Any of fd,kid,is,modes,pr,dc: samples against a reference set; and of eqt,eqt_frac,eqr, in dB: how a style-based
+    """Any of fd,kid,is,modes,pr,dc,auth: samples against a reference set; and of eqt,eqt_frac,eqr, in dB: how a style-based
     generator's images follow shifts and turns of its input. Without it, the experiment's own evaluation."""
     num: Natural = 0
     """Samples; or held-out images, without metrics. 0: 1,000, or all of --against; without metrics 256."""

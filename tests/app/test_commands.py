@@ -138,6 +138,7 @@ def test_pictures_of_other_samplers_have_other_names(runs):
 def test_report_holds_everything_and_loads_nothing(runs):
     page = (runs / "runs/ddpm/whole/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 2
+    assert ddpm.__doc__.partition("\n")[0].split("(")[0] in page  # the sentence on the model
     assert "ms a step" in page
     assert "&quot;batch_size&quot;: 8" in page
     assert "python -m experiments.ddpm sample --run" in page

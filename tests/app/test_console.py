@@ -3,11 +3,14 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import jgen
 from jgen.app import completion, console, doctor, examination
 from jgen.app.examination import Finding
+from tests import tiny
 
 
 def test_doctor_shows_findings_and_ends_with_1_where_one_is_bad(monkeypatch, capsys):
@@ -47,6 +50,24 @@ def test_help_names_every_command(capsys):
     text = capsys.readouterr().out
     for name in ("list", "doctor", "serve", "export", "completion", "data", "metrics", "train", "invert|edit|mix|generate"):
         assert f"jgen {name}" in text
+
+
+@pytest.mark.parametrize("words, says", [
+    (["help"], "jgen list"), (["--version"], f"jgen {jgen.__version__}"), (["list", "--help"], "takes no options"),
+    (["sample", "--help"], "jgen sample RUN --help shows them"), (["train", "-h"], "jgen EXPERIMENT train --help"),
+])  # fmt: skip
+def test_help_is_there_without_a_run(words, says, capsys):
+    console.main(words)
+    assert says in capsys.readouterr().out
+
+
+def test_the_newest_run_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "gan").mkdir(parents=True)
+    tiny.stored("gan", tmp_path / "runs" / "gan" / "one")
+    newest = str(Path("runs") / "gan" / "one")
+    for words in (["newest", "--num", "4"], ["--run", newest, "--num", "4"]):
+        assert console._of_run("sample", words) == ("experiments.gan", ["sample", "--run", newest, "--num", "4"])
 
 
 def test_a_reader_that_stops_reading_ends_it_quietly():
