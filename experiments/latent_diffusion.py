@@ -1,6 +1,6 @@
 """Latent diffusion (Rombach et al. 2022, arXiv:2112.10752), with a U-Net or a DiT (Peebles & Xie 2022, arXiv:2212.09748).
 
-    python -m experiments.latent_diffusion                            # digits, 8x8: under 3 minutes on 2 CPU cores
+    python -m experiments.latent_diffusion                            # digits, 8x8: 3 to 4 minutes on 2 CPU cores
     python -m experiments.latent_diffusion --first vq --prior dit     # codes rather than a KL, a transformer
     python -m experiments.latent_diffusion --condition class
     python -m experiments.latent_diffusion --preset glyphs            # from captions: minutes to hours, as long as you let it

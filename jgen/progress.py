@@ -1,6 +1,7 @@
 """The bar that shows how far something is."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -34,6 +35,22 @@ def tracked(batches: Iterable[Any], num: int, title: str, size: int = 0) -> Iter
                 yield jax.block_until_ready(batch)
                 done += len(batch)
                 bar.update(task, completed=min(num, done))
+
+
+def counted(batches: Iterator[Any], num: int, title: str, size: int) -> Generator[Any]:
+    """The batches, whatever they hold, with a bar of `num` images, `size` for each; close it where not all are taken."""
+    with progress_bar(Console(stderr=True), jax.process_index() == 0) as bar:
+        task = bar.add_task(title, total=num)
+        for batch in batches:
+            yield batch
+            bar.advance(task, size)
+
+
+@contextlib.contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A sign that something goes on which has no steps to count, with its title; drawn on a terminal or in a notebook only."""
+    with Console(stderr=True).status(title) if seen() else contextlib.nullcontext():
+        yield
 
 
 def seen() -> bool:

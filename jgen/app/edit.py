@@ -16,6 +16,7 @@ from jgen.config.inversion import ByText, Edit, Generate, Inversion, Mix
 from jgen.edit.directions import move, project_out
 from jgen.errors import UserError
 from jgen.metrics.perceptual import open_perceptual
+from jgen.progress import waiting
 from jgen.recipes.inversion.attributes import examples_of
 from jgen.recipes.inversion.invert import Editor, Inverted
 from jgen.recipes.inversion.run_directions import attribute_direction, direction
@@ -53,8 +54,9 @@ def with_styles(folder: Path, mesh: MeshConfig, extractor: str = "") -> tuple[Ru
 
 def inverted(editor: Editor, images: np.ndarray, given: Inversion) -> tuple[Inverted, jax.Array]:
     """The pictures' styles and inversions; prints how near they are and how long they took."""
-    found = editor.invert(jnp.asarray(images), given)
-    made = editor.pictures(found, found.ws)
+    with waiting(f"inverting {len(images)} pictures"):
+        found = editor.invert(jnp.asarray(images), given)
+        made = editor.pictures(found, found.ws)
     say_quality(given.image, made, images, found.seconds)
     return found, made
 

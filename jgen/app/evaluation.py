@@ -1,5 +1,6 @@
 """The command evaluate: what a run's images, or its own measures on held-out ones, come to."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,6 +21,7 @@ from jgen.files import check_out
 from jgen.metrics import equivariance, extract, record, scores
 from jgen.metrics.record import Record
 from jgen.metrics.reference import make_reference
+from jgen.progress import counted, waiting
 from jgen.recipes.evaluation.equivariance import equivariance_of
 from jgen.run_folder import read_config
 from jgen.sharding import make_mesh, rounded_down, rounded_up
@@ -85,7 +87,8 @@ def _own(run: Run, given: Evaluation, data: DataConfig, source: Source, options:
     pipeline = Pipeline(source, dataclasses.replace(data, batch_size=size), given.seed, run.mesh)
     count = max(num // size, 1)
     extra = run.stage.extra_for(run.extra, run.stage.options, run.mesh)
-    values = run.stage.evaluate(run.params, extra, jax.random.key(given.seed), pipeline.batches(), count)
+    with contextlib.closing(counted(pipeline.batches(), count * size, "evaluation", size)) as batches:
+        values = run.stage.evaluate(run.params, extra, jax.random.key(given.seed), batches, count)
     held_out = make_reference(source, data)
     how = {"num": count * size, "seed": given.seed, **held_out.facts()}
     subject = _subject(run, options)
@@ -98,7 +101,8 @@ def _equivariance(run: Run, given: Evaluation, names: Sequence[str], options: An
         raise UserError(f"metrics={names[0]}: moves the run's generator, so goes without --against")
     num, chosen = given.num or 1000, options or run.stage.options
     size = rounded_up(min(given.batch, num), run.mesh)
-    values = equivariance_of(run.stage, run.params, run.extra, run.mesh, names, num, given.seed, chosen, size)
+    with waiting(f"moving {num} images"):
+        values = equivariance_of(run.stage, run.params, run.extra, run.mesh, names, num, given.seed, chosen, size)
     how = {"num": -(-num // size) * size, "batch": size, "seed": given.seed, "shift_max": 0.125, "turn_max": 1.0}
     return [Record(f"{name}_db", value, how, _subject(run, options, seed=given.seed)) for name, value in values.items()]
 

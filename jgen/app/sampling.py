@@ -16,6 +16,7 @@ from jgen.config import MeshConfig, to_dict
 from jgen.config.sampling import Animation
 from jgen.errors import UserError
 from jgen.files import check_out
+from jgen.progress import waiting
 from jgen.sharding import make_mesh
 from jgen.train.draw import draw
 from jgen.train.grids import shows, stage_picture
@@ -57,7 +58,8 @@ def picture(
     tag = "" if out else _differing(load(folder, run.mesh), options)
     path = Path(out) if out else folder / f"{name}{tag}-seed{seed}.{'gif' if name in moving else 'png'}"
     if name in moving:
-        write_moving(moving[name], path, seed, num, how)
+        with waiting(f"drawing {name}"):
+            write_moving(moving[name], path, seed, num, how)
     elif name == NEAREST:
         check_out(path, WRITTEN)
         rows = nearest_images(run, options, num if "num" in given else SHOWN, seed)
@@ -65,7 +67,8 @@ def picture(
         write_images(rows.reshape(-1, *rows.shape[2:]), path, about, columns=rows.shape[1])
     else:
         check_out(path, WRITTEN)
-        images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
+        with waiting(f"drawing {name}"):
+            images = stage_picture(run.stage, name, run.params, run.extra, run.mesh, seed)
         pictures.check_finite(images, f"picture={name}")
         write_images(images, path, f"{shows(run.stage, name)}: step {run.step:,}, seed {seed}")
     print(f"{name} from step {run.step}: {path}")
