@@ -17,7 +17,7 @@ from jgen.edit.directions import move, project_out
 from jgen.errors import UserError
 from jgen.metrics.perceptual import open_perceptual
 from jgen.progress import waiting
-from jgen.recipes.inversion.attributes import examples_of
+from jgen.recipes.inversion.attributes import Judge, examples_of
 from jgen.recipes.inversion.invert import Editor, Inverted
 from jgen.recipes.inversion.run_directions import attribute_direction, direction
 from jgen.sharding import make_mesh
@@ -90,7 +90,24 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, 
     found, made = inverted(editor, images, given)
     ws = np.asarray(found.ws)
     edits = [editor.pictures(found, jnp.asarray(move(ws, way, by, layers), jnp.float32)) for by in how.by]
+    if how.measure:
+        _say_changes(run, editor, made, dict(zip(how.by, edits)))
     write([images, made, *edits], out, run.folder, "edited")
+
+
+def _say_changes(run: Run, editor: Editor, before: jax.Array, edits: dict[float, jax.Array]) -> None:
+    """Prints in how many pictures each edit, by its distance, changed each attribute that a judge knows."""
+    judge = Judge.fit(editor.features, examples_of(run.stage.data, run.stage.train.seed))
+    if not judge.classifiers:
+        print(f"measure: {run.stage.data.name} has no attribute of two values and more that a judge could learn")
+        return
+    rights = ", ".join(f"{name} {share:.0%}" for name, share in judge.accuracy.items())
+    print(f"judge of examples that it did not learn from: right in {rights}")
+    shown = judge.values(before)
+    for by, images in edits.items():
+        now = judge.values(images)
+        changed = ", ".join(f"{name} in {np.sum(now[name] != shown[name])}" for name in shown)
+        print(f"by {by:g}: of {len(before)} pictures changed {changed}")
 
 
 def generate(folder: Path, given: Generate, out: str, mesh: MeshConfig, by_text: ByText = NO_TEXT) -> None:

@@ -103,6 +103,8 @@ class Edit:
     """How far; an edit for each."""
     layers: str = "all"
     """Rows that are moved: coarse, middle, fine, or numbers such as 0-3,5."""
+    measure: bool = False
+    """Say which attributes of the run's set each edit changed, by a judge that learns from its examples."""
     keep: tuple[str, ...] = ()
     """Attributes whose own directions are taken out of it, so that they stay."""
 

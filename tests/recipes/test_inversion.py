@@ -160,6 +160,14 @@ def test_an_attribute_of_the_set_gives_a_direction(runs, photos, tmp_path):
     assert out.is_file()
 
 
+def test_an_edit_says_what_it_changed(runs, photos, tmp_path, capsys):
+    edit.edit(runs[0], Inversion(photos), Edit("pca:0", (-3.0, 0.0, 3.0), measure=True), str(tmp_path / "sheet.png"), MESH)
+    said = capsys.readouterr().out
+    assert "judge of examples that it did not learn from: right in label" in said
+    assert "by 0: of 2 pictures changed label in 0" in said
+    assert said.count("of 2 pictures changed label in") == 3
+
+
 def test_bad_input_is_told_in_one_line(runs, photos, tmp_path):
     given, out = Inversion(photos, inversion_steps=2), str(tmp_path / "sheet.png")
     np.save(tmp_path / "way.npy", np.ones(5))
