@@ -38,8 +38,10 @@ def opened(folder: Path, given: Inversion, out: str, mesh: MeshConfig, array: bo
     check_method(given, method)
     if not given.noise_maps and not editor.space.noise_sides:
         raise UserError("noise_maps=False: has no effect on a generator without noise inputs; leave it out")
-    if method == "pti" and editor.space.encode and given.inversion_steps != Inversion().inversion_steps:
-        raise UserError(f"inversion_steps={given.inversion_steps}: has no effect on pti of a run whose encoder gives the style")
+    if method == "pti" and editor.space.encode:
+        for name in ("inversion_steps", "from_class"):
+            if (value := getattr(given, name)) != getattr(Inversion(), name):
+                raise UserError(f"{name}={value}: has no effect on pti of a run whose encoder gives the style; leave it out")
     return run, editor, fitted_all(given.image, run.stage.data)
 
 

@@ -108,8 +108,13 @@ def _idle_of_styles(command: str, values: dict[str, Any]) -> Iterator[Idle]:
 
 def check_method(given: Inversion, method: str) -> None:
     """Raises UserError for options of inversions that a method does not read."""
-    sought, tuning = ("inversion_steps", "noise_maps"), ("tuning_steps", "tuning_rate", "locality_weight")
-    own = {"encoder": (), "encoder_plus": ("inversion_steps", "domain_weight"), "pti": ("inversion_steps", *tuning)}
+    begun, tuning = ("inversion_steps", "from_class"), ("tuning_steps", "tuning_rate", "locality_weight")
+    sought = (*begun, "noise_maps")
+    own = {
+        "encoder": (),
+        "encoder_plus": ("inversion_steps", "domain_weight"),
+        "pti": ("inversion_steps", "from_class", *tuning),
+    }
     others = tuple(name for name in (*sought, "domain_weight", *tuning) if name not in own.get(method, sought))
     _refuse(_changed(given, others, f"on method {method}"))
 

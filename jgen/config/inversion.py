@@ -81,6 +81,8 @@ class Inversion:
     """Steps of each optimisation of styles."""
     noise_maps: bool = True
     """Seek the noise inputs too, in z, w and w_plus, of a generator that has them (StyleGAN and StyleGAN2)."""
+    from_class: Annotated[int, Range(-1)] = -1
+    """Begin z, w and w_plus at the mean style of this class, of a class-conditional generator; -1 for that of all."""
     domain_weight: NonNegative = 2.0
     """How firmly encoder_plus holds styles to what the encoder makes of their picture. With 0 the picture alone counts."""
     tuning_steps: Count = 300

@@ -112,6 +112,17 @@ def test_less_weight_of_the_domain_brings_the_optimisation_nearer_to_the_picture
     assert error(0.0) < error(100.0)
 
 
+def test_a_class_gives_the_style_to_begin_from(tmp_path, photos):
+    folder = tiny.stored("stylegan2", tmp_path / "run", "--conditional")
+    run = jgen.load(folder)
+    editor = Editor(run.params, run.extra, run.stage.space, open_perceptual("", "digits"))
+    means = [editor.samples_of(label).mean(0) for label in (-1, 3, 4)]
+    assert all(np.abs(means[i] - means[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
+    edit.invert(folder, Inversion(photos[:1], "w", inversion_steps=2, from_class=3), str(tmp_path / "sheet.png"), MESH)
+    with pytest.raises(UserError, match="label=10: must be from 0 to 9"):
+        edit.invert(folder, Inversion(photos[:1], "w", from_class=10), str(tmp_path / "sheet.png"), MESH)
+
+
 def test_runs_of_the_gan_alone_are_enough(runs, photos, tmp_path):
     given, out = Inversion(photos, inversion_steps=2), tmp_path / "sheet.png"
     edit.invert(runs[1], given, str(out), MESH)

@@ -49,14 +49,19 @@ class Editor:
     perceptual: Perceptual
 
     @cached_property
-    def sampled(self) -> Callable[[Array], Array]:
-        """One key a style -> random styles [N, D]."""
-        return jax.jit(lambda keys: self.space.styles(self.params, self.extra, keys)[:, 0])
+    def sampled(self) -> Callable[..., Array]:
+        """One key a style, and a class or -1 -> random styles [N, D]."""
+        draw = lambda keys, label: self.space.styles(self.params, self.extra, keys, label)[:, 0]  # noqa: E731
+        return jax.jit(draw, static_argnums=1)
 
     @cached_property
     def samples(self) -> Array:
         """Styles [SAMPLES, D]."""
-        return self.sampled(jax.random.split(jax.random.key(0), SAMPLES))
+        return self.samples_of(-1)
+
+    def samples_of(self, label: int) -> Array:
+        """Styles [SAMPLES, D] of a class; -1 draws one for each. Raises UserError for a class that there is none of."""
+        return self.sampled(jax.random.split(jax.random.key(0), SAMPLES), label)
 
     def timed(self, function: Callable[..., Any], *arrays: Any) -> tuple[Any, float]:
         """(function(editor, *arrays), seconds), as one program whose weights are arguments and no constants."""
@@ -127,7 +132,7 @@ class Editor:
         inputs of a generator that has them are sought too.
         """
         keys, how = jax.random.split(jax.random.key(1), len(images)), ProjectorOptions(num_steps=options.inversion_steps)
-        mean, std = style_statistics(self.samples)
+        mean, std = style_statistics(self.samples_of(options.from_class))
         rows = self.space.num_ws if method == "w_plus" else 1
         start = jnp.tile(mean, (rows, 1))
         if method == "z":

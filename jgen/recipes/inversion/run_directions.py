@@ -61,7 +61,7 @@ def components(editor: Editor, count: int) -> Components:
     """The first principal components of the styles, of a stream of batches."""
     kept = max(count, min(COMPONENTS, editor.space.w_dim, BATCH))
     keys = jax.random.split(jax.random.key(0), BATCHES)
-    batches = (np.asarray(editor.sampled(jax.random.split(key, BATCH))) for key in keys)
+    batches = (np.asarray(editor.sampled(jax.random.split(key, BATCH), -1)) for key in keys)
     return list(streamed_components(batches, kept))[-1]
 
 
