@@ -26,13 +26,13 @@ def in_stage(name: str) -> Iterator[None]:
         raise UserError(f"{error}, in stage {name}") from error
 
 
-def nearest(name: str, known: list[str], most: int = 3) -> str:
-    """' (did you mean a, b?)' for the known names closest to `name`, or '' where none is close.
+def nearest(name: str, known: list[str], most: int = 3, cutoff: float = 0.5) -> str:
+    """' (did you mean a, b?)' for the known names closest to `name`, or '' where none is close; cutoff: higher in a long list.
 
     >>> nearest("fashion-mnist", ["digits", "fashion_mnist"])
     ' (did you mean fashion_mnist?)'
     """
-    close = difflib.get_close_matches(name, sorted(set(known)), n=most, cutoff=0.5)
+    close = difflib.get_close_matches(name, sorted(set(known)), n=most, cutoff=cutoff)
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 

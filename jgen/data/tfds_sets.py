@@ -37,7 +37,7 @@ def unknown_set(name: str) -> UserError:
         return UserError(f"data.name={name}: no such set; a folder of images is named folder:{name}")
     known = [*BUILT_IN, *known_sets()]
     return UserError(
-        f"data.name={name}: no such set{nearest(name, known)}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
+        f"data.name={name}: no such set{nearest(name, known, cutoff=0.7)}; it may be {', '.join(BUILT_IN)}, idx:FOLDER, "
         "folder:FOLDER or a TFDS name (python -m jgen.data list)"
     )
 

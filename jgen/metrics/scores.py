@@ -46,7 +46,7 @@ def parse(metrics: str, known: Mapping[str, str] = METRICS) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     for name in names:
         if name not in known:
-            meant = f" ({USUAL[name.lower()]})" if name.lower() in USUAL else nearest(name, list(known))
+            meant = f" ({USUAL[name.lower()]})" if name.lower() in USUAL else nearest(name.lower(), list(known))
             raise UserError(f"metrics={name}: must be among {', '.join(known)}{meant}")
     if not names:
         raise UserError(f"metrics={metrics!r}: name at least one of {', '.join(known)}")

@@ -22,5 +22,6 @@ def heads_of(channels: int, num_heads: int, head_channels: int | None) -> int:
     """How many heads: `num_heads`, or as many as make each `head_channels` wide. Raises UserError where uneven."""
     heads = num_heads if head_channels is None else channels // head_channels
     if heads < 1 or channels % heads or (head_channels and channels % head_channels):
-        raise UserError(f"head_channels={head_channels}, num_heads={num_heads}: do not divide {channels} channels")
+        given = f"num_heads={num_heads}" if head_channels is None else f"head_channels={head_channels}"
+        raise UserError(f"{given}: does not divide the {channels} channels of an attention; change either")
     return heads

@@ -285,7 +285,7 @@ def test_the_class_and_the_time_matter_and_dropout_is_for_training():
     ({}, (1, 7, 8, 1), None, "image of 7x8: 2 levels need multiples of 2"),
     ({}, (1, 8, 8, 1), jnp.zeros(1, int), "num_classes=0 but a label was given"),
     ({"num_classes": 3}, (1, 8, 8, 1), None, "num_classes=3 but no label was given"),
-    ({"head_channels": 3}, (1, 8, 8, 1), None, "head_channels=3, num_heads=1: do not divide"),
+    ({"head_channels": 3}, (1, 8, 8, 1), None, "head_channels=3: does not divide"),
 ])  # fmt: skip
 def test_inputs_and_settings_that_do_not_fit_are_refused(changes, shape, label, match):
     with pytest.raises(ValueError, match=match):
