@@ -45,7 +45,7 @@ def open_perceptual(name: str, data_name: str = "") -> Perceptual:
         colour = jnp.repeat(images, 3, -1) if images.shape[-1] == 1 else images
         taps: Any = net.apply(weights, colour, method="taps")
         lin = [weights["params"][f"lin{i}"] for i in range(len(taps))]
-        return _joined([unit(tap) * jnp.sqrt(jnp.maximum(w, 0)) for tap, w in zip(taps, lin)])
+        return _joined([unit(tap) * jnp.sqrt(jnp.maximum(w, 0))[None, None, None] for tap, w in zip(taps, lin)])
 
     return Perceptual(name, variables, apply)
 
