@@ -85,13 +85,17 @@ def test_bash_completes_words(capsys):
     completion.main(["bash"])
     script = capsys.readouterr().out
     ask = "COMP_WORDS=(jgen {0}); COMP_CWORD={1}; _jgen; echo ${{COMPREPLY[@]}}\n"
-    given = script + ask.format("dd", 1) + ask.format("ddpm sam", 2)
+    given = script + "".join(ask.format(*each) for each in (("dd", 1), ("ddpm sam", 2), ("data sh", 2), ("completion z", 2)))
     found = subprocess.run(["bash"], input=given, capture_output=True, text=True, check=True).stdout.split()
-    assert found == ["ddpm", "sample"]
+    assert found == ["ddpm", "sample", "show", "zsh"]
 
 
 @pytest.mark.slow
 def test_options_are_those_of_the_command(monkeypatch):
     monkeypatch.delitem(sys.modules, "experiments.ddpm", raising=False)  # runpy warns where a module is there already
     assert {"--preset", "--train.steps"} <= set(completion.options(["ddpm"]))
-    assert completion.options(["nothing"]) == []
+    assert completion.values("--preset", ["ddpm"]) == ["digits", "fashion_mnist", "emoji32", "cifar10"]
+    assert "dpm_adaptive" in completion.values("--sampling.sampler", ["ddpm"])
+    assert completion.values("--train.steps", ["ddpm"]) == []
+    assert {"--out", "--split"} <= set(completion.options(["data", "show"]))
+    assert completion.options(["nothing"]) == completion.options(["sample", "nowhere"]) == []
