@@ -99,7 +99,7 @@ def edit(folder: Path, given: Inversion, how: Edit, out: str, mesh: MeshConfig, 
 
 def _say_changes(run: Run, editor: Editor, before: jax.Array, edits: dict[float, jax.Array]) -> None:
     """Prints in how many pictures each edit, by its distance, changed each attribute that a judge knows."""
-    judge = Judge.fit(editor.features, examples_of(run.stage.data, run.stage.train.seed))
+    judge = Judge.fit(editor.shown, examples_of(run.stage.data, run.stage.train.seed))
     if not judge.classifiers:
         print(f"measure: {run.stage.data.name} has no attribute of two values and more that a judge could learn")
         return

@@ -20,7 +20,9 @@ class Perceptual(NamedTuple):
     name: str
     weights: PyTree
     apply: Callable[[PyTree, Array], Array]
-    """(weights, images [B, H, W, C] in [-1, 1]) -> [B, F]."""
+    """(weights, images [B, H, W, C] in [-1, 1]) -> [B, F], which may be hundreds of thousands."""
+    pooled: Callable[[PyTree, Array], Array]
+    """Likewise, a few features of the whole picture, of length 1, for a judge of what it shows."""
 
     def see(self, images: Array) -> Array:
         """[B, F] of images; the distance of two is the sum of squared differences."""
@@ -41,13 +43,18 @@ def open_perceptual(name: str, data_name: str = "") -> Perceptual:
         raise UserError(f"extractor={name}: must be {LPIPS}TRUNK:HEADS, the files of LPIPS's trunk and of its heads")
     net, variables = lpips_network(trunk, heads)
 
-    def apply(weights: PyTree, images: Array) -> Array:
-        colour = jnp.repeat(images, 3, -1) if images.shape[-1] == 1 else images
-        taps: Any = net.apply(weights, colour, method="taps")
-        lin = [weights["params"][f"lin{i}"] for i in range(len(taps))]
-        return _joined([unit(tap) * jnp.sqrt(jnp.maximum(w, 0))[None, None, None] for tap, w in zip(taps, lin)])
+    def taps(weights: PyTree, images: Array) -> list[Array]:
+        found: Any = net.apply(weights, jnp.repeat(images, 3, -1) if images.shape[-1] == 1 else images, method="taps")
+        return found
 
-    return Perceptual(name, variables, apply)
+    def apply(weights: PyTree, images: Array) -> Array:
+        lin = [jnp.sqrt(jnp.maximum(weights["params"][f"lin{i}"], 0)) for i in range(len(net.heads))]
+        return _joined([unit(tap) * w[None, None, None] for tap, w in zip(taps(weights, images), lin)])
+
+    def pooled(weights: PyTree, images: Array) -> Array:
+        return unit(jnp.concatenate([jnp.mean(unit(tap), (1, 2)) for tap in taps(weights, images)], -1))
+
+    return Perceptual(name, variables, apply, pooled)
 
 
 def of_extractor(extractor: Extractor) -> Perceptual:
@@ -59,10 +66,9 @@ def of_extractor(extractor: Extractor) -> Perceptual:
         return _joined([unit(tap) for tap in taps(weights, (images + 1) * 127.5)])
 
     def pooled(weights: PyTree, images: Array) -> Array:
-        seen = extractor.apply(weights, (images + 1) * 127.5)[0]
-        return seen / (jnp.linalg.norm(seen, axis=-1, keepdims=True) + 1e-10)
+        return unit(extractor.apply(weights, (images + 1) * 127.5)[0])
 
-    return Perceptual(extractor.name, extractor.variables, pooled if taps is None else by_maps)
+    return Perceptual(extractor.name, extractor.variables, pooled if taps is None else by_maps, pooled)
 
 
 def _joined(maps: list[Array]) -> Array:

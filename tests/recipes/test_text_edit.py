@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jgen
 from experiments import inversion
 from jgen.app import edit, scorer
 from jgen.config import MeshConfig
@@ -17,6 +18,9 @@ from jgen.data import open_source
 from jgen.edit.in_domain import InDomainOptions
 from jgen.edit.text_guided import controlled, text_guided
 from jgen.errors import UserError
+from jgen.metrics.perceptual import Perceptual, open_perceptual
+from jgen.recipes.inversion.attributes import Examples, examples_of, text_edits_measured
+from jgen.recipes.inversion.invert import Editor
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -145,3 +149,28 @@ def test_bad_input_is_one_line(runs, photo):
     ):
         with pytest.raises(UserError, match=match):
             edit.generate(runs[run], how, "", MESH, by_text)
+
+
+def test_edits_by_a_text_are_measured_by_a_judge(runs):
+    """A describer that knows every caption's picture gives what was asked and keeps the rest, by an encoder that is exact."""
+    run = jgen.load(runs["both"])
+    editor = Editor(run.params, run.extra, run.stage.space, open_perceptual("", "glyphs"))
+    examples = examples_of(run.stage.data, 0, 64)
+    found = text_edits_measured(editor, examples, examples_of(replace(run.stage.data, split="test"), 0, 8), range(2))
+    assert all(0 <= share <= 1 for share in found.values())
+    two = np.tile([[0.0, 0], [0, 1], [1, 0], [1, 1]], (10, 1))
+    images = np.broadcast_to(two[:, None, :, None], (40, 1, 2, 1)).astype(np.float32)
+    exact = Examples(images, {"left": two[:, 0], "right": two[:, 1]}, {}, two)
+    space = run.stage.space._replace(
+        num_ws=1, encode=lambda params, extra, images: images[:, :, :, 0],
+        synthesize=lambda params, extra, ws, noise=None: ws[..., None],
+        describe=lambda params, extra, captions: jnp.asarray(captions)[:, None],
+    )  # fmt: skip
+    flat = lambda _, images: images.reshape(len(images), -1)  # noqa: E731
+    toy = replace(editor, space=space, perceptual=Perceptual("", None, flat, flat))
+    measured = text_edits_measured(toy, exact, exact, [0])
+    assert measured == {
+        "text, left: right": 1.0, "text, left: right kept": 1.0, "text, right: right": 1.0, "text, right: left kept": 1.0,
+    }  # fmt: skip
+    unmoved = text_edits_measured(toy, exact, exact, [])
+    assert (unmoved["text, left: right"], unmoved["text, left: right kept"]) == (0.0, 1.0)

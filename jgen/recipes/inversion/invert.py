@@ -95,6 +95,12 @@ class Editor:
         seen = self.perceptual.see(images)
         return seen * seen.shape[-1] ** 0.5
 
+    def shown(self, images: Array) -> Array:
+        """[B, F]: all pixels and a few features of the whole, for a judge of what images show."""
+        pixels = images.reshape(len(images), -1)
+        pooled = self.perceptual.pooled(self.perceptual.weights, images)
+        return jnp.concatenate([pixels / pixels.shape[1] ** 0.5, 0.5 * pooled], -1)
+
     def distance(self, a: Array, b: Array) -> Array:
         """[B]: how unlike two images look."""
         return jnp.sum(jnp.square(self.perceptual.see(a) - self.perceptual.see(b)), -1)
