@@ -76,7 +76,7 @@ def values(option: str, words: list[str]) -> list[str]:
 
 
 def _help(words: list[str]) -> str:
-    """What --help shows of the first words of a command line, without the frames."""
+    """The text that --help shows of the first words of a command line, without the frames."""
     if (asked := _module(words)) is None:
         return ""
     module, own = asked
