@@ -13,7 +13,7 @@ from PIL import Image
 from jgen.app import play
 from jgen.app.load import Run
 from jgen.app.play_styles import WALK, transform
-from jgen.config import changed
+from jgen.config import DataConfig, changed
 from jgen.errors import UserError
 from jgen.sharding import make_mesh
 from jgen.train.stage import Experiment, first_batch
@@ -62,7 +62,7 @@ def test_diffusion(diffusion, tmp_path):
 
 def test_a_bad_upload_is_one_line(tmp_path):
     """Another kind of file, an empty one, one that was cut short, and a small file of a huge picture."""
-    run = SimpleNamespace(stage=SimpleNamespace(data=SimpleNamespace(shape=(8, 8, 1))))
+    run = SimpleNamespace(stage=SimpleNamespace(data=DataConfig("digits", shape=(8, 8, 1))))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
     huge = Image.new("1", (20_000, 20_000))

@@ -29,7 +29,7 @@ def test_a_walk_of_a_class_passes_its_styles_and_truncates_to_its_mean():
     def styles(params, extra, keys, label=-1):
         return jnp.full((len(keys), 2, 3), 1.0 + label)
 
-    space = StyleSpace(2, 3, styles, lambda params, extra, ws: ws, lambda extra, label=-1: jnp.full(3, 10.0 * label))
+    space = StyleSpace(2, 3, styles, lambda params, extra, ws: ws, lambda extra, label=-1: jnp.full(3, 10.0 * label), 3)
     for label in (-1, 2):
         ws = walks(space, {}, {}, 0, 5, jnp.asarray([0.0, 0.3]), 0.5, label)
         assert ws.shape == (5, 2, 2, 3)
