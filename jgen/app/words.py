@@ -10,18 +10,16 @@ from jgen.data.source import Source
 from jgen.errors import UserError, nearest
 
 READ = 1000
-"""Captions whose words count as known."""
+"""Captions of an endless set whose words count as known."""
 EVERYWHERE = 0.9
 """Words of a larger share of the captions say nothing, such as "on" in those of glyphs."""
 
 
 def captions_of(source: Source) -> list[str]:
-    """The captions of a set: all where they are known without their pictures, else those of the first `READ` examples."""
-    if caption := getattr(source, "caption", None):
-        return [caption(i) for i in range(len(source))]
+    """The captions of a set, of an endless one those of the first `READ` examples; none of a set without."""
     if "caption" not in source[0]:
         return []
-    return [decode_caption(source[i]["caption"]) for i in range(min(len(source), READ))]
+    return [decode_caption(source[i]["caption"]) for i in range(READ if source.endless else len(source))]
 
 
 def known_text(text: str, data: DataConfig, seed: int) -> str:

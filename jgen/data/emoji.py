@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -39,6 +39,13 @@ HELD_OUT = 10
 """One base in so many is in the split test."""
 SPLITS = ("train", "test", "seen")
 NAMES = ("emoji", "emoji:portraits", "emoji:noto")
+UNSTATED = {
+    "tone": (TONES.index("no tone"), TONES.index("mixed")),
+    "gender": (GENDERS.index("unstated"), GENDERS.index("both")),
+}
+"""{attribute: values that are no place on its scale}."""
+COMBINED = ("label",)
+"""Attributes that others decide: a kind is a category, and of people a gender and a tone."""
 
 
 class Picture(NamedTuple):
@@ -59,11 +66,6 @@ class EmojiSource:
 
     endless = False
     classes = KINDS
-    unstated: ClassVar = {
-        "tone": (TONES.index("no tone"), TONES.index("mixed")),
-        "gender": (GENDERS.index("unstated"), GENDERS.index("both")),
-    }
-    """{attribute: values that are no place on its scale}."""
 
     def __init__(
         self, pictures: dict[tuple[int, ...], bytes | Path], resolution: int, channels: int, split: str = "train",
@@ -96,10 +98,6 @@ class EmojiSource:
             "base": np.int32(self.number[emoji.base]),
             "caption": np.frombuffer(text.ljust(CAPTION_BYTES, b"\0"), np.uint8),
         }
-
-    def caption(self, index: int) -> str:
-        """The caption of an example, whose picture is not read."""
-        return self.pictures[index].emoji.caption
 
     def paths(self) -> list[Path]:
         """The files, whose times and sizes tell whether the set has changed."""

@@ -1,18 +1,25 @@
 """Measures of edits: how many pictures move to a value, reach it, and keep the rest."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
+from jgen.config import DataConfig
 from jgen.edit.timing import timed
-from jgen.recipes.inversion.attributes import Examples, Judge, _asked, measure
+from jgen.errors import UserError
+from jgen.recipes.inversion.attributes import Examples, Judge, _pairs, examples_of, measure
 
 
 def test_an_edit_of_one_pixel_moves_its_attribute_and_keeps_the_other():
     """Attributes are the signs of two pixels; one of many values and one of parts are not measured."""
     images = np.random.default_rng(0).uniform(-1, 1, (200, 1, 2, 1)).astype(np.float32)
     signs = {name: (images[:, 0, i, 0] > 0).astype(float) for i, name in enumerate(("left", "right"))}
-    examples = Examples(images, {**signs, "many": np.arange(200.0), "part": signs["left"] / 2}, {})
-    judge = Judge.fit(lambda images: images.reshape(len(images), -1), examples)
+    examples = Examples(
+        images, {**signs, "many": np.arange(200.0), "part": signs["left"] / 2, "both": signs["left"] + signs["right"]}, {}
+    )
+    judge = Judge.fit(lambda images: images.reshape(len(images), -1), examples._replace(combined=("both",)))
     assert set(judge.classifiers) == set(judge.accuracy) == {"left", "right"}
     assert all(share > 0.9 for share in judge.accuracy.values())
     before = jnp.asarray(images[:50])
@@ -40,10 +47,41 @@ def test_values_that_are_no_place_on_a_scale_are_neither_learnt_from_nor_counted
     assert (still.moved, still.reached) == (0.0, 0.0)
 
 
+def test_examples_of_emoji_know_which_values_are_no_place_on_a_scale(tmp_path):
+    """Firefighters of three genders and three tones, of which one is none."""
+    for who in ("1f468", "1f469", "1f9d1"):
+        for tone in ("", "-1f3fb", "-1f3ff"):
+            Image.new("RGB", (8, 8), "red").save(tmp_path / f"{who}{tone}-200d-1f692.png")
+    data = DataConfig("emoji", root=str(tmp_path), resolution=8, channels=3)
+    parts = [found for split in ("train", "seen", "test") if (found := _there(replace(data, split=split)))]
+    for found in parts:
+        np.testing.assert_array_equal(found.stated("tone"), found.attributes["tone"] > 0)
+        np.testing.assert_array_equal(found.stated("gender"), found.attributes["gender"] > 0)
+        assert found.combined == ("label",)
+    everything = _joined(parts)
+    assert len(everything.images) == 9
+    assert len(_pairs(everything, everything, "tone", ["tone", "gender"])) == 6  # a light one and a dark one of each gender
+    assert len(_pairs(everything, everything, "gender", ["tone", "gender"])) == 6  # a man and a woman of each tone
+    assert not len(_pairs(everything, everything, "tone", ["tone", "gender", "label"]))  # whose label changes with the tone
+
+
+def _there(data):
+    """The examples of a split; None where it is empty."""
+    try:
+        return examples_of(data, 0)
+    except (UserError, IndexError):
+        return None
+
+
+def _joined(parts):
+    attributes = {name: np.concatenate([part.attributes[name] for part in parts]) for name in parts[0].attributes}
+    return parts[0]._replace(images=np.concatenate([part.images for part in parts]), attributes=attributes)
+
+
 def test_a_text_asks_for_another_value_of_one_attribute_alone():
     values = {"tone": np.array([0.0, 1, 2, 1, 2]), "role": np.array([0.0, 0, 0, 1, 1])}
     examples = Examples(np.zeros((5, 1, 1, 1)), values, {"tone": (0,)})
-    pairs = _asked(examples, examples, "tone", ["tone", "role"])
+    pairs = _pairs(examples, examples, "tone", ["tone", "role"])
     np.testing.assert_array_equal(pairs, [[1, 2], [2, 1], [3, 4], [4, 3]])  # none from or to "no tone"
 
 

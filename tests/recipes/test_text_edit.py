@@ -152,7 +152,7 @@ def test_bad_input_is_one_line(runs, photo):
 
 
 def test_edits_by_a_text_are_measured_by_a_judge(runs):
-    """A describer that knows every caption's picture gives what was asked and keeps the rest, by an encoder that is exact."""
+    """Exact encoders of pictures and captions give what a caption says and keep the rest."""
     run = jgen.load(runs["both"])
     editor = Editor(run.params, run.extra, run.stage.space, open_perceptual("", "glyphs"))
     examples = examples_of(run.stage.data, 0, 64)

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from jgen.config import DataConfig
-from jgen.data import index_order, open_source
+from jgen.data import emoji, index_order, open_source
 from jgen.data.images import scaled
 from jgen.edit.directions import move
 from jgen.edit.text_guided import controlled
@@ -27,7 +27,7 @@ EXAMPLES = 600
 MOST_VALUES, LEAST_IMAGES = 40, 5
 """Attributes of more values are not measured; a value of fewer examples is none that the judge knows."""
 C = 100.0
-"""Weight of the examples' loss beside that of small weights. Of 1, 10, 100 and 1,000 it is right most often about portraits of
+"""Weight of the examples' loss beside that of small weights. Of 1, 10, 100 and 1,000 it is right most often about pictures of
 emoji:portraits that it did not learn from: tones of skin 81 %, genders 88 %, roles 100 %."""
 HELD_BACK = 4
 """One example in so many says how often the judge is right; then it learns from them all."""
@@ -44,6 +44,8 @@ class Examples(NamedTuple):
     """{name: values that are no place on its scale}: "no tone" among tones of skin."""
     captions: np.ndarray | None = None
     """[N, ...], as a text encoder of the set reads them."""
+    combined: tuple[str, ...] = ()
+    """Attributes that others decide, which an edit of one of those can't keep: they are not judged."""
 
     def stated(self, name: str) -> np.ndarray:
         """bool [N]: whose attribute has a value on its scale."""
@@ -58,7 +60,9 @@ def examples_of(data: DataConfig, seed: int, count: int = EXAMPLES) -> Examples:
     images = scaled(np.stack([each["image"] for each in found]))
     attributes = {name: np.array([float(each[name]) for each in found]) for name in names}
     captions = np.stack([each["caption"] for each in found]) if "caption" in found[0] else None
-    return Examples(images, attributes, getattr(source, "unstated", {}), captions)
+    if data.name in emoji.NAMES:
+        return Examples(images, attributes, emoji.UNSTATED, captions, emoji.COMBINED)
+    return Examples(images, attributes, {}, captions)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Judge:
         for name, values in examples.attributes.items():
             known, counts = np.unique(values, return_counts=True)
             usable = np.isin(values, known[counts >= LEAST_IMAGES])
-            if not 2 <= np.sum(counts >= LEAST_IMAGES) <= len(known) <= MOST_VALUES or (values != values.round()).any():
+            few_values = 2 <= np.sum(counts >= LEAST_IMAGES) <= len(known) <= MOST_VALUES
+            if name in examples.combined or not few_values or (values != values.round()).any():
                 continue
             x, y = seen[usable], values[usable].astype(int)
             back = np.arange(len(y)) % HELD_BACK == 0
@@ -151,8 +156,8 @@ def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, 
     """{measure: share} of edits by a caption that asks for another value of one attribute and the picture's own of the others.
 
     Held-out pictures are edited as TediGAN's control mechanism does: their `rows` are the caption's. The captions are those of
-    examples; what counts is what the judge sees of the edit, against what was asked ("right") and what is true of the picture
-    ("kept"). Attributes are those that the judge knows.
+    examples; what counts is what the judge sees of the edit, against what the caption says ("right") and what is true of the
+    picture ("kept"). Attributes are those that the judge knows.
     """
     judge, chosen = Judge.fit(editor.shown, examples), jnp.isin(jnp.arange(editor.space.num_ws), jnp.asarray(rows))
     names, result = list(judge.classifiers), {}
@@ -161,7 +166,7 @@ def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, 
     describe = jax.jit(lambda captions: editor.space.describe(editor.params, editor.extra, captions))  # pyright: ignore
     codes = jax.jit(editor.encode)(held_out.images)
     for name in names:
-        pairs = _asked(examples, held_out, name, names)
+        pairs = _pairs(examples, held_out, name, names)
         if not len(pairs):
             continue
         described = describe(jnp.asarray(examples.captions[pairs[:, 1]]))
@@ -174,15 +179,15 @@ def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, 
     return result
 
 
-def _asked(examples: Examples, held_out: Examples, name: str, names: Sequence[str]) -> np.ndarray:
+def _pairs(examples: Examples, held_out: Examples, name: str, names: Sequence[str]) -> np.ndarray:
     """int [K, 2]: a held-out picture and the first example that differs from it in this one of the attributes, on its scale."""
     of, to = (np.stack([each.attributes[key] for key in names], 1) for each in (held_out, examples))
     place, pairs = names.index(name), []
-    stated, asked = held_out.stated(name), examples.stated(name)
-    for i in np.flatnonzero(stated):
+    of_scale, to_scale = held_out.stated(name), examples.stated(name)
+    for i in np.flatnonzero(of_scale):
         same = to == of[i]
         fits = np.flatnonzero(same.sum(1) == len(names) - 1 if len(names) > 1 else ~same[:, 0])
-        fits = fits[~same[fits, place] & asked[fits]]
+        fits = fits[~same[fits, place] & to_scale[fits]]
         if len(fits):
             pairs.append((i, fits[0]))
     return np.array(pairs, int).reshape(-1, 2)
