@@ -7,16 +7,16 @@ docs/gans.md of it. --features FILE names a network of the set's own, beside Eff
 the first seed's runs, for pictures.
 """
 
-import argparse
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from docs.tricks import Side, milliseconds, trained
+from docs import studies
+from docs.studies import Side, milliseconds, trained
 
 FILE = Path(__file__).resolve().parent / "small_data.json"
 PRESET, NUM = "emoji32", 1000
@@ -39,7 +39,7 @@ COLUMNS = (
 
 def read() -> list[dict[str, Any]]:
     """The measurements: {method, seed, minutes, steps, ms, and the numbers of `SCORES`}."""
-    return json.loads(FILE.read_text())
+    return studies.read(FILE)
 
 
 def rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -60,38 +60,29 @@ def _shown(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3g} to {max(values):.3g})"
 
 
-def measure(name: str, seed: int, minutes: float, features: str, keep: str) -> dict[str, Any]:
+def measure(method: str, seed: int, *, minutes: float, features: str, keep: str) -> dict[str, Any]:
     """One seed of a method, as `read` gives it."""
     from docs.small_data_scores import scores_of  # which imports jax, and the training beside it needs the memory
 
-    side = METHODS[name]
+    side = METHODS[method]
     time = milliseconds(side, PRESET)
     steps = round(60_000 * minutes / time)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(keep).resolve() if keep and not seed else Path(folder)
-        run = trained(side, PRESET, home / name.replace(" ", "_"), seed, steps)
-        return {"method": name, "seed": seed, "minutes": minutes, "steps": steps, "ms": time, **scores_of(run, NUM, features)}
+        run = trained(side, PRESET, home / method.replace(" ", "_"), seed, steps)
+        return {"minutes": minutes, "steps": steps, "ms": time, **scores_of(run, NUM, features)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--seeds", type=int, default=1, help="so many seeds from 0 on; those in the file are passed over")
+    parser = studies.parser_of(__doc__, "method")
     parser.add_argument("--minutes", type=float, default=5, help="of training, by a method")
     parser.add_argument("--features", default="", help="a file of the set's own features")
     parser.add_argument("--keep", default="", help="a folder for the runs of the first seed")
-    given = parser.parse_args()
-    if unknown := sorted(set(given.names) - set(METHODS)):
-        parser.error(f"{unknown[0]}: no such method; there are {', '.join(METHODS)}")
+    given = studies.parsed(parser, "method", METHODS)
     if given.minutes <= 0:
         parser.error(f"--minutes {given.minutes}: must be above 0")
-    for seed in range(given.seeds):
-        for name in given.names or METHODS:
-            if (name, seed) in {(each["method"], each["seed"]) for each in read()}:
-                continue
-            found = measure(name, seed, given.minutes, given.features, given.keep)
-            FILE.write_text("[\n" + ",\n".join(json.dumps(each) for each in [*read(), found]) + "\n]\n")
-            print(json.dumps(found))
+    wanted = ({"method": name, "seed": seed} for seed in range(given.seeds) for name in given.names)
+    studies.measured(FILE, wanted, partial(measure, minutes=given.minutes, features=given.features, keep=given.keep))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import jgen
-from docs import gallery, results, small_data, tricks
+from docs import gallery, results, small_data, studies, tricks
 from jgen import pictures
 from jgen.app.parsing import parse_config
 from tests import tiny
@@ -74,6 +74,16 @@ def test_the_methods_for_small_data_can_be_trained_and_shown():
     for each in small_data.read():
         assert each["method"] in small_data.METHODS
         assert set(each) - {"fd_own"} == {"method", "seed", "minutes", *scored}
+
+
+def test_a_study_measures_what_is_not_in_its_file(tmp_path, capsys):
+    file = tmp_path / "study.json"
+    file.write_text('[{"name": "a", "seed": 0, "found": 1}]')
+    wanted = [{"name": name, "seed": 0} for name in ("a", "b")]
+    for _ in range(2):
+        studies.measured(file, wanted, lambda name, seed: {"found": f"{name}{seed}"})
+    assert studies.read(file) == [{"name": "a", "seed": 0, "found": 1}, {"name": "b", "seed": 0, "found": "b0"}]
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_links_lead_to_files():

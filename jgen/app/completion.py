@@ -8,12 +8,11 @@ import io
 import re
 import runpy
 import sys
-from pathlib import Path
 
 from jgen.app.cli import COMMANDS
+from jgen.app.console import of_run
 from jgen.app.experiments import NAMES
 from jgen.errors import UserError
-from jgen.run_folder import read_config
 
 SHELLS = ("bash", "zsh")
 WORDS = {
@@ -77,9 +76,9 @@ def values(option: str, words: list[str]) -> list[str]:
 
 def _help(words: list[str]) -> str:
     """The text that --help shows of the first words of a command line, without the frames."""
-    if (asked := _module(words)) is None:
+    if (found := _module(words)) is None:
         return ""
-    module, own = asked
+    module, own = found
     text, before = io.StringIO(), sys.argv
     sys.argv = [f"python -m {module}", *own, "--help"]
     try:
@@ -97,10 +96,9 @@ def _module(words: list[str]) -> tuple[str, list[str]] | None:
         return f"experiments.{first}", [second] * (second in COMMANDS)
     if first in COMMANDS:
         try:
-            module = read_config(Path(second))["module"]
+            return of_run(first, [second])
         except UserError:
             return None
-        return (module, [first, "--run", second]) if module in [f"experiments.{name}" for name in NAMES] else None
     if first in ("data", "metrics"):
         return f"jgen.{first}", [second] * (second in WORDS[first])
     return ("jgen", ["serve"]) if first == "serve" else None

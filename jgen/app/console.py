@@ -62,12 +62,12 @@ def main(args: list[str] | None = None) -> None:
                     f"jgen {name} RUN [OPTIONS]: RUN is a run's folder, or newest; its options are those of the run's family.\n"
                     f"jgen {name} RUN --help shows them, and jgen EXPERIMENT {name} --help those of its newest run."
                 )
-            module, words = _of_run(name, words)
+            module, words = of_run(name, words)
     sys.argv = [f"python -m {module}", *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _of_run(command: str, words: list[str]) -> tuple[str, list[str]]:
+def of_run(command: str, words: list[str]) -> tuple[str, list[str]]:
     """(experiment's module, its arguments) of a command about a run. Raises UserError where it names none of jgen's."""
     if words[:1] == ["--run"]:
         words = words[1:]

@@ -34,14 +34,8 @@ def opened(folder: Path, given: Inversion, out: str, mesh: MeshConfig, array: bo
     """
     check_sheet(out, given.image, array)
     run, editor = with_styles(folder, mesh, given.extractor)
-    method = given.method or ("encoder" if editor.space.encode else "w_plus")
-    check_method(given, method)
-    if not given.noise_maps and not editor.space.noise_sides:
-        raise UserError("noise_maps=False: has no effect on a generator without noise inputs; leave it out")
-    if method == "pti" and editor.space.encode:
-        for name in ("inversion_steps", "from_class"):
-            if (value := getattr(given, name)) != getattr(Inversion(), name):
-                raise UserError(f"{name}={value}: has no effect on pti of a run whose encoder gives the style; leave it out")
+    encoder = editor.space.encode is not None
+    check_method(given, given.method or ("encoder" if encoder else "w_plus"), encoder, bool(editor.space.noise_sides))
     return run, editor, fitted_all(given.image, run.stage.data)
 
 
@@ -146,7 +140,7 @@ def _direction(run: Run, editor: Editor, name: str, layers: list[int], option: s
     if value:
         if not value.isdecimal() or not np.any(scores == int(value)):
             raise UserError(f"{option}={name}: must be from {scores.min():g} to {scores.max():g}, a value of {attribute}")
-        # One of the scale is told apart from the others of it, and "no tone" from all.
+        # One of the scale is compared with the others of it, and "no tone" with all.
         stated = stated if np.any(stated & (scores == int(value))) else np.ones_like(stated)
         scores = (scores == int(value)).astype(int)
     if len(set(scores[stated])) < 2:

@@ -33,7 +33,7 @@ SEEN = object()
 @RULES.struct_rule
 def _flowing(info: StructTypeInfo) -> StructConstructorSpec | None:
     """A dataclass as tyro reads it, but that the help of an option is one text: tyro keeps the line breaks of its docstring."""
-    if SEEN in info.markers:  # tyro's own rule is asked
+    if SEEN in info.markers:  # for tyro's own rule
         return None
     found = RULES.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, SEEN)))
     if not isinstance(found, StructConstructorSpec):

@@ -106,16 +106,19 @@ def _idle_of_styles(command: str, values: dict[str, Any]) -> Iterator[Idle]:
         yield from _changed(by_text, ("text_pixel_weight",), "on pictures that are made, not edited")
 
 
-def check_method(given: Inversion, method: str) -> None:
-    """Raises UserError for options of inversions that a method does not read."""
+def check_method(given: Inversion, method: str, encoder: bool = False, noise: bool = True) -> None:
+    """Raises UserError for options of inversions that a method does not read.
+
+    encoder, noise: whether the run has an encoder, which gives pti its style, and its generator noise inputs.
+    """
     begun, tuning = ("inversion_steps", "from_class"), ("tuning_steps", "tuning_rate", "locality_weight")
-    sought = (*begun, "noise_maps")
+    sought = (*begun, *(("noise_maps",) if noise else ()))
     own = {
         "encoder": (),
         "encoder_plus": ("inversion_steps", "domain_weight"),
-        "pti": ("inversion_steps", "from_class", *tuning),
+        "pti": tuning if encoder else (*begun, *tuning),
     }
-    others = tuple(name for name in (*sought, "domain_weight", *tuning) if name not in own.get(method, sought))
+    others = tuple(name for name in (*begun, "noise_maps", "domain_weight", *tuning) if name not in own.get(method, sought))
     _refuse(_changed(given, others, f"on method {method}"))
 
 

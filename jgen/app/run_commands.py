@@ -41,10 +41,7 @@ def sample(module: str, build: Build, presets: Presets, args: Args) -> None:
         ("out", option(str, "A .png for a grid, .npz for uint8 arrays, or a folder of PNGs; or a .gif, .webp or .apng."), ""),
         (
             "picture",
-            option(
-                str,
-                "One of the run's other pictures; nearest, which shows copies; or denoising or walk, which move.",
-            ),
+            option(str, "One of the run's other pictures, or nearest, beside training images, or denoising or walk."),
             "",
         ),
         ("animation", Annotated[Animation, tyro.conf.arg(name="")], Animation()),

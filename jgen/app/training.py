@@ -5,7 +5,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jgen.app.experiments import running
-from jgen.app.load import load
+from jgen.app.load import Build, load
 from jgen.config import check as check_config
 from jgen.config import to_dict
 from jgen.config.migrate import FORMAT
@@ -37,8 +37,6 @@ from jgen.train.stage import Experiment, Stage, count, state_shapes
 from jgen.train.stop import locked
 from jgen.train.summary import dry_run as show_cost
 from jgen.train.summary import show_estimate
-
-Build = Callable[[Any], Experiment]
 
 
 def show_costs(build: Build, config: Any, memory: bool, device: Accelerator) -> None:

@@ -67,7 +67,7 @@ def test_the_newest_run_has_a_name(tmp_path, monkeypatch):
     tiny.stored("gan", tmp_path / "runs" / "gan" / "one")
     newest = str(Path("runs") / "gan" / "one")
     for words in (["newest", "--num", "4"], ["--run", newest, "--num", "4"]):
-        assert console._of_run("sample", words) == ("experiments.gan", ["sample", "--run", newest, "--num", "4"])
+        assert console.of_run("sample", words) == ("experiments.gan", ["sample", "--run", newest, "--num", "4"])
 
 
 def test_a_reader_that_stops_reading_ends_it_quietly():

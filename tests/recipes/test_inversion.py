@@ -119,7 +119,7 @@ def test_a_class_gives_the_style_to_begin_from(tmp_path, photos):
     means = [editor.samples_of(label).mean(0) for label in (-1, 3, 4)]
     assert all(np.abs(means[i] - means[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
     edit.invert(folder, Inversion(photos[:1], "w", inversion_steps=2, from_class=3), str(tmp_path / "sheet.png"), MESH)
-    with pytest.raises(UserError, match="label=10: must be from 0 to 9"):
+    with pytest.raises(UserError, match="from_class=10: must be from 0 to 9"):
         edit.invert(folder, Inversion(photos[:1], "w", from_class=10), str(tmp_path / "sheet.png"), MESH)
 
 

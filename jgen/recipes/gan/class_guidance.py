@@ -29,7 +29,7 @@ def _classifier(own: StyleGANXLConfig, data: DataConfig) -> Extractor:
     found = open_extractor(name, data.name)
     try:
         logits = jax.eval_shape(found.apply, found.variables, jax.ShapeDtypeStruct((1, *data.shape), jnp.float32))[1]
-    except Exception as error:
+    except UserError as error:
         raise UserError(f"guidance_classifier={name}: is of other images than {data.name}'s {list(data.shape)}") from error
     classes = 0 if logits is None else logits.shape[1]
     if classes != data.num_classes:

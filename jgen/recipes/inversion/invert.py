@@ -61,7 +61,10 @@ class Editor:
 
     def samples_of(self, label: int) -> Array:
         """Styles [SAMPLES, D] of a class; -1 draws one for each. Raises UserError for a class that there is none of."""
-        return self.sampled(jax.random.split(jax.random.key(0), SAMPLES), label)
+        try:
+            return self.sampled(jax.random.split(jax.random.key(0), SAMPLES), label)
+        except UserError as error:
+            raise UserError(f"from_class={str(error).removeprefix('label=')}") from error
 
     def timed(self, function: Callable[..., Any], *arrays: Any) -> tuple[Any, float]:
         """(function(editor, *arrays), seconds), as one program whose weights are arguments and no constants."""
@@ -87,8 +90,7 @@ class Editor:
 
     def features(self, images: Array) -> Array:
         """[B, F]: all pixels and what is seen of them; the distance of two images is their squared difference."""
-        pixels = images.reshape(len(images), -1)
-        return jnp.concatenate([pixels / pixels.shape[1] ** 0.5, 0.5 * self.perceptual.see(images)], -1)
+        return _with_pixels(images, self.perceptual.see(images))
 
     def seen(self, images: Array) -> Array:
         """[B, F]: what is seen of images, so long that the distance is the mean of squared differences."""
@@ -97,9 +99,7 @@ class Editor:
 
     def shown(self, images: Array) -> Array:
         """[B, F]: all pixels and a few features of the whole, for a judge of what images show."""
-        pixels = images.reshape(len(images), -1)
-        pooled = self.perceptual.pooled(self.perceptual.weights, images)
-        return jnp.concatenate([pixels / pixels.shape[1] ** 0.5, 0.5 * pooled], -1)
+        return _with_pixels(images, self.perceptual.pooled(self.perceptual.weights, images))
 
     def distance(self, a: Array, b: Array) -> Array:
         """[B]: how unlike two images look."""
@@ -143,25 +143,27 @@ class Editor:
         start = jnp.tile(mean, (rows, 1))
         if method == "z":
             z = jax.random.normal(jax.random.key(3), (SAMPLES, self.space.z_dim))
-            styles = jax.jit(lambda z: self.of_latents(z)[:, 0])(z)
+            styles = jax.jit(lambda z: self.of_latents(z, options.from_class)[:, 0])(z)
             start, std = z[jnp.argmin(jnp.sum(jnp.square(styles - mean), -1))][None], jnp.float32(self.space.z_dim**0.5)
         noise = planes(keys, dict(self.space.noise_sides)) if noise_maps else {}
 
+        def styles_of(own: Editor, codes: Array) -> Array:
+            return own.of_latents(codes[:, 0], options.from_class) if method == "z" else codes
+
         def run(own: Editor, images: Array, start: Array, std: Array, noise: dict[str, Array]) -> tuple[Array, Any]:
             def synthesis(codes: Array, noise: Mapping[str, Array]) -> Array:
-                ws = own.of_latents(codes[:, 0]) if method == "z" else codes
-                return own.space.synthesize(own.params, own.extra, ws, noise)
+                return own.space.synthesize(own.params, own.extra, styles_of(own, codes), noise)
 
             count = 1 if method == "z" else own.space.num_ws
             codes, maps, _ = project(synthesis, own.features, images, start, std, noise, keys, count, how)
-            return own.of_latents(codes[:, 0]) if method == "z" else codes, maps
+            return styles_of(own, codes), maps
 
         (ws, maps), seconds = self.timed(run, images, start, std, noise)
         return Inverted(ws, noise=maps, seconds=seconds / len(images))
 
-    def of_latents(self, z: Array) -> Array:
-        """ws [B, num_ws, D] of latents [B, z_dim]."""
-        return self.space.styles(self.params, self.extra, jax.random.split(jax.random.key(4), len(z)), z=z)
+    def of_latents(self, z: Array, label: int) -> Array:
+        """ws [B, num_ws, D] of latents [B, z_dim] and a class; -1 draws one for each."""
+        return self.space.styles(self.params, self.extra, jax.random.split(jax.random.key(4), len(z)), label, z)
 
     def tuned_all(self, images: Array, options: Inversion) -> Inverted:
         """Pivots by the encoder, or in W where there is none, and a generator tuned to each picture."""
@@ -198,10 +200,8 @@ class Editor:
             ws, mean = self.space.styles(self.params, self.extra, key[None]), self.space.mean(self.extra)
             return mean[None, None] + 0.5 * (ws - mean[None, None])
 
-        original = self.params["g"]
-        return pivotal_tuning(
-            synthesize, synthesize, distance, styles, original, image, pivot, jax.random.key(2), how
-        )[0]  # fmt: skip
+        key, original = jax.random.key(2), self.params["g"]
+        return pivotal_tuning(synthesize, synthesize, distance, styles, original, image, pivot, key, how)[0]
 
     def rows(self, text: str, option: str) -> list[int]:
         """Rows by name (coarse, middle, fine) or number. Raises UserError for rows that do not exist."""
@@ -214,6 +214,11 @@ class Editor:
     def codes_of(self, images: np.ndarray) -> np.ndarray:
         """[N, D]: the mean of the encoder's rows for images, in batches."""
         return in_batches(lambda images: jnp.mean(self.encode(images), 1), images)
+
+
+def _with_pixels(images: Array, seen: Array) -> Array:
+    pixels = images.reshape(len(images), -1)
+    return jnp.concatenate([pixels / pixels.shape[1] ** 0.5, 0.5 * seen], -1)
 
 
 def in_batches(function: Callable[[Array], Array], images: np.ndarray | Array) -> np.ndarray:

@@ -11,6 +11,7 @@ from jgen.config.gan import ArchitectureConfig
 from jgen.config.inversion import EncoderConfig
 from jgen.config.ranges import leaves, shown
 from jgen.data.captions import encoded
+from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
 from jgen.metrics.perceptual import open_perceptual
 from jgen.recipes.common import both, mean_metrics
@@ -67,6 +68,16 @@ def check_encoder(config: EncoderConfig, data: DataConfig) -> None:
         open_perceptual(config.extractor, data.name)
 
 
+def _space_of(gan: Stage, config: EncoderConfig, data: DataConfig) -> StyleSpace:
+    named = f"gan={config.gan}: " if config.gan else ""
+    if gan.space is None:
+        raise UserError(f"{named}{gan.name} has no styles; must be a run of a StyleGAN (1, 2, 3 or XL)")
+    if gan.data.shape != data.shape:
+        own, other = ("x".join(map(str, shape)) for shape in (gan.data.shape, data.shape))
+        raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
+    return gan.space
+
+
 def encoder_stage(
     gan: Stage, trained: tuple[Params, Extra] | None, config: EncoderConfig, data: DataConfig, train: TrainConfig
 ) -> Stage:
@@ -75,14 +86,8 @@ def encoder_stage(
     Raises UserError for a GAN without styles, for images of another shape than its own, and with config.text for a set without
     captions.
     """
-    named = f"gan={config.gan}: " if config.gan else ""
     check_encoder(config, data)
-    if gan.space is None:
-        raise UserError(f"{named}{gan.name} has no styles; must be a run of a StyleGAN (1, 2, 3 or XL)")
-    if gan.data.shape != data.shape:
-        own, other = ("x".join(map(str, shape)) for shape in (gan.data.shape, data.shape))
-        raise UserError(f"{named}makes images of {own}; data.name={data.name} has {other}")
-    space = gan.space
+    space = _space_of(gan, config, data)
     model = EncoderModel(config, space, data, train.dtype)
     text = TextModel(config, space, model.encode)
     caption = encoded("", data, "text=True") if config.text else None
