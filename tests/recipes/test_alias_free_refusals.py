@@ -21,7 +21,7 @@ from tests import tiny
         ("projected_gan", ["--heads", "4"], "at least 4x4 are needed"),
         ("stylegan_xl", ["--stem-side", "12"], "stem_side=12: must double to the images' 16"),
         ("stylegan_xl", ["--head-layers", "2"], "num_layers=2: must be above"),
-        ("stylegan_xl", ["--guidance", "1", "--no-conditional"], "guidance=1.0: needs a conditional model"),
+        ("stylegan_xl", ["--guidance", "1", "--no-conditional"], "guidance=1.0: is by the class, so needs --conditional"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(name, flags, message):
