@@ -18,6 +18,7 @@ experiments.image_text or a file of CLIP's weights.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jgen
@@ -26,6 +27,7 @@ from jgen.config.gan import ArchitectureConfig
 from jgen.config.inversion import EncoderConfig
 
 if TYPE_CHECKING:
+    from jgen.recipes.gan.published import Published
     from jgen.train.stage import Experiment
 
 
@@ -68,5 +70,11 @@ def build(config: Config) -> "Experiment":
     return Experiment(stylegan2_first(c.inversion, *gan))
 
 
+def published(file: Path) -> "Published":
+    from jgen.recipes.inversion.published import encoder_file
+
+    return encoder_file(file)
+
+
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, published=published)

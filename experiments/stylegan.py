@@ -12,6 +12,7 @@ before, whose half-life is 10,000 images; the authors keep the weights and their
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jgen
@@ -28,6 +29,7 @@ from jgen.config import (
 )
 
 if TYPE_CHECKING:
+    from jgen.recipes.gan.published import Published
     from jgen.train.stage import Experiment
 
 
@@ -83,5 +85,11 @@ def build(config: Config) -> "Experiment":
     return Experiment(growing_stages(recipe, c.growth, c.train, updates_at))
 
 
+def published(file: Path) -> "Published":
+    from jgen.recipes.gan.published import stylegan_file
+
+    return stylegan_file(file)
+
+
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, published=published)

@@ -14,6 +14,7 @@ without ADA, and 4.30 and 3.81 with it. Those are of images that a box filter ma
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jgen
@@ -22,6 +23,7 @@ from jgen.config.auto import SetFacts, Why, stylegan2_choice
 from jgen.config.gan import ArchitectureConfig
 
 if TYPE_CHECKING:
+    from jgen.recipes.gan.published import Published
     from jgen.train.stage import Experiment
 
 
@@ -88,5 +90,11 @@ def build(config: Config) -> "Experiment":
     return Experiment([stylegan2_stage(c.gan, c.augmentation, c.style, c.architecture, c.data, c.train, c.sampling)])
 
 
+def published(file: Path) -> "Published":
+    from jgen.recipes.gan.published import stylegan2_file
+
+    return stylegan2_file(file)
+
+
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS, auto=auto)
+    jgen.main(Config, build, PRESETS, auto=auto, published=published)

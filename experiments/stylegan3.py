@@ -17,6 +17,7 @@ a turn's filter reaches across the whole image.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jgen
@@ -26,6 +27,7 @@ from jgen.config.auto import SetFacts, Why, stylegan3_choice
 from jgen.config.gan import ArchitectureConfig
 
 if TYPE_CHECKING:
+    from jgen.recipes.gan.published import Published
     from jgen.train.stage import Experiment
 
 
@@ -87,5 +89,11 @@ def build(config: Config) -> "Experiment":
     return Experiment([alias_free_stage(recipe, c.train)])
 
 
+def published(file: Path) -> "Published":
+    from jgen.recipes.gan.published import stylegan3_file
+
+    return stylegan3_file(file)
+
+
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS, auto=auto)
+    jgen.main(Config, build, PRESETS, auto=auto, published=published)

@@ -1,10 +1,11 @@
 """Files from strangers: a limit on the memory that reading one takes, and a reader of .npz files that keeps it."""
 
+import contextlib
 import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,15 @@ def checked_array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], what: st
     if count < 0 or count * dtype.itemsize != len(data) or len(shape) > 32:
         raise UserError(f"{what} has {len(data)} bytes, its shape {str(shape)[:60]} of {dtype} is of {count * dtype.itemsize}")
     return np.frombuffer(data, dtype, count).reshape(shape, order=order)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """A block that reads a file, in which any library's complaint about a damaged one becomes a UserError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(f"{path}: not a readable {path.suffix} file ({reason})") from error

@@ -112,14 +112,14 @@ def _functions(tree: ast.AST) -> list[ast.FunctionDef]:
 
 
 def lazy_imports(root: Path) -> list[str]:
-    """Imports inside functions, but for those of an experiment's build; of jgen, all beyond the ten it may have."""
+    """Imports inside functions, but for those of an experiment's build and published; of jgen, all beyond the ten it may have."""
     own, bad = [], []
     for name, file in sources(root).items():
         for function in _functions(ast.parse(file.read_text())):
             found = [n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))]
             if name.startswith("jgen"):
                 own += [f"{name}.{function.name}"] * len(found)
-            elif function.name != "build" and found:
+            elif function.name not in ("build", "published") and found:
                 bad.append(f"{name}.{function.name}")
     return bad + own[LAZY_IN_PACKAGE:]
 

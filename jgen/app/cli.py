@@ -1,4 +1,4 @@
-"""The command line of every experiment: train (the default), sample, evaluate, export; and those for pictures of yours.
+"""The command line of every experiment: train (the default), sample, evaluate, export, import; and for pictures of yours.
 
 `jgen.main(Config, build, presets)` is all that a module calls. jax is imported only once the arguments are understood.
 """
@@ -13,14 +13,16 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 from jgen import memory
-from jgen.app import picture_commands, run_commands, train_command
+from jgen.app import import_command, picture_commands, run_commands, train_command
 from jgen.app.auto import Auto
 from jgen.app.command import Build, Presets
 from jgen.app.experiments import running
+from jgen.app.import_command import Reader
 from jgen.app.parsing import Args
 from jgen.errors import UserError, nearest
 
-COMMANDS = ("train", "sample", "evaluate", "export", *picture_commands.COMMANDS)
+OF_RUNS = ("train", "sample", "evaluate", "export", *picture_commands.COMMANDS)
+COMMANDS = (*OF_RUNS, "import")
 NO_PLACE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
@@ -28,12 +30,14 @@ NO_PLACE = (
 
 
 def main(
-    config: type, build: Build, presets: Presets | None = None, args: Args | None = None, auto: Auto | None = None
-) -> None:
+    config: type, build: Build, presets: Presets | None = None, args: Args | None = None, auto: Auto | None = None,
+    published: Reader | None = None,
+) -> None:  # fmt: skip
     """Runs an experiment from the shell; exits with 2 and one line for bad input.
 
     config: the frozen dataclass of the experiment, with fields data, train, mesh and sampling. presets: named configs;
     the first is the default. build: config -> Experiment. auto: the settings for a set of one's own, as --preset auto.
+    published: a file of the authors' weights -> a run, as import makes it.
     """
     words = list(sys.argv[1:] if args is None else args)
     command = words.pop(0) if words and not words[0].startswith("-") else "train"
@@ -45,6 +49,8 @@ def main(
         memory.keep()
         if command in picture_commands.COMMANDS:
             return run_commands.edit(command, module, presets or {"default": config()}, words)
+        if command == "import":
+            return import_command.run(module, published, words)
         presets = presets or {"default": config()}
         if command == "train":
             return train_command.train(module, build, presets, words, auto)

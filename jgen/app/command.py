@@ -1,6 +1,7 @@
 """Shared by the commands of the command line: the config of a run, the head of --help, and jax only when it is needed."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,8 +34,8 @@ def option(kind: Any, about: str) -> Any:
 def about(build: Build, module: str) -> str:
     """The head of --help: the model, its paper, and the commands."""
     title = (getattr(sys.modules[build.__module__], "__doc__", None) or module).splitlines()[0]
-    there = "train (the default), sample, evaluate, export; for pictures of yours, where its family has them, invert, edit, "
-    there += "mix, generate"
+    there = "train (the default), sample, evaluate, export; where its family has them import, for published weights, and for "
+    there += "pictures of yours invert, edit, mix, generate"
     return f"{title}\n\nCommands: {there}; python -m {module} COMMAND --help shows their options."
 
 
@@ -56,3 +57,15 @@ def stored_config(folder: str | Path, module: str) -> dict[str, Any] | None:
     if stored["module"] != module:
         raise UserError(f"run={folder}: is a run of {stored['module']}, not of {module}")
     return stored
+
+
+def new_folder(module: str, run: str, name: str) -> Path | None:
+    """The folder of a new run of this name. Raises UserError where there is one already, or where another is to be resumed."""
+    if not name:
+        return None
+    if run:
+        raise UserError(f"name={name}: --run {run} resumes a run, which has a name; leave out one of the two")
+    folder = Path(name) if os.sep in name else Path("runs", short(module), name)
+    if (folder / "config.json").exists():
+        raise UserError(f"name={name}: {folder} holds a run; go on with it by train --run {folder}, or choose another name")
+    return folder

@@ -9,7 +9,7 @@ import re
 import runpy
 import sys
 
-from jgen.app.cli import COMMANDS
+from jgen.app.cli import COMMANDS, OF_RUNS
 from jgen.app.console import of_run
 from jgen.app.experiments import NAMES
 from jgen.errors import UserError
@@ -58,7 +58,7 @@ def main(words: list[str]) -> None:
         shell = " ".join(words) or "no shell"
         raise UserError(f"completion: {shell} was given; must be one of {', '.join(SHELLS)}")
     tools = "\n".join(f'      {tool}) found="{" ".join(own)}" ;;' for tool, own in WORDS.items())
-    first = " ".join(("list", *WORDS, "doctor", "serve", *COMMANDS, *NAMES))
+    first = " ".join(("list", *WORDS, "doctor", "serve", *OF_RUNS, *NAMES))
     script = BASH.format(words=first, experiments=" ".join(NAMES), commands=" ".join(COMMANDS), tools=tools)
     print(("autoload -U +X bashcompinit && bashcompinit\n" if words[0] == "zsh" else "") + script, end="")
 
@@ -94,7 +94,7 @@ def _module(words: list[str]) -> tuple[str, list[str]] | None:
     first, second = (*words[:2], "", "")[:2]
     if first in NAMES:
         return f"experiments.{first}", [second] * (second in COMMANDS)
-    if first in COMMANDS:
+    if first in OF_RUNS:
         try:
             return of_run(first, [second])
         except UserError:

@@ -6,6 +6,7 @@
     jgen sample|evaluate RUN [OPTIONS]         images and scores of a run
     jgen invert|edit|mix|generate RUN ...      pictures of yours, by a run whose family does it
     jgen export RUN --to FORM                  a run taken elsewhere: weights, stablehlo or onnx
+    jgen EXPERIMENT import --file FILE         a run made of published weights
     jgen serve RUN ...                         a page in the browser to play with runs
     jgen doctor                                versions, devices, data sets, optional packages of this machine
     jgen data list|show|prepare                sets of images
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jgen
-from jgen.app.cli import COMMANDS, one_line_errors
+from jgen.app.cli import OF_RUNS, one_line_errors
 from jgen.app.experiments import NAMES, about
 from jgen.config import newest_run
 from jgen.errors import UserError, nearest
@@ -50,13 +51,15 @@ def main(args: list[str] | None = None) -> None:
             if words:
                 raise UserError(f"list {' '.join(words)}: takes no options")
             return show_experiments()
-        known = ["list", *MODULES, *TOOLS, *COMMANDS, *NAMES]
+        known = ["list", *MODULES, *TOOLS, *OF_RUNS, *NAMES]
+        if name == "import":
+            raise UserError("import: is a command of an experiment, jgen EXPERIMENT import --file FILE")
         if name not in known:
             raise UserError(f"{name}: no such command{nearest(name, known)}; jgen list shows the experiments")
         if name in TOOLS:
             return importlib.import_module(TOOLS[name]).main(words)
         module = MODULES.get(name, f"experiments.{name}")
-        if name in COMMANDS:
+        if name in OF_RUNS:
             if words and words[0] in HELP:
                 return print(
                     f"jgen {name} RUN [OPTIONS]: RUN is a run's folder, or newest; its options are those of the run's family.\n"

@@ -6,6 +6,7 @@ from typing import Any
 from jgen.app import edit, noise_edit
 from jgen.app.evaluation import evaluate
 from jgen.app.export import export as export_run
+from jgen.app.imports import import_weights
 from jgen.app.sampling import picture, sample
 from jgen.app.training import began, show_costs, train
 from jgen.config import MeshConfig
@@ -14,8 +15,8 @@ from jgen.data.survey import survey as facts_of
 from jgen.train.distributed import start
 
 __all__ = [
-    "began", "census", "edit_pictures", "evaluate", "export_run", "facts_of", "picture", "sample", "show_costs", "start",
-    "train",
+    "began", "census", "edit_pictures", "evaluate", "export_run", "facts_of", "import_weights", "picture", "sample",
+    "show_costs", "start", "train",
 ]  # fmt: skip
 
 

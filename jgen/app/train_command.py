@@ -1,14 +1,13 @@
 """The arguments of the command train."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
-from jgen.app.command import HELP, Build, Presets, about, commands, config_of, option, short, stored_config
+from jgen.app.command import HELP, Build, Presets, about, commands, config_of, new_folder, option, short, stored_config
 from jgen.app.parsing import Args, config_default, parse, peek, sampler_field
 from jgen.config import check, differences, from_dict
 from jgen.config.train import Accelerator
@@ -35,7 +34,7 @@ def train(module: str, build: Build, presets: Presets, args: Args, auto: Auto | 
     check(config)
     if choice:
         print(*reasons(choice, config), sep="\n")
-    named = _new_folder(module, options.run, options.name)  # before the processes join, since one of them will write there
+    named = new_folder(module, options.run, options.name)  # before the processes join, since one of them will write there
     runs = commands()
     runs.start(config.mesh, config.data.batch_size)
     folder = Path(options.run) if options.run else named or Path("runs", short(module), f"{name}-{runs.began()}")
@@ -74,18 +73,6 @@ def _chosen(module: str, build: Build, presets: Presets, args: Args, auto: Auto)
     if not given.name:
         raise UserError("preset=auto: chooses settings for a set; name it, --data.name folder:PHOTOS")
     return choose(auto, commands().facts_of(given), given)
-
-
-def _new_folder(module: str, run: str, name: str) -> Path | None:
-    """The folder of a new run of this name. Raises UserError where there is one already, or where another is to be resumed."""
-    if not name:
-        return None
-    if run:
-        raise UserError(f"name={name}: --run {run} resumes a run, which has a name; leave out one of the two")
-    folder = Path(name) if os.sep in name else Path("runs", short(module), name)
-    if (folder / "config.json").exists():
-        raise UserError(f"name={name}: {folder} holds a run; go on with it by train --run {folder}, or choose another name")
-    return folder
 
 
 def _resumed(config: Any, stored: dict[str, Any], folder: Path, files: str, accept_changes: bool) -> Any:

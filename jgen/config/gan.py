@@ -163,3 +163,5 @@ class ArchitectureConfig:
     """How the discriminator takes the image on the way down."""
     group: Count = 4
     """Images over which D sees their standard deviation; it must divide the batch."""
+    conv_clamp: NonNegative = 0.0
+    """The largest number that a layer of StyleGAN2's gives, 256 in the authors' half precision; 0 for no such limit."""

@@ -27,6 +27,8 @@ class EncoderConfig:
     """Widths of the trunk's levels, each at half the side of the one before; the authors' are 64, 128, 256, 512."""
     units: Levels = (1, 1, 1, 1)
     """Residual units of each level; the authors' are 3, 4, 14, 3."""
+    side: Natural = 0
+    """Side, in pixels, at which the encoder sees images; the authors' is 256. 0 is that of the images, which is the most."""
     encoder_learning_rate: Positive = 1e-3
     l2_weight: NonNegative = 1.0
     perceptual_weight: NonNegative = 0.8

@@ -10,7 +10,7 @@ from jgen.convert.hdf5 import load_hdf5
 from jgen.convert.nvidia import load_pickle
 from jgen.convert.torch_files import load_torch
 from jgen.errors import UserError
-from jgen.untrusted import read_npz
+from jgen.untrusted import read_npz, readable
 
 
 def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
@@ -34,13 +34,8 @@ def load_weights(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
     }  # fmt: skip
     if path.suffix not in readers:
         raise UserError(f"{path}: weights must be one of {', '.join(readers)}")
-    try:
+    with readable(path):
         return _of_one_card(readers[path.suffix](path, weights))
-    except UserError:
-        raise
-    except Exception as error:  # any library's complaint about a damaged file becomes one line
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(f"{path}: not a readable {path.suffix} file ({reason})") from error
 
 
 def _of_one_card(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,14 +7,14 @@ every tensor an array, and whatever else the file asks for is refused by name.
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jgen.convert.pickles import OPERATION, Function, Resolve, refused, unpickle
 from jgen.convert.torch_files import read_torch, tensor_names
 from jgen.errors import UserError
-from jgen.untrusted import NUMERIC, Budget, budget_of, checked_array
+from jgen.untrusted import NUMERIC, Budget, budget_of, checked_array, readable
 
 MODULE = 1024
 """Bytes that one path to a module is counted as: a file can hold few modules and name many paths to them."""
@@ -86,11 +86,30 @@ class Array:
         return checked_array(data, kind.dtype, shape, f"{budget.path}: an array", order="F" if fortran else "C")
 
 
+class Network(NamedTuple):
+    """A network of a pickle."""
+
+    options: dict[str, Any]
+    """The arguments that its constructor was given by name, as `jgen.convert` takes them."""
+    weights: dict[str, np.ndarray]
+
+
 def _persistent(meta: Any) -> Module:
     """The module that the file would rebuild from the source it carries."""
     module = Module()
     module.build(meta["state"])
     return module
+
+
+def _plain(value: Any, name: str, depth: int = 0) -> Any:
+    """An argument made of numbers, texts, lists and dicts. Raises UserError for any other, and for what is nested too deep."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and depth < NESTED:
+        return [_plain(each, name, depth + 1) for each in value]
+    if isinstance(value, Mapping) and depth < NESTED:
+        return {str(key): _plain(each, f"{name}.{key}"[:80], depth + 1) for key, each in value.items()}
+    raise UserError(f"{name}: an argument of its network is {type(value).__name__}, which is no plain value")
 
 
 def _names(budget: Budget) -> dict[tuple[str, str], Any]:
@@ -134,17 +153,39 @@ def _resolver(budget: Budget) -> Resolve:
     return resolve
 
 
+def load_networks(path: Path) -> dict[str, Network]:
+    """The networks of a pickle by name ("G_ema", "D"; "" for a file of one): the arguments of their constructors, and weights.
+
+    Raises UserError as `load_pickle` does, for a network whose arguments are not all named, and for one that is no plain value.
+    """
+    found, budget = {}, budget_of(path)
+    with readable(path):
+        for name, part in _parts(path, budget).items():
+            if tensors := dict(part.tensors(budget)):
+                if part.state.get("_init_args"):
+                    raise UserError(f"{path}: {name or 'its network'} was made by arguments without names")
+                found[name] = Network(_plain(part.part("_init_kwargs"), f"{path}: {name}"), tensors)
+    if not found:
+        raise UserError(f"{path}: holds no network")
+    return found
+
+
+def _parts(path: Path, budget: Budget, wanted: str = "") -> dict[str, Module]:
+    """The networks of a pickle, or the one that is wanted."""
+    content = unpickle(io.BytesIO(path.read_bytes()), _resolver(budget), budget)
+    parts = {"": content} if isinstance(content, Module) else {k: v for k, v in content.items() if isinstance(v, Module)}
+    if wanted and wanted not in parts:
+        raise UserError(f"weights={wanted}: {path} has none of this name; there are {', '.join(parts) or 'none'}")
+    return {wanted: parts[wanted]} if wanted else parts
+
+
 def load_pickle(path: Path, weights: str = "") -> dict[str, np.ndarray]:
     """Weights of all networks of a pickle, or of the one that is named; of several, their names ("G_ema.") come first.
 
     Raises UserError for a file that asks for anything but tensors and networks.
     """
     budget = budget_of(path)
-    content = unpickle(io.BytesIO(path.read_bytes()), _resolver(budget), budget)
-    parts = {"": content} if isinstance(content, Module) else {k: v for k, v in content.items() if isinstance(v, Module)}
-    if weights and weights not in parts:
-        raise UserError(f"weights={weights}: {path} has none of this name; there are {', '.join(parts) or 'none'}")
-    parts = {weights: parts[weights]} if weights else parts
+    parts = _parts(path, budget, weights)
     networks = {name: dict(part.tensors(budget)) for name, part in parts.items()}
     networks = {name: tensors for name, tensors in networks.items() if tensors}  # a loss is an object without any
     if not networks:

@@ -1,7 +1,7 @@
 """Weights of pSp and e4e (eladrich/pixel2style2pixel, omertov/encoder4editing) -> `jgen.models.style_encoder`.
 
 Their files hold an encoder, a generator and the mean style, which is added to the encoder's codes:
-`part(weights, "state_dict.encoder")` and `weights["latent_avg"]`. Widths and the images' side follow the weights.
+`part(weights, "encoder")` and `weights["latent_avg"]`. Widths and the images' side follow the weights.
 """
 
 from collections.abc import Mapping

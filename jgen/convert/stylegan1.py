@@ -51,7 +51,7 @@ def generator(
         z_space_dim, label_size, w_space_dim, resolution, image_channels, mapping_layers, mapping_fmaps, mapping_lr_mul,
         fmaps_base, fmaps_max, fused_scale, final_tanh,
     )  # fmt: skip
-    weights = _renamed(weights, partial(generator_name, resolution=resolution))
+    weights = as_port(weights, resolution)
     labels = {"c": jnp.zeros((1, label_size))} if label_size else {}
     shapes = dict(param_shapes(net.init, jnp.zeros((1, z_space_dim)), **labels))
     shapes["truncation"] = {"w_avg": jax.ShapeDtypeStruct((w_space_dim,), jnp.float32)}
@@ -140,6 +140,11 @@ def _level(side: int) -> int:
 def _by_rules(rules: Mapping[str, Callable[[re.Match], str]], name: str) -> str:
     found = [new(m) for pattern, new in rules.items() if (m := re.fullmatch(pattern, name))]
     return found[0] if found else name
+
+
+def as_port(weights: Mapping[str, np.ndarray], resolution: int) -> dict[str, np.ndarray]:
+    """Weights of a generator of this side under the port's names and in its layout, from either."""
+    return _renamed(weights, partial(generator_name, resolution=resolution))
 
 
 def _renamed(weights: Mapping[str, np.ndarray], name_of: Callable[[str], str]) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """Weights of StyleGAN2 in rosinality/stylegan2-pytorch's names, which pSp's and e4e's files hold as well -> `jgen.models.gan`.
 
-A file has the networks "g_ema", "g" and "d" and the mean style "latent_avg": `part(weights, "g_ema")`. In a file of pSp the
-generator is `part(weights, "state_dict.decoder")`. The layers are those of the authors' PyTorch networks (config F without
-labels) under other names, so this renames them and leaves the rest to `jgen.convert.stylegan2`.
+A file has the networks "g_ema", "g" and "d", and the mean style "latent_avg" beside them: `load_weights(path, "g_ema")` gives
+one with it. In a file of pSp the generator is `part(weights, "decoder")`. The layers are those of the authors' PyTorch
+networks (config F without labels) under other names, so this renames them and leaves the rest to `jgen.convert.stylegan2`.
 """
 
 import re

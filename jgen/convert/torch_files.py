@@ -7,6 +7,7 @@ holds a module in place of a dict (`torch_script`).
 import io
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,7 +18,7 @@ from jgen.convert import torch_script
 from jgen.convert.pickles import OPERATION, Function, Resolve, refused, unpickle
 from jgen.convert.weight_sets import choose, weight_sets
 from jgen.errors import UserError
-from jgen.untrusted import Budget, budget_of, read_entry
+from jgen.untrusted import Budget, budget_of, read_entry, readable
 
 # torch's storage classes, by the names under which they stand in a checkpoint.
 STORAGE = {
@@ -113,6 +114,18 @@ def load_torch(path: Path, weights: str = "") -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         content = read_torch(file, budget)
     return choose(weight_sets(content), weights, path)
+
+
+def torch_options(path: Path, name: str) -> dict[str, Any]:
+    """The options that a torch file keeps under a name beside its weights: those that are plain; none where there are none.
+
+    Raises UserError for a file that can't be read.
+    """
+    with readable(path), open(path, "rb") as file:
+        content = read_torch(file, budget_of(path))
+    found = content.get(name) if isinstance(content, Mapping) else None
+    plain = found.items() if isinstance(found, Mapping) else ()
+    return {key: value for key, value in plain if isinstance(key, str) and isinstance(value, bool | int | float | str)}
 
 
 def read_torch(file: BinaryIO, budget: Budget) -> Any:

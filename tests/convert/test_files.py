@@ -1,9 +1,6 @@
 """Weight files: read without running code from them, refused with a name."""
 
 import argparse
-import io
-import pickle
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import pytest
 from jgen.convert import adm, load_weights
 from jgen.errors import UserError
 from jgen.models.unet import UNet
+from tests.pickles import Call, Storage, fake_torch_file, rebuild
 
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, 2.5], np.float32)}
 
@@ -39,47 +37,6 @@ def test_names_of_a_network_on_several_cards_lose_what_torch_put_before_them(tmp
     same(load_weights(tmp_path / "x.npz"))
     np.savez(tmp_path / "y.npz", **{"module.a": np.zeros(1), "b": np.zeros(1)})
     assert set(load_weights(tmp_path / "y.npz")) == {"module.a", "b"}
-
-
-class Call:
-    """Pickles as a call of a function of torch's, by name."""
-
-    def __init__(self, function, *args):
-        self.function, self.args = function, args
-
-    def __reduce__(self):
-        return self.function, self.args
-
-
-def fake_torch_file(path, content, storages):
-    """A checkpoint as torch.save writes it: a zip with data.pkl and raw storages, written without torch."""
-
-    class Writer(pickle.Pickler):
-        def persistent_id(self, obj):
-            return obj.pid if isinstance(obj, Storage) else None
-
-    data = io.BytesIO()
-    Writer(data, protocol=2).dump(content)
-    # The stand-ins for torch's own functions are renamed in the stream.
-    raw = data.getvalue().replace(f"c{__name__}\nrebuild\n".encode(), b"ctorch._utils\n_rebuild_tensor_v2\n")
-    raw = raw.replace(f"c{__name__}\nFloatStorage\n".encode(), b"ctorch\nFloatStorage\n")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", raw)
-        for key, array in storages.items():
-            archive.writestr(f"archive/data/{key}", array.tobytes())
-
-
-def rebuild(*args):
-    raise AssertionError("never called")
-
-
-def FloatStorage():
-    raise AssertionError("never called")
-
-
-class Storage:
-    def __init__(self, key, count):
-        self.pid = ("storage", FloatStorage, key, "cpu", count)
 
 
 def tensors():

@@ -1,81 +1,19 @@
 """NVIDIA's pickles, made here as its code makes them, are read without running what they carry."""
 
-import io
 import pickle
-import sys
-import types
 
 import numpy as np
 import pytest
 
 from jgen.convert import load_weights
+from jgen.convert.nvidia import load_networks
+from jgen.errors import UserError
+from tests.pickles import Call, fake_modules, network, tensor
 
 
 @pytest.fixture
 def fakes(monkeypatch):
-    """Modules under the names that the pickles refer to."""
-
-    def module(name, **content):
-        made = types.ModuleType(name)
-        for key, value in content.items():
-            value.__module__, value.__qualname__, value.__name__ = name, key, key
-            setattr(made, key, value)
-        for i in range(name.count(".")):
-            parent = name.rsplit(".", i + 1)[0]
-            monkeypatch.setitem(sys.modules, parent, sys.modules.get(parent) or types.ModuleType(parent))
-        monkeypatch.setitem(sys.modules, name, made)
-        return made
-
-    def made():
-        return lambda *a: None
-
-    return types.SimpleNamespace(
-        persistence=module("torch_utils.persistence", _reconstruct_persistent_obj=made()),
-        utils=module("torch._utils", _rebuild_tensor_v2=made(), _rebuild_parameter=made()),
-        storage=module("torch.storage", _load_from_bytes=made(), FloatStorage=type("FloatStorage", (), {})),
-        container=module("torch.nn.modules.container", ModuleDict=type("ModuleDict", (), {})),
-        projected=module("pg_modules.discriminator", ProjectedDiscriminator=type("ProjectedDiscriminator", (), {})),
-    )
-
-
-class Call:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *args, state=None):
-        self.function, self.args, self.state = function, args, state
-
-    def __reduce__(self):
-        return (self.function, self.args, self.state) if self.state is not None else (self.function, self.args)
-
-
-def old_storage(fakes, values):
-    """The bytes that torch.save of a storage writes in its old format."""
-    key, file = "7", io.BytesIO()
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, obj):
-            return ("storage", fakes.storage.FloatStorage, key, "cpu", len(values), None) if obj == "the storage" else None
-
-    for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
-        pickle.dump(part, file, 2)
-    Pickler(file, 2).dump("the storage")
-    pickle.dump([key], file, 2)
-    file.write(np.int64(len(values)).tobytes() + np.asarray(values, np.float32).tobytes())
-    return file.getvalue()
-
-
-def tensor(fakes, array):
-    array = np.asarray(array, np.float32)
-    storage = Call(fakes.storage._load_from_bytes, old_storage(fakes, array.reshape(-1)))
-    strides = tuple(s // 4 for s in array.strides)
-    plain = Call(fakes.utils._rebuild_tensor_v2, storage, 0, array.shape, strides, False, {})
-    return Call(fakes.utils._rebuild_parameter, plain, True, {})
-
-
-def network(fakes, source, parameters=None, buffers=None, modules=None):
-    state = {"_parameters": parameters or {}, "_buffers": buffers or {}, "_modules": modules or {}, "_init_kwargs": {"a": 1}}
-    meta = {"type": "class", "version": 6, "module_src": source, "class_name": "Net", "state": state}
-    return Call(fakes.persistence._reconstruct_persistent_obj, meta)
+    return fake_modules(monkeypatch)
 
 
 def test_weights_of_a_network_within_containers(fakes, tmp_path):
@@ -129,3 +67,15 @@ def test_damaged_or_empty_pickles_get_one_line(fakes, tmp_path):
     path.write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match="x.pkl: holds no network"):
         load_weights(path)
+
+
+def test_a_network_tells_the_arguments_that_it_was_made_by(fakes, tmp_path):
+    path, weight = tmp_path / "x.pkl", {"weight": tensor(fakes, np.ones(2))}
+    options = {"z_dim": 8, "mapping_kwargs": {"num_layers": 2, "taps": (1, 3)}, "conv_clamp": None}
+    path.write_bytes(pickle.dumps({"G_ema": network(fakes, "", weight, options=options), "loss": network(fakes, "")}, 4))
+    (found,) = load_networks(path).values()
+    assert found.options == {"z_dim": 8, "mapping_kwargs": {"num_layers": 2, "taps": [1, 3]}, "conv_clamp": None}
+    np.testing.assert_array_equal(found.weights["weight"], np.ones(2))
+    path.write_bytes(pickle.dumps({"G": network(fakes, "", weight, options={"net": network(fakes, "")})}, 4))
+    with pytest.raises(UserError, match="x.pkl: G.net: an argument of its network is Module"):
+        load_networks(path)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jgen import samplers
 from jgen.config import DataConfig, GANConfig, StyleConfig, StyleSampling
 from jgen.config.alias_free import AliasFreeConfig
-from jgen.config.gan import ArchitectureConfig
 from jgen.edit.space import StyleSpace
 from jgen.errors import UserError
 from jgen.models.gan import stylegan2, stylegan3
@@ -38,14 +37,6 @@ def alias_free_generator(gan: GANConfig, style: StyleConfig, own: AliasFreeConfi
     return stylegan3.Generator(
         layers, gan.z_dim, classes, style.w_dim, style.mapping_layers, style.mapping_lr_mul, beta=beta
     )  # fmt: skip
-
-
-def stylegan2_discriminator(gan: GANConfig, own: ArchitectureConfig, data: DataConfig) -> stylegan2.Discriminator:
-    """StyleGAN2's discriminator, which StyleGAN3 keeps."""
-    side, channels, classes = shape_of(data, gan.conditional)
-    return stylegan2.Discriminator(
-        classes, side, channels, gan.channel_base, gan.channel_max, own.discriminator, group=own.group
-    )
 
 
 @dataclass(frozen=True)

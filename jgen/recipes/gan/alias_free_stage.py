@@ -14,9 +14,10 @@ from jgen.objectives.blur import fading_blur
 from jgen.recipes.common import both
 from jgen.recipes.evaluation.equivariance import equivariance
 from jgen.recipes.evaluation.modes import modes
-from jgen.recipes.gan.alias_free import AliasFreeModel, alias_free_generator, still, stylegan2_discriminator
+from jgen.recipes.gan.alias_free import AliasFreeModel, alias_free_generator, still
 from jgen.recipes.gan.alias_free_pictures import alias_free_pictures
 from jgen.recipes.gan.animations import sticking
+from jgen.recipes.gan.networks import stylegan2_discriminator
 from jgen.recipes.gan.updates import Updates, style_updates
 from jgen.train.lazy import ema_decay
 from jgen.train.stage import Evaluate, Stage

@@ -83,24 +83,44 @@ def stylegan2_networks(
     gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig, dtype: str = "float32", augment_dim: int = 0
 ) -> Networks:
     """StyleGAN2, at its whole resolution; augment_dim: what D takes of an image's augmentation, after the classes."""
+    g, d = stylegan2_generator(gan, style, own, data), stylegan2_discriminator(gan, own, data, augment_dim)
+    return style_networks(g, d, stylegan2.noise_planes(g.resolution), dtype, augment_dim)
+
+
+def stylegan2_generator(gan: GANConfig, style: StyleConfig, own: ArchitectureConfig, data: DataConfig) -> stylegan2.Generator:
+    """StyleGAN2's generator of the images' side, or the next power of 2."""
     side, channels, classes = shape_of(data, gan.conditional)
-    widths = (gan.channel_base, gan.channel_max)
-    g = stylegan2.Generator(
-        gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.mapping_lr_mul, *widths, own.generator
-    )
-    d = stylegan2.Discriminator(classes + augment_dim, side, channels, *widths, own.discriminator, group=own.group)
-    return style_networks(g, d, stylegan2.noise_planes(side), dtype, augment_dim)
+    return stylegan2.Generator(
+        gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.mapping_lr_mul, gan.channel_base,
+        gan.channel_max, own.generator, own.conv_clamp or None,
+    )  # fmt: skip
+
+
+def stylegan2_discriminator(
+    gan: GANConfig, own: ArchitectureConfig, data: DataConfig, augment_dim: int = 0
+) -> stylegan2.Discriminator:
+    """StyleGAN2's discriminator, which StyleGAN3 keeps; augment_dim: what it is given after the classes."""
+    side, channels, classes = shape_of(data, gan.conditional)
+    return stylegan2.Discriminator(
+        classes + augment_dim, side, channels, gan.channel_base, gan.channel_max, own.discriminator, own.conv_clamp or None,
+        group=own.group,
+    )  # fmt: skip
 
 
 def stylegan1_networks(gan: GANConfig, style: StyleConfig, data: DataConfig, dtype: str = "float32") -> Networks:
     """StyleGAN, which can grow."""
+    g = stylegan1_generator(gan, style, data)
+    d = stylegan1.Discriminator(g.c_dim, g.resolution, g.image_channels, gan.channel_base, gan.channel_max)
+    return style_networks(g, d, stylegan1.noise_planes(g.resolution), dtype)
+
+
+def stylegan1_generator(gan: GANConfig, style: StyleConfig, data: DataConfig) -> stylegan1.Generator:
+    """StyleGAN's generator of the images' side, or the next power of 2."""
     side, channels, classes = shape_of(data, gan.conditional)
-    widths = (gan.channel_base, gan.channel_max)
-    g = stylegan1.Generator(
-        gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.w_dim, style.mapping_lr_mul, *widths
-    )
-    d = stylegan1.Discriminator(classes, side, channels, *widths)
-    return style_networks(g, d, stylegan1.noise_planes(side), dtype)
+    return stylegan1.Generator(
+        gan.z_dim, classes, style.w_dim, side, channels, style.mapping_layers, style.w_dim, style.mapping_lr_mul,
+        gan.channel_base, gan.channel_max,
+    )  # fmt: skip
 
 
 def progan_networks(gan: GANConfig, critic: CriticConfig, data: DataConfig, dtype: str = "float32") -> Networks:

@@ -16,6 +16,7 @@ from jgen.metrics.image_quality import psnr
 from jgen.metrics.perceptual import open_perceptual
 from jgen.models.style_encoder import GradualStyleEncoder, LatentDiscriminator, with_deltas
 from jgen.nn.precision import in_dtype
+from jgen.nn.warp import along, pooling
 from jgen.objectives.gan import non_saturating
 from jgen.objectives.gan_penalties import r1
 from jgen.train.stage import Picture
@@ -53,7 +54,7 @@ class EncoderModel:
     def init(self, key: Key) -> tuple[Params, Extra]:
         """Fresh players "encoder" and, of e4e, "w_d"; and their state."""
         keys = jax.random.split(key)
-        made = self.net.init(keys[0], jnp.zeros((1, *self.data.shape)), False)
+        made = self.net.init(keys[0], self.at_side(jnp.zeros((1, *self.data.shape))), False)
         params, own = {"encoder": made["params"]}, {"batch_stats": made["batch_stats"], "step": jnp.zeros((), jnp.int32)}
         if self.config.encoder == "e4e":
             params["w_d"] = self.judge.init(keys[1], jnp.zeros((1, self.space.w_dim)))["params"]
@@ -66,6 +67,11 @@ class EncoderModel:
         begun = 1 + (step - c.delta_from) // c.delta_every
         return jnp.where(step < c.delta_from, 0, jnp.minimum(begun, self.space.num_ws - 1))
 
+    def at_side(self, images: Array) -> Array:
+        """Images as the encoder sees them: smaller ones are means of their pixels (the authors' pooling)."""
+        side = self.config.side
+        return along(images, *(pooling(n, side) for n in images.shape[1:3])) if side else images
+
     def codes(self, params: Params, extra: Extra, images: Array, train: bool) -> tuple[Array, Any]:
         """(ws [B, num_ws, D], new batch statistics)."""
         return self.codes_of_seen(params, extra, sketch(images) if self.config.sees == "sketches" else images, train)
@@ -73,7 +79,7 @@ class EncoderModel:
     def codes_of_seen(self, params: Params, extra: Extra, images: Array, train: bool) -> tuple[Array, Any]:
         """`codes` for what the encoder itself is shown."""
         variables = {"params": params["encoder"], "batch_stats": extra["encoder"]["batch_stats"]}
-        rows, moved = self.net.apply(variables, images, train, mutable=["batch_stats"])
+        rows, moved = self.net.apply(variables, self.at_side(images), train, mutable=["batch_stats"])
         rows = with_deltas(rows, self.stage(extra)) if self.config.encoder == "e4e" else rows
         return rows + self.space.mean(extra)[None, None], moved["batch_stats"]
 

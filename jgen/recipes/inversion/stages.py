@@ -62,6 +62,8 @@ def check_encoder(config: EncoderConfig, data: DataConfig) -> None:
     for leaf in leaves(config):
         if leaf.name in idle and leaf.value != usual[leaf.name]:
             raise UserError(f"{leaf.name}={shown(leaf.value)}: has no effect {idle[leaf.name]}; leave it out")
+    if config.side > min(data.shape[:2]):
+        raise UserError(f"side={config.side}: is more than that of the images, {min(data.shape[:2])}")
     if config.text and config.text_width % HEADS:
         raise UserError(f"text_width={config.text_width}: must be a multiple of {HEADS}")
     if config.perceptual_weight and ":" not in config.extractor:  # a file may be gone where a run is only loaded
