@@ -2,11 +2,26 @@
 
 python compared.py OUT.npz EXPERIMENT; both meshes are of the eight devices that XLA_FLAGS makes, and every stage begins from
 the same state each time. The images are drawn four at a time on one device and eight at a time on eight, so that one that
-depends on its batch is found as well.
+depends on its batch is found as well. On one device a state is saved and restored too, and what the stage evaluates is kept:
+most of the time is compilation, and all of these run one program.
 """
 
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jgen.config import MeshConfig
+from jgen.data import Pipeline
+from jgen.sharding import make_mesh
+from jgen.train.checkpoint import Checkpoints
+from jgen.train.compiled import compile_stage
+from jgen.train.draw import draw
+from jgen.train.stage import first_batch
+from tests import tiny
 
 STEPS = 5
 """ADA adapts after four."""
@@ -16,48 +31,52 @@ its first steps, too small for bfloat16, all that the generator shows."""
 
 
 def main(out, name):
-    import numpy as np
-
-    from jgen.config import MeshConfig
-    from jgen.sharding import make_mesh
-    from tests import tiny
-
     config, build = tiny.parsed(name), tiny.module(name).build
     half = build(replace(config, train=replace(config.train, dtype="bfloat16"))).stages
     one, eight, found = make_mesh(MeshConfig(devices=1)), make_mesh(), {}
     assert (one.size, eight.size) == (1, 8)
     for i, stage in enumerate(build(config).stages):
-        begun = first_state(stage, one, MOVED.get(name, 0))
-        made = {"one": trained(stage, one, begun, 4), "eight": trained(stage, eight, begun, 8)}
+        compiled = compile_stage(stage, one)
+        begun = first_state(stage, compiled, MOVED.get(name, 0))
+        with tempfile.TemporaryDirectory() as folder:
+            found[f"{stage.name}/unequal"] = resumed(stage, compiled, begun, one, Path(folder))
+        if stage.evaluate is not None:
+            batches = Pipeline(stage.open_source(), stage.data, 0, one).batches()
+            values = stage.evaluate(begun.params, begun.extra, jax.random.key(2), batches, 2)
+            found[f"{stage.name}/evaluated"] = np.concatenate([np.ravel(value) for value in values.values()])
+        made = {"one": trained(stage, compiled, one, begun, 4)}
+        made["eight"] = trained(stage, compile_stage(stage, eight), eight, begun, 8)
         if "dtype" in stage.supports:
-            made["bfloat16"] = trained(half[i], one, begun)
+            made["bfloat16"] = trained(half[i], compile_stage(half[i], one), one, begun)
         for how, parts in made.items():
             found |= {f"{stage.name}/{part}/{how}": np.asarray(value) for part, value in parts.items()}
     np.savez(out, **found)
 
 
-def first_state(stage, mesh, moved):
-    import jax
-
-    from jgen.train.compiled import compile_stage
-    from jgen.train.stage import first_batch
-    from tests import tiny
-
-    state = jax.device_get(compile_stage(stage, mesh).create(jax.random.key(1), first_batch(stage, stage.open_source()), None))
+def first_state(stage, compiled, moved):
+    state = jax.device_get(compiled.create(jax.random.key(1), first_batch(stage, stage.open_source()), None))
     return state.replace(params=tiny.moved(state.params, moved)) if moved else state
 
 
-def trained(stage, mesh, begun, batch=0):
+def resumed(stage, compiled, begun, mesh, folder):
+    """How many arrays differ after a step from a state and one from the same state, saved and restored."""
+    batches, key = Pipeline(stage.open_source(), stage.data, 0, mesh).batches(), jax.random.key(0)
+    first, second = next(batches), next(batches)
+    state, metrics = compiled.step(jax.device_put(begun, compiled.shardings), key, first)
+    assert all(np.isfinite(value) for value in jax.tree.leaves(metrics))
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        step, restored = checkpoints.restore(compiled.shapes, compiled.shardings)
+    assert step == 1
+    ends = [jax.tree.leaves(jax.device_get(compiled.step(each, key, second))) for each in (state, restored)]
+    return sum(not np.array_equal(a, b, equal_nan=True) for a, b in zip(*ends, strict=True))
+
+
+def trained(stage, compiled, mesh, begun, batch=0):
     """{losses, extra, and images drawn `batch` at a time} after some steps of a stage from a state."""
-    import jax
-    import numpy as np
-
-    from jgen.data import Pipeline
-    from jgen.train.compiled import compile_stage
-    from jgen.train.draw import draw
-
-    compiled, losses = compile_stage(stage, mesh), []
-    state, batches = jax.device_put(begun, compiled.shardings), Pipeline(stage.open_source(), stage.data, 0, mesh).batches()
+    state, losses = jax.device_put(begun, compiled.shardings), []
+    batches = Pipeline(stage.open_source(), stage.data, 0, mesh).batches()
     for _ in range(STEPS):
         state, metrics = compiled.step(state, jax.random.key(0), next(batches))
         losses.append([value for key, value in sorted(metrics.items()) if key.endswith("loss")])

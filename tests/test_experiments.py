@@ -42,10 +42,12 @@ def test_every_preset_for_cpus_has_networks_that_fit_together(name):
 
 
 SHORTER = ("classifier", "ddpm", "gan", "pixelcnn", "vae")
-STEPPED = [n if n in SHORTER else pytest.param(n, marks=pytest.mark.slow) for n in tiny.EXPERIMENTS]
+"""Those that step in every run of the tests; all of them do in the process of their own below."""
+STRICT = "error,ignore::DeprecationWarning,ignore::ResourceWarning,ignore::PendingDeprecationWarning"
+"""Warnings as pyproject.toml has them for these tests."""
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", SHORTER)
 def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path):
     module, config = shrunk(name)
     for stage in module.build(config).stages:
@@ -69,14 +71,21 @@ def test_an_experiment_steps_saves_restores_and_goes_on_bit_equal(name, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
-def test_an_experiment_is_alike_on_eight_devices_and_in_bfloat16_and_draws_image_i_by_seed_and_i(name, tmp_path):
-    """Sums are in another order, and Adam makes of a gradient of rounding errors a step of its whole rate, so games drift."""
+def test_an_experiment_is_alike_on_eight_devices_in_bfloat16_and_resumed_and_draws_image_i_by_seed_and_i(name, tmp_path):
+    """And what it evaluates is finite.
+
+    Sums are in another order, and Adam makes of a gradient of rounding errors a step of its whole rate, so games drift.
+    """
     command = [tiny.ROOT / "tests" / "compared.py", tmp_path / "found.npz", name]
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{CACHE}/xla", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-    tiny.run(*command, cwd=tmp_path, env={**tiny.environment(8), **cache})
+    strict = {"JAX_NUMPY_RANK_PROMOTION": "raise", "PYTHONWARNINGS": STRICT}
+    tiny.run(*command, cwd=tmp_path, env={**tiny.environment(8), **cache, **strict})
     found = np.load(tmp_path / "found.npz")
     parts = [key.removesuffix("/one") for key in found if key.endswith("/one")]
     assert len(parts) >= 2
+    for key, values in found.items():
+        assert not key.endswith("/unequal") or values == 0, key
+        assert not key.endswith("/evaluated") or (values.size and np.isfinite(values).all()), key
     for part in parts:
         one, eight = found[f"{part}/one"], found[f"{part}/eight"]
         assert part.endswith("/extra") or np.nanstd(one) > 0, part
@@ -90,20 +99,6 @@ def test_an_experiment_is_alike_on_eight_devices_and_in_bfloat16_and_draws_image
         # A generator's loss may be a mean of scores of both signs, smaller than each: the game's largest loss is the measure.
         size = np.nanmean(np.abs(found[f"{part}/one"]), 0).max()
         assert np.abs(half - one).max() <= 0.02 * size + 1e-3, part
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STEPPED)
-def test_what_an_experiment_evaluates_is_finite(name):
-    module, config = shrunk(name)
-    for stage in module.build(config).stages:
-        if stage.evaluate is None:
-            continue
-        state = compile_stage(stage, MESH).create(jax.random.key(1), first_batch(stage, stage.open_source()), None)
-        batches = Pipeline(stage.open_source(), stage.data, 0, MESH).batches()
-        values = stage.evaluate(state.params, state.extra, jax.random.key(2), batches, 2)
-        assert values
-        assert all(np.all(np.isfinite(v)) for v in values.values()), values
 
 
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)

@@ -112,7 +112,7 @@ def _functions(tree: ast.AST) -> list[ast.FunctionDef]:
 
 
 def lazy_imports(root: Path) -> list[str]:
-    """Imports inside functions, but for those of an experiment's build and published; of jgen, all beyond the ten it may have."""
+    """Imports inside functions, but for an experiment's build and published; of jgen, all beyond the ten it may have."""
     own, bad = [], []
     for name, file in sources(root).items():
         for function in _functions(ast.parse(file.read_text())):
