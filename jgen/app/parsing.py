@@ -65,6 +65,11 @@ def peek(args: Args, name: str) -> str:
     return ""
 
 
+def mentions(args: Args, name: str) -> bool:
+    """Whether an option is given, with whatever value."""
+    return any(word == f"--{name}" or word.startswith(f"--{name}=") for word in args)
+
+
 def sampler_names(options: Any) -> tuple[str, ...]:
     """The samplers that options of sampling can have; none where there is nothing to choose."""
     if not hasattr(options, "solver"):

@@ -8,7 +8,7 @@ import tyro
 
 from jgen.app import picture_commands
 from jgen.app.command import HELP, Build, Presets, about, commands, config_of, option, short, stored_config
-from jgen.app.parsing import Args, chosen_sampler, parse, peek, sampler_field
+from jgen.app.parsing import Args, chosen_sampler, mentions, parse, peek, sampler_field
 from jgen.config import Evaluation, MeshConfig, check, differences, newest_run
 from jgen.config.export import Export
 from jgen.config.ranges import Count, Seed, fault
@@ -121,6 +121,8 @@ def edit(command: str, module: str, presets: Presets, args: Args) -> None:
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args, ABOUT[command])
+    if hasattr(options, "by_text") and not options.by_text.text.strip() and mentions(args, "text"):
+        raise UserError('text: is empty; say what to make, such as --text "a red A on blue", or leave it out')
     named = [*groups.kinds, *(["options"] if groups.family == "noise" else [])]
     for name, prefix in (*((name, "") for name in named), ("mesh", "mesh.")):
         check(getattr(options, name), prefix)

@@ -102,3 +102,13 @@ def test_samples_that_do_not_move_have_no_frames(capsys, tmp_path):
         with pytest.raises(UserError, match=f"{option}: has no effect on --picture {shown}; leave it out"):
             runs.picture(folder, name, None, 0, "", None, Animation(), 3, [option])
     assert effects(load(folder), "walk") == ("num", "frames", "fps")
+
+
+@pytest.mark.parametrize("command, text", [("edit", ["--text", ""]), ("generate", ["--text= "])])
+def test_a_text_without_a_word_is_not_taken_for_none(command, text, capsys, tmp_path):
+    folder, module = tiny.stored("stylegan2", tmp_path / "run"), tiny.module("stylegan2")
+    picture = ["--image", "a.png"] if command == "edit" else []
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(module.Config, module.build, module.PRESETS, [command, "--run", str(folder), *picture, *text])
+    assert stopped.value.code == 2
+    assert 'error: text: is empty; say what to make, such as --text "a red A on blue"' in capsys.readouterr().err
