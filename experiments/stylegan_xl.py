@@ -15,6 +15,7 @@ sets; they stop a stage when FID does, and the numbers of steps are jgen's.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jgen
@@ -23,6 +24,7 @@ from jgen.config.projected import FeatureHeadsConfig
 from jgen.config.stylegan_xl import StyleGANXLConfig
 
 if TYPE_CHECKING:
+    from jgen.recipes.gan.published import Published
     from jgen.train.stage import Experiment
 
 
@@ -79,5 +81,11 @@ def build(config: Config) -> "Experiment":
     return Experiment(xl_stages(XLRecipe(c.own, c.heads, c.data, c.sampling), c.train))
 
 
+def published(file: Path) -> "Published":
+    from jgen.recipes.gan.published_xl import stylegan_xl_file
+
+    return stylegan_xl_file(file)
+
+
 if __name__ == "__main__":
-    jgen.main(Config, build, PRESETS)
+    jgen.main(Config, build, PRESETS, published=published)

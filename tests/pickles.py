@@ -6,6 +6,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -112,17 +113,17 @@ def network(fakes, source, parameters=None, buffers=None, modules=None, options=
 
 
 def nvidia_file(path, networks):
-    """A pickle of networks {name: (arguments of its constructor, {official name: array})}."""
+    """A pickle of networks {name: (arguments of its constructor, {official name: array}, {module: arguments of its own})}."""
 
-    def built(fakes, weights, options=None):
+    def built(fakes, weights, options=None, of_modules=MappingProxyType({})):
         groups = {name.split(".")[0] for name in weights if "." in name}
-        modules = {group: built(fakes, part(weights, group)) for group in groups}
+        modules = {group: built(fakes, part(weights, group), of_modules.get(group)) for group in groups}
         own = {name: tensor(fakes, array) for name, array in weights.items() if "." not in name}
         return network(fakes, "", own, modules=modules, options=options)
 
     with pytest.MonkeyPatch.context() as patch:  # others would take the stand-ins for torch itself
         fakes = fake_modules(patch)
-        content = {name: built(fakes, weights, options) for name, (options, weights) in networks.items()}
+        content = {name: built(fakes, weights, options, *more) for name, (options, weights, *more) in networks.items()}
         path.write_bytes(pickle.dumps(content, 4))
 
 

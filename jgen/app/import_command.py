@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Reader = Callable[[Path], "Published"]
 """A file of weights -> a run. Raises UserError for a file that is none of its experiment's."""
 ABOUT = "Makes a run of a file of published weights, which sample, invert, edit, mix, serve and --train.begin-from take."
-HAVE = "stylegan, stylegan2, stylegan3 and inversion"
+HAVE = "stylegan, stylegan2, stylegan3, stylegan_xl and inversion"
 """The experiments that have the command."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jgen.config import to_dict
 from jgen.config.migrate import FORMAT
@@ -20,7 +21,7 @@ from jgen.train import weights
 from jgen.train.stage import Stage, first_batch_shapes
 from jgen.types import PyTree
 
-PRESET = "imported"
+PRESET, TABLE = "imported", "classes.npz"
 
 
 def import_weights(published: Published, folder: Path) -> None:
@@ -35,6 +36,10 @@ def import_weights(published: Published, folder: Path) -> None:
     if published.generator is not None:
         import_weights(published.generator, folder / GENERATOR)
         groups["inversion"] = replace(groups["inversion"], gan=str(folder / GENERATOR))
+    if published.class_table is not None:
+        with replacing(folder / TABLE) as temporary, open(temporary, "wb") as file:
+            np.savez(file, table=published.class_table)
+        groups["own"] = replace(groups["own"], class_file=str(folder / TABLE))
     code: Any = importlib.import_module(published.module)
     config = code.Config(**groups)
     stage = code.build(config).stages[-1]
@@ -42,7 +47,7 @@ def import_weights(published: Published, folder: Path) -> None:
     params = overlaid(params, published.params, "weights")
     extra = overlaid(extra, published.extra, "state")
     weights.write(folder / WEIGHTS, weights.named(params, extra), {"stage": stage.name, "step": "0"})
-    if published.generator is not None:
+    if published.generator is not None:  # the folder may move, with what is in it
         config = replace(config, inversion=replace(config.inversion, gan=GENERATOR))
     stored = {"format": FORMAT, "module": published.module, "preset": PRESET, "config": to_dict(config)}
     with replacing(folder / "config.json") as temporary:

@@ -92,6 +92,8 @@ class Network(NamedTuple):
     options: dict[str, Any]
     """The arguments that its constructor was given by name, as `jgen.convert` takes them."""
     weights: dict[str, np.ndarray]
+    parts: dict[str, dict[str, Any]]
+    """Those of its modules, {"mapping": ..., "synthesis": ...}."""
 
 
 def _persistent(meta: Any) -> Module:
@@ -99,6 +101,10 @@ def _persistent(meta: Any) -> Module:
     module = Module()
     module.build(meta["state"])
     return module
+
+
+def _options(module: Module, name: str) -> dict[str, Any]:
+    return _plain(module.part("_init_kwargs"), name)
 
 
 def _plain(value: Any, name: str, depth: int = 0) -> Any:
@@ -164,7 +170,9 @@ def load_networks(path: Path) -> dict[str, Network]:
             if tensors := dict(part.tensors(budget)):
                 if part.state.get("_init_args"):
                     raise UserError(f"{path}: {name or 'its network'} was made by arguments without names")
-                found[name] = Network(_plain(part.part("_init_kwargs"), f"{path}: {name}"), tensors)
+                modules = {key: each for key, each in part.part("_modules").items() if isinstance(each, Module)}
+                parts = {str(key): _options(each, f"{path}: {name}.{key}") for key, each in modules.items()}
+                found[name] = Network(_options(part, f"{path}: {name}"), tensors, parts)
     if not found:
         raise UserError(f"{path}: holds no network")
     return found

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import jgen
-from experiments import ddpm, inversion, stylegan, stylegan2, stylegan3
+from experiments import ddpm, inversion, stylegan, stylegan2, stylegan3, stylegan_xl
 from jgen import convert
 from tests.convert.test_stylegan2_pytorch import published_generator
 from tests.oracle import Oracle, files
@@ -118,6 +118,34 @@ def test_a_pickle_of_stylegan3_is_a_run(path, tmp_path, capsys):
     if run is not None:
         o.check("out/img", np.moveaxis(np.asarray(shown(run, o, "out/ws")), -1, 1))
     assert refused(capsys, stylegan2, "import", "--file", "x.pkl").endswith("import it by experiments.stylegan3")
+
+
+@pytest.mark.slow
+@pytest.mark.oracle
+@pytest.mark.parametrize("path", files("styleganxl", "generator"))
+def test_a_pickle_of_stylegan_xl_is_a_run_of_its_stages(path, tmp_path, capsys):
+    """With embeddings of 320 columns, as published ones have: the file's, the others of no weight."""
+    o = Oracle(path)
+    own = o.config.get("stem", arguments(o))
+    weights, width = o.weights(), o["w/mapping.embed.weight"].shape[1]
+    padded = ((0, 0), (0, 320 - width))
+    weights["mapping.embed.weight"] = np.pad(weights["mapping.embed.weight"], padded)
+    weights["mapping.embed_proj.weight"] = np.pad(weights["mapping.embed_proj.weight"], padded) * (320 / width) ** 0.5
+    mapping = {name: own[name] for name in ("z_dim", "c_dim", "w_dim")} | {"num_ws": 9} | own["mapping_kwargs"]
+    synthesis = {k: v for k, v in own.items() if k not in ("z_dim", "c_dim", "mapping_kwargs", "embedding_dim")}
+    steps = o.config.get("growth", [o.config["superres"]] if "superres" in o.config else [])
+    options = {**steps[-1], "path_stem": "stem.pkl"} if steps else {"img_resolution": own["img_resolution"]}
+    nvidia_file(tmp_path / "x.pkl", {"G_ema": (options, weights, {"mapping": mapping, "synthesis": synthesis})})
+    run = imported(capsys, stylegan_xl, "x.pkl")
+    if run is None:
+        return
+    o.check("out/img", np.moveaxis(np.asarray(shown(run, o, "out/ws")), -1, 1))
+    space, labels = run.stage.space, o["in/c"].argmax(1) if "in/c" in o else [-1] * len(o["in/z"])
+    keys = jax.random.split(jax.random.key(0), 1)
+    styles = jax.jit(lambda z, label: space.styles(run.params, run.extra, keys, label, z), static_argnums=1)
+    ws = [styles(jnp.asarray(z)[None], int(label))[0] for z, label in zip(o["in/z"], labels)]
+    o.check("out/ws", np.stack(ws))
+    assert np.isfinite(run.sample(2)).all()
 
 
 def stylegan_weights(side, width, w_dim, classes, seed=0):
@@ -234,7 +262,11 @@ def test_rosinalitys_file_is_a_run_and_a_training_begins_from_it(path, tmp_path,
 @pytest.mark.parametrize(
     "module, words, message",
     [
-        (ddpm, [], "import: experiments.ddpm has no such command; stylegan, stylegan2, stylegan3 and inversion have it"),
+        (
+            ddpm,
+            [],
+            "import: experiments.ddpm has no such command; stylegan, stylegan2, stylegan3, stylegan_xl and",
+        ),
         (stylegan2, [], "file: is needed"),
         (stylegan2, ["--file", "none.pkl"], "file=none.pkl: no such file"),
         (stylegan2, ["--file", "bad.pkl"], "bad.pkl: "),

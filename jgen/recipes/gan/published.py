@@ -48,6 +48,8 @@ class Published(NamedTuple):
     extra: Extra
     generator: "Published | None" = None
     """The generator of an encoder, as a run of its own."""
+    class_table: np.ndarray | None = None
+    """[classes, 320]: embeddings that StyleGAN-XL's D has too; a file of the run's folder."""
 
 
 def same_network(made: nn.Module, ours: nn.Module, passed_over: tuple[str, ...] = ()) -> None:
@@ -60,7 +62,9 @@ def same_network(made: nn.Module, ours: nn.Module, passed_over: tuple[str, ...] 
             raise UserError(f"{field.name}={theirs}: a run has {own}; such a network is read in Python, by jgen.convert")
 
 
-def _data(path: Path, side: int, channels: int, classes: int) -> DataConfig:
+def data_of(path: Path, g: Any) -> DataConfig:
+    """The data of a run that makes a generator's images. Raises UserError for images that no set has."""
+    side, channels, classes = g.resolution, g.image_channels, g.c_dim
     shape = (side, side, channels)
     if channels not in (1, 3):
         raise UserError(f"file={path}: makes images of {channels} channels; a run's have 1 or 3")
@@ -70,12 +74,12 @@ def _data(path: Path, side: int, channels: int, classes: int) -> DataConfig:
 def _stylegan_groups(path: Path, g: Any) -> dict[str, Any]:
     """The groups that StyleGANs share, of a generator with their fields."""
     return {
-        "data": _data(path, g.resolution, g.image_channels, g.c_dim),
+        "data": data_of(path, g),
         "style": StyleConfig(g.w_dim, g.mapping_layers, g.mapping_lr_mul),
     }
 
 
-def _network(networks: Mapping[str, Network], path: Path, marks: Mapping[str, str]) -> Network:
+def averaged_generator(networks: Mapping[str, Network], path: Path, marks: Mapping[str, str]) -> Network:
     """The averaged generator of a pickle. marks: {a weight's name: the experiment that has it}, this one's first."""
     found = networks.get("G_ema", networks.get("G", networks.get("")))
     if found is None:
@@ -96,7 +100,7 @@ def stylegan2_file(path: Path) -> Published:
     if path.suffix != ".pkl":
         return stylegan2_weights(path, convert.load_weights(path, "g_ema"), _rosinality_d(path))
     networks = load_networks(path)
-    made = _network(networks, path, {"synthesis.b4.const": "stylegan2", "synthesis.input.freqs": "stylegan3"})
+    made = averaged_generator(networks, path, {"synthesis.b4.const": "stylegan2", "synthesis.input.freqs": "stylegan3"})
     options, grouped = made.options, "synthesis_kwargs" in made.options
     if not grouped:
         own = {name: options[name] for name in OF_MAPPING if name in options}
@@ -139,10 +143,11 @@ def _stylegan2(
     params = {"g": found["params"]}
     if discriminator is not None:
         own, params = _with_discriminator(path, discriminator, own, groups, params)
-    return Published("experiments.stylegan2", {**groups, "architecture": own}, params, _averages(path, found))
+    return Published("experiments.stylegan2", {**groups, "architecture": own}, params, averages(path, found))
 
 
-def _averages(path: Path, found: Mapping[str, Any]) -> Extra:
+def averages(path: Path, found: Mapping[str, Any]) -> Extra:
+    """The mean style of converted weights. Raises UserError where there is none."""
     if found["w_avg"] is None:
         raise UserError(f"file={path}: has no mean style (w_avg), which runs truncate to")
     return {"w_avg": found["w_avg"]}
@@ -170,7 +175,7 @@ def _with_discriminator(
 def stylegan3_file(path: Path) -> Published:
     """A .pkl of StyleGAN3 (T or R) as a run of experiments.stylegan3. Raises UserError as `stylegan2_file` does."""
     networks = load_networks(path)
-    made = _network(networks, path, {"synthesis.input.freqs": "stylegan3", "synthesis.b4.const": "stylegan2"})
+    made = averaged_generator(networks, path, {"synthesis.input.freqs": "stylegan3", "synthesis.b4.const": "stylegan2"})
     net, found = convert.stylegan3.generator(made.weights, **made.options)
     design, inner = net.layers[0].design, [layer for layer in net.layers if not layer.to_rgb]
     radial = design.use_radial_filters
@@ -191,7 +196,7 @@ def stylegan3_file(path: Path) -> Published:
         clamp = networks["D"].options.get("conv_clamp", CLAMP) or 0.0
         start = ArchitectureConfig(conv_clamp=clamp)
         architecture, params = _with_discriminator(path, discriminator, start, groups, params)
-    extra = {**_averages(path, found), "g": found["buffers"]}
+    extra = {**averages(path, found), "g": found["buffers"]}
     return Published("experiments.stylegan3", {**groups, "own": own, "architecture": architecture}, params, extra)
 
 
@@ -206,7 +211,7 @@ def stylegan_file(path: Path) -> Published:
     gan = GANConfig(net.z_dim, net.channel_base, net.channel_max, bool(net.c_dim))
     groups = {**_stylegan_groups(path, net), "gan": gan}
     same_network(net, stylegan1_generator(gan, groups["style"], groups["data"]))
-    extra = {**_averages(path, found), "fade_step": jnp.asarray(FADED, jnp.int32)}
+    extra = {**averages(path, found), "fade_step": jnp.asarray(FADED, jnp.int32)}
     return Published("experiments.stylegan", groups, {"g": found["params"]}, extra)
 
 

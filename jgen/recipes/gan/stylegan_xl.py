@@ -70,6 +70,11 @@ def layers_by_stage(own: StyleGANXLConfig, side: int, channels: int) -> list[tup
     return found
 
 
+def xl_generator(own: StyleGANXLConfig, layers: tuple[Layer, ...], classes: int) -> stylegan_xl.Generator:
+    """The generator of some layers; classes: 0 for an unconditional one."""
+    return stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH)
+
+
 @dataclass(frozen=True)
 class XLModel:
     """The players of a stage. Images have the stage's side; samples the set's, their pixels repeated."""
@@ -220,7 +225,7 @@ def xl_stage(recipe: XLRecipe, layers: tuple[Layer, ...], kept: tuple[str, ...],
     """The stage of some layers, of which those kept are not trained."""
     own, data = recipe.own, recipe.data
     classes = shape_of(data, own.conditional).classes
-    g = in_dtype(stylegan_xl.Generator(layers, own.z_dim, classes, own.w_dim, embedding=WIDTH), train.dtype)
+    g = in_dtype(xl_generator(own, layers, classes), train.dtype)
     model = XLModel(g, feature_heads(recipe.heads, classes, embedding=WIDTH, dtype=train.dtype), data, kept, own.class_file)
     augment = hole_augment(recipe.heads)
     path = bool(own.path_weight) and not kept
