@@ -93,12 +93,20 @@ def discriminator_weights(side, width, seed=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clamp, comes", [(None, True), (256, False)])
-def test_a_discriminator_comes_with_its_generator_and_one_of_other_settings_is_left_out_by_name(clamp, comes, tmp_path, capsys):
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_discriminator_comes_with_its_generator_or_is_left_out_by_name(clamp, comes, legacy, tmp_path, capsys):
+    """legacy: with the arguments that NVIDIA's conversions of TensorFlow's networks name though they change nothing."""
     sizes = {"img_resolution": 8, "img_channels": 3}
     own = {"channel_base": 32, "channel_max": 4}
     g = {**sizes, "z_dim": 8, "w_dim": 8, "mapping_kwargs": {"num_layers": 2}, "synthesis_kwargs": own}
     weights = discriminator_weights(8, 4)
     d = {**sizes, **own, "conv_clamp": clamp, "epilogue_kwargs": {"mbstd_group_size": 2}}
+    if legacy:
+        same = {"activation": "lrelu", "resample_filter": [1, 3, 3, 1]}
+        g["mapping_kwargs"] |= {"embed_features": 16, "layer_features": 8, "activation": "lrelu", "w_avg_beta": 0.995}
+        g["synthesis_kwargs"] |= {"num_fp16_res": 0, "conv_clamp": None, "architecture": "skip", "use_noise": True, **same}
+        d |= {"c_dim": 0, "cmap_dim": 8, "mapping_kwargs": {"num_layers": 0, "embed_features": 8, "lr_multiplier": 0.1}}
+        d |= {"block_kwargs": {**same, "freeze_layers": 0}, "architecture": "resnet", "num_fp16_res": 0}
     nvidia_file(tmp_path / "x.pkl", {"G_ema": (g, random_weights(8, 4, 8)), "D": (d, weights)})
     command(stylegan2, "import", "--file", "x.pkl")
     said, run = capsys.readouterr().out, jgen.load("runs/stylegan2/x")

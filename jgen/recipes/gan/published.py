@@ -139,11 +139,27 @@ def _stylegan2(
     gan = GANConfig(net.z_dim, net.channel_base, net.channel_max, bool(net.c_dim))
     groups = {**_stylegan_groups(path, net), "gan": gan}
     own = ArchitectureConfig(net.architecture, conv_clamp=net.conv_clamp or 0.0)
-    same_network(net, stylegan2_generator(gan, groups["style"], own, groups["data"]))
+    same_network(_of_usual_mapping(net), stylegan2_generator(gan, groups["style"], own, groups["data"]))
     params = {"g": found["params"]}
     if discriminator is not None:
         own, params = _with_discriminator(path, discriminator, own, groups, params)
     return Published("experiments.stylegan2", {**groups, "architecture": own}, params, averages(path, found))
+
+
+def _of_usual_mapping(net: Any) -> Any:
+    """A network of StyleGAN2 without the arguments of its mapping that change nothing.
+
+    NVIDIA's conversions of TensorFlow's networks name widths that are those of the style anyway, and a mapping of labels for
+    discriminators that have none.
+    """
+    usual: dict[str, Any] = {}
+    if isinstance(net, stylegan2.Generator):
+        usual |= {"layer_features": None} if net.layer_features == net.w_dim else {}
+        usual |= {"embed_features": None} if not net.c_dim or net.embed_features == net.w_dim else {}
+    elif not net.c_dim:
+        named = ("cmap_dim", "mapping_layers", "mapping_lr_mul", "embed_features", "layer_features", "mapping_activation")
+        usual |= {name: getattr(stylegan2.Discriminator(), name) for name in named}
+    return net.clone(**usual)
 
 
 def averages(path: Path, found: Mapping[str, Any]) -> Extra:
@@ -163,7 +179,7 @@ def _with_discriminator(
         if group < 1:
             raise UserError("group: is the whole batch")
         full = ArchitectureConfig(own.generator, net.architecture, group, net.conv_clamp or 0.0)
-        same_network(net, stylegan2_discriminator(groups["gan"], full, groups["data"]))
+        same_network(_of_usual_mapping(net), stylegan2_discriminator(groups["gan"], full, groups["data"]))
         if full.conv_clamp != own.conv_clamp:
             raise UserError(f"conv_clamp={full.conv_clamp}: is {own.conv_clamp} in the generator")
     except UserError as error:
