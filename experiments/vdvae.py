@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
-    train: TrainConfig = TrainConfig(steps=2000, log_every=10, save_every=500, sample_every=1000, max_bad_steps=100)
+    train: TrainConfig = TrainConfig(steps=1000, log_every=10, save_every=500, sample_every=500, max_bad_steps=100)
     mesh: MeshConfig = MeshConfig()
     sampling: VDVAESampling = VDVAESampling()
     network: Flat[VDVAEConfig] = VDVAEConfig()
     skipping: Flat[SkippingConfig] = SkippingConfig()
-    optimizer: Flat[OptimizerConfig] = OptimizerConfig(2e-3, final_learning_rate=0.02, clip=200.0, ema=0.998)
+    optimizer: Flat[OptimizerConfig] = OptimizerConfig(4e-3, final_learning_rate=0.02, clip=200.0, ema=0.998)
 
 
 PRESETS = {
