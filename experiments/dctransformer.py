@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     data: DataConfig = DataConfig("digits", batch_size=64)
-    train: TrainConfig = TrainConfig(steps=2000, log_every=10, save_every=500, sample_every=1000)
+    train: TrainConfig = TrainConfig(steps=1200, log_every=10, save_every=600, sample_every=600)
     mesh: MeshConfig = MeshConfig()
     sampling: DCTSampling = DCTSampling()
     network: Flat[DCTransformerConfig] = DCTransformerConfig(

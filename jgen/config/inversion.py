@@ -87,7 +87,7 @@ class Inversion:
     """Begin z, w and w_plus at the mean style of this class, of a class-conditional generator; -1 for that of all."""
     domain_weight: NonNegative = 2.0
     """How firmly encoder_plus holds styles to what the encoder makes of their picture. With 0 the picture alone counts."""
-    tuning_steps: Count = 300
+    tuning_steps: Count = 1000
     """Steps of pti, after those that find its style; 350 at most in the paper,"""
     tuning_rate: Positive = 3e-3
     """their learning rate, 3e-4 in the paper, and"""
