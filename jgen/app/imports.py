@@ -2,10 +2,11 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +16,33 @@ from jgen.config import to_dict
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
 from jgen.files import replacing
-from jgen.recipes.gan.published import Published
 from jgen.run_folder import GENERATOR, WEIGHTS
 from jgen.train import weights
 from jgen.train.stage import Stage, first_batch_shapes
 from jgen.types import PyTree
 
+if TYPE_CHECKING:
+    from jgen.recipes.gan.published import Published
+
 PRESET, TABLE = "imported", "classes.npz"
 
 
-def import_weights(published: Published, folder: Path) -> None:
-    """Writes a run of the weights to a folder, with that of an encoder's generator inside.
+def import_weights(published: "Published", folder: Path) -> None:
+    """Writes a run of the weights to a folder, with that of an encoder's generator inside; all of it, or nothing.
 
     Raises UserError for a folder with files in it, and for weights that do not fit their experiment's network.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"name={folder}: holds files; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(published, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write(published: "Published", folder: Path) -> None:
     groups = dict(published.groups)
     if published.generator is not None:
         import_weights(published.generator, folder / GENERATOR)

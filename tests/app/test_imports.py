@@ -12,6 +12,10 @@ from PIL import Image
 import jgen
 from experiments import ddpm, inversion, stylegan, stylegan2, stylegan3, stylegan_xl
 from jgen import convert
+from jgen.app.imports import import_weights
+from jgen.config import DataConfig
+from jgen.errors import UserError
+from jgen.recipes.gan.published import Published
 from tests.convert.test_stylegan2_pytorch import published_generator
 from tests.oracle import Oracle, files
 from tests.pickles import nvidia_file, torch_file
@@ -298,3 +302,16 @@ def test_a_network_that_no_settings_lead_to_is_refused_by_its_argument(tmp_path,
     options["synthesis_kwargs"] = {"channel_base": 32, "channel_max": 4}
     nvidia_file(tmp_path / "x.pkl", {"G_ema": (options, random_weights(8, 4, 8))})
     assert "mapping_activation=relu: a run has lrelu" in refused(capsys, stylegan2, "import", "--file", "x.pkl")
+
+
+def test_what_does_not_fit_leaves_nothing_of_a_run(tmp_path):
+    data = DataConfig("folder:x", 4, 8, shape=(8, 8, 3))
+    unlike = Published("experiments.stylegan2", {"data": data}, {"g": {"mapping": jnp.zeros(3)}}, {})
+    with pytest.raises(UserError, match="weights/g/mapping: of another shape than by these settings"):
+        import_weights(unlike, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "photo.png").write_bytes(b"")
+    with pytest.raises(UserError, match="held: holds files; choose another name"):
+        import_weights(unlike, tmp_path / "held")
+    assert (tmp_path / "held" / "photo.png").exists()
