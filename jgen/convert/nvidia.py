@@ -114,7 +114,7 @@ def _plain(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, list | tuple) and depth < NESTED:
         return [_plain(each, name, depth + 1) for each in value]
     if isinstance(value, Mapping) and depth < NESTED:
-        return {str(key): _plain(each, f"{name}.{key}"[:80], depth + 1) for key, each in value.items()}
+        return {str(key): _plain(each, f"{name}.{str(key)[:40]}", depth + 1) for key, each in value.items()}
     raise UserError(f"{name}: an argument of its network is {type(value).__name__}, which is no plain value")
 
 
