@@ -59,12 +59,8 @@ def stored_config(folder: str | Path, module: str) -> dict[str, Any] | None:
     return stored
 
 
-def new_folder(module: str, run: str, name: str) -> Path | None:
-    """The folder of a new run of this name. Raises UserError where there is one already, or where another is to be resumed."""
-    if not name:
-        return None
-    if run:
-        raise UserError(f"name={name}: --run {run} resumes a run, which has a name; leave out one of the two")
+def new_folder(module: str, name: str) -> Path:
+    """The folder of a new run of this name. Raises UserError where there is one already."""
     folder = Path(name) if os.sep in name else Path("runs", short(module), name)
     if (folder / "config.json").exists():
         raise UserError(f"name={name}: {folder} holds a run; go on with it by train --run {folder}, or choose another name")

@@ -22,7 +22,7 @@ from jgen.run_folder import GENERATOR, WEIGHTS, read_config
 from jgen.samplers import image_keys
 from jgen.sharding import make_mesh
 from jgen.train import weights
-from jgen.types import Array
+from jgen.types import Array, Extra, Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, ARRAYS, FACTS = "sampler.stablehlo", "sampler.safetensors", "sampler.json"
@@ -49,7 +49,7 @@ def export(folder: Path, given: Export, options: Any = None) -> Path:
         export(Path(generator), Export(out=str(out / GENERATOR)))
         stored["config"]["inversion"]["gan"] = GENERATOR
     if given.to == "weights":
-        _write_weights(run, stored, out)
+        write_weights(out, stored, run.stage.name, run.step, run.params, run.extra)
     elif given.to == "onnx":
         write_onnx(run, out / NETWORK, given.batch, options)
     else:
@@ -101,9 +101,9 @@ def _named(value: Any) -> Any:
     return f"{kind}{colon}{Path(place).name}" if place.startswith(("/", "~", "..")) else value
 
 
-def _write_weights(run: Run, stored: dict[str, Any], out: Path) -> None:
-    about = {"stage": run.stage.name, "step": str(run.step)}
-    weights.write(out / WEIGHTS, weights.named(run.params, run.extra), about)
+def write_weights(out: Path, stored: dict[str, Any], stage: str, step: int, params: Params, extra: Extra) -> None:
+    """Writes a stage's weights and the config.json of its run, which `jgen.load` reads."""
+    weights.write(out / WEIGHTS, weights.named(params, extra), {"stage": stage, "step": str(step)})
     with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(stored, indent=2), encoding="utf-8")
 

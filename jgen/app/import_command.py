@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jgen.app.command import commands, new_folder, option, short
+from jgen.app.command import commands, new_folder, option
 from jgen.app.parsing import Args, parse
 from jgen.config import MeshConfig
 from jgen.errors import UserError
@@ -34,7 +34,7 @@ def run(module: str, published: Reader | None, args: Args) -> None:
     path = Path(given.file)
     if not path.is_file():
         raise UserError(f"file={path}: no such file")
-    folder = new_folder(module, "", given.name or path.stem) or Path("runs", short(module), path.stem)
+    folder = new_folder(module, given.name or path.stem)
     runs = commands()
     runs.start(MeshConfig(), 1)
     runs.import_weights(published(path), folder)

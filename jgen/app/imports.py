@@ -1,7 +1,6 @@
 """Runs made of published weights: their config and all arrays, as `export --to weights` writes them."""
 
 import importlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.app.export import write_weights
 from jgen.config import to_dict
 from jgen.config.migrate import FORMAT
 from jgen.errors import UserError
 from jgen.files import replacing
-from jgen.run_folder import GENERATOR, WEIGHTS
-from jgen.train import weights
+from jgen.run_folder import GENERATOR
 from jgen.train.stage import Stage, first_batch_shapes
 from jgen.types import PyTree
 
@@ -57,12 +56,10 @@ def _write(published: "Published", folder: Path) -> None:
     params, extra = jax.jit(stage.init)(jax.random.key(0), _zeros(stage))
     params = overlaid(params, published.params, "weights")
     extra = overlaid(extra, published.extra, "state")
-    weights.write(folder / WEIGHTS, weights.named(params, extra), {"stage": stage.name, "step": "0"})
     if published.generator is not None:  # the folder may move, with what is in it
         config = replace(config, inversion=replace(config.inversion, gan=GENERATOR))
     stored = {"format": FORMAT, "module": published.module, "preset": PRESET, "config": to_dict(config)}
-    with replacing(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(stored, indent=2), encoding="utf-8")
+    write_weights(folder, stored, stage.name, 0, params, extra)
     given = sum(leaf.size for leaf in jax.tree.leaves(published.params))
     print(f"{folder}: {stage.name}, images of {'x'.join(map(str, stage.data.shape))}, {given:,} weights of the file")
 

@@ -34,7 +34,11 @@ def train(module: str, build: Build, presets: Presets, args: Args, auto: Auto | 
     check(config)
     if choice:
         print(*reasons(choice, config), sep="\n")
-    named = new_folder(module, options.run, options.name)  # before the processes join, since one of them will write there
+    if options.name and options.run:
+        raise UserError(f"name={options.name}: --run {options.run} resumes a run, which has a name; leave out one of the two")
+    named = (
+        new_folder(module, options.name) if options.name else None
+    )  # before the processes join, since one of them will write there
     runs = commands()
     runs.start(config.mesh, config.data.batch_size)
     folder = Path(options.run) if options.run else named or Path("runs", short(module), f"{name}-{runs.began()}")

@@ -26,6 +26,8 @@ from jgen.recipes.gan.networks import stylegan1_generator, stylegan2_discriminat
 from jgen.types import Extra, Params
 
 Weights = dict[str, np.ndarray]
+ReadD = Callable[[], tuple[stylegan2.Discriminator, Any]]
+"""Reads a discriminator and its variables. Raises UserError as its converter does."""
 BATCH = 32
 """Images a step of a training that begins from such a run, unless another number is given."""
 OF_MAPPING = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs")
@@ -71,10 +73,11 @@ def data_of(path: Path, g: Any) -> DataConfig:
     return DataConfig(f"folder:{path.stem}", BATCH, side, channels=channels, shape=shape, num_classes=classes)
 
 
-def _stylegan_groups(path: Path, g: Any) -> dict[str, Any]:
+def _stylegan_groups(path: Path, g: Any, channel_base: int, channel_max: int) -> dict[str, Any]:
     """The groups that StyleGANs share, of a generator with their fields."""
     return {
         "data": data_of(path, g),
+        "gan": GANConfig(g.z_dim, channel_base, channel_max, bool(g.c_dim)),
         "style": StyleConfig(g.w_dim, g.mapping_layers, g.mapping_lr_mul),
     }
 
@@ -106,12 +109,13 @@ def stylegan2_file(path: Path) -> Published:
         own = {name: options[name] for name in OF_MAPPING if name in options}
         options = {**own, "synthesis_kwargs": {"conv_clamp": CLAMP, **{k: v for k, v in options.items() if k not in own}}}
     net, found = convert.stylegan2.generator(made.weights, **options)
+    return _stylegan2(path, net, found, _discriminator_of(networks, {} if grouped else {"conv_clamp": CLAMP}))
 
-    def discriminator() -> tuple[nn.Module, Any]:
-        d, usual = networks["D"], {} if grouped else {"conv_clamp": CLAMP}
-        return convert.stylegan2.discriminator(d.weights, **{**usual, **d.options})
 
-    return _stylegan2(path, net, found, discriminator if "D" in networks else None)
+def _discriminator_of(networks: Mapping[str, Network], usual: Mapping[str, Any]) -> ReadD | None:
+    """A reader of a pickle's StyleGAN2 discriminator; None where there is none. usual: arguments that it need not name."""
+    d = networks.get("D")
+    return None if d is None else lambda: convert.stylegan2.discriminator(d.weights, **{**usual, **d.options})
 
 
 def _rosinality_d(path: Path) -> Weights:
@@ -133,13 +137,10 @@ def stylegan2_weights(path: Path, weights: Mapping[str, np.ndarray], d: Mapping[
     return _stylegan2(path, net, found, (lambda: convert.stylegan2_pytorch.discriminator(judge)) if judge else None)
 
 
-def _stylegan2(
-    path: Path, net: stylegan2.Generator, found: Mapping[str, Any], discriminator: Callable[[], tuple[Any, Any]] | None
-) -> Published:
-    gan = GANConfig(net.z_dim, net.channel_base, net.channel_max, bool(net.c_dim))
-    groups = {**_stylegan_groups(path, net), "gan": gan}
+def _stylegan2(path: Path, net: stylegan2.Generator, found: Mapping[str, Any], discriminator: ReadD | None) -> Published:
+    groups = _stylegan_groups(path, net, net.channel_base, net.channel_max)
     own = ArchitectureConfig(net.architecture, conv_clamp=net.conv_clamp or 0.0)
-    same_network(_of_usual_mapping(net), stylegan2_generator(gan, groups["style"], own, groups["data"]))
+    same_network(_of_usual_mapping(net), stylegan2_generator(groups["gan"], groups["style"], own, groups["data"]))
     params = {"g": found["params"]}
     if discriminator is not None:
         own, params = _with_discriminator(path, discriminator, own, groups, params)
@@ -170,15 +171,14 @@ def averages(path: Path, found: Mapping[str, Any]) -> Extra:
 
 
 def _with_discriminator(
-    path: Path, read: Callable[[], tuple[Any, Any]], own: ArchitectureConfig, groups: Mapping[str, Any], params: Params
+    path: Path, read: ReadD, own: ArchitectureConfig, groups: Mapping[str, Any], params: Params
 ) -> tuple[ArchitectureConfig, Params]:
     """The settings and players with a file's discriminator; without where a run's is another, which is printed."""
     try:
         net, found = read()
-        group = net.group or 0
-        if group < 1:
+        if not net.group:
             raise UserError("group: is the whole batch")
-        full = ArchitectureConfig(own.generator, net.architecture, group, net.conv_clamp or 0.0)
+        full = ArchitectureConfig(own.generator, net.architecture, net.group, net.conv_clamp or 0.0)
         same_network(_of_usual_mapping(net), stylegan2_discriminator(groups["gan"], full, groups["data"]))
         if full.conv_clamp != own.conv_clamp:
             raise UserError(f"conv_clamp={full.conv_clamp}: is {own.conv_clamp} in the generator")
@@ -197,17 +197,11 @@ def stylegan3_file(path: Path) -> Published:
     radial = design.use_radial_filters
     wide = 2 if radial else 1
     base, most = (made.options.get(name, usual) for name, usual in (("channel_base", 32768), ("channel_max", 512)))
-    gan = GANConfig(net.z_dim, base // wide, most // wide, bool(net.c_dim))
-    groups = {**_stylegan_groups(path, net), "gan": gan}
+    groups = _stylegan_groups(path, net, base // wide, most // wide)
     own = AliasFreeConfig("r" if radial else "t", len(inner), sum(each.critical for each in inner), design.margin_size)
-    same_network(net, alias_free_generator(gan, groups["style"], own, groups["data"]), ("beta",))
+    same_network(net, alias_free_generator(groups["gan"], groups["style"], own, groups["data"]), ("beta",))
     params, architecture = {"g": found["params"]}, ArchitectureConfig()
-    if "D" in networks:
-
-        def discriminator() -> tuple[nn.Module, Any]:
-            d = networks["D"]
-            return convert.stylegan2.discriminator(d.weights, **{"conv_clamp": CLAMP, **d.options})
-
+    if (discriminator := _discriminator_of(networks, {"conv_clamp": CLAMP})) is not None:
         # StyleGAN3's generator has a limit of its own, so that the setting is D's alone.
         clamp = networks["D"].options.get("conv_clamp", CLAMP) or 0.0
         start = ArchitectureConfig(conv_clamp=clamp)
@@ -224,9 +218,8 @@ def stylegan_file(path: Path) -> Published:
     weights = convert.load_weights(path, "" if path.suffix == ".npz" else "generator_smooth")
     weights.pop("latent_avg", None)
     net, found = convert.stylegan1.generator(weights, **_stylegan1_sizes(path, weights))
-    gan = GANConfig(net.z_dim, net.channel_base, net.channel_max, bool(net.c_dim))
-    groups = {**_stylegan_groups(path, net), "gan": gan}
-    same_network(net, stylegan1_generator(gan, groups["style"], groups["data"]))
+    groups = _stylegan_groups(path, net, net.channel_base, net.channel_max)
+    same_network(net, stylegan1_generator(groups["gan"], groups["style"], groups["data"]))
     extra = {**averages(path, found), "fade_step": jnp.asarray(FADED, jnp.int32)}
     return Published("experiments.stylegan", groups, {"g": found["params"]}, extra)
 
