@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +32,10 @@ def trained(side: Side, preset: str, folder: Path, seed: int, steps: int = 0) ->
     return folder
 
 
+@cache
 def milliseconds(side: Side, preset: str) -> float:
-    """The time of a step, without compilation, as a short run's facts state it."""
+    """The time of a step, without compilation, as a short run's facts state it; measured once, so that all
+    seeds take the same steps."""
     with tempfile.TemporaryDirectory() as folder:
         path = trained(side, preset, Path(folder) / "run", 0, TIMED)
         return float(json.loads((path / "facts.json").read_text())["time"].split()[0])
