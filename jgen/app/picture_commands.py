@@ -100,10 +100,10 @@ def _idle_of_styles(command: str, values: dict[str, Any]) -> Iterator[Idle]:
     elif how is not None:
         yield from _changed(how, tuple(leaf.name for leaf in leaves(how)), "with --text")
     if not by_text.scorer:
-        of_scorer = tuple(name for name in names if name not in ("text", "text_rows", "scorer"))
+        of_scorer = tuple(name for name in names if name not in ("text", "from_text", "text_rows", "scorer"))
         yield from _changed(by_text, of_scorer, "without --scorer")
     if command == "generate":
-        yield from _changed(by_text, ("text_pixel_weight",), "on pictures that are made, not edited")
+        yield from _changed(by_text, ("from_text", "text_pixel_weight"), "on pictures that are made, not edited")
 
 
 def check_method(given: Inversion, method: str, encoder: bool = False, noise: bool = True) -> None:

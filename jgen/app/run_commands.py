@@ -121,8 +121,9 @@ def edit(command: str, module: str, presets: Presets, args: Args) -> None:
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args, ABOUT[command])
-    if hasattr(options, "by_text") and not options.by_text.text.strip() and mentions(args, "text"):
-        raise UserError('text: is empty; say what to make, such as --text "a red A on blue", or leave it out')
+    for name in ("text", "from_text"):
+        if hasattr(options, "by_text") and not getattr(options.by_text, name).strip() and mentions(args, name):
+            raise UserError(f'{name}: is empty; write words, such as "a red A on blue", or leave it out')
     named = [*groups.kinds, *(["options"] if groups.family == "noise" else [])]
     for name, prefix in (*((name, "") for name in named), ("mesh", "mesh.")):
         check(getattr(options, name), prefix)

@@ -15,7 +15,7 @@ from jgen.data.captions import encoded
 from jgen.data.images import scaled
 from jgen.edit.in_domain import InDomainOptions
 from jgen.edit.styles import ranges
-from jgen.edit.text_guided import Score, controlled, text_guided
+from jgen.edit.text_guided import Score, controlled, redescribed, text_guided
 from jgen.errors import UserError
 from jgen.recipes.inversion.invert import Editor, Inverted
 from jgen.samplers import image_keys
@@ -35,11 +35,17 @@ class TextEditor:
     """bool [num_ws]: those that follow the text."""
     described: Array | None
     """ws [1, num_ws, D] of the text, where the run has a text encoder."""
+    before: Array | None
+    """ws [1, num_ws, D] of the text that says what the picture shows, where one does."""
     score: Score | None
 
     def mixed(self, ws: Array) -> Array:
-        """Codes with the text's rows; as they are where there is no text encoder."""
-        return ws if self.described is None else controlled(ws, self.described, self.rows)
+        """Codes with the text's rows, or moved by what it changes; as they are where there is no text encoder."""
+        if self.described is None:
+            return ws
+        if self.before is not None:
+            return redescribed(ws, self.before, self.described, self.rows)
+        return controlled(ws, self.described, self.rows)
 
     def optimised(self, ws: Array, targets: Array | None) -> Array:
         """Codes that are moved to a better score; with targets, whose pixels are kept, or only within the encoder's domain."""
@@ -84,19 +90,30 @@ def text_editor(run: Run, editor: Editor, how: ByText, default_rows: str) -> Tex
 
     Raises UserError for rows that do not exist, a text without a known word, and where nothing can follow a text.
     """
-    space, data = editor.space, run.stage.data
+    space = editor.space
+    default_rows = "all" if how.from_text else default_rows
     chosen = editor.rows(_default(how.text_rows, default_rows, space.num_ws), "text_rows")
+    if space.describe is None and how.from_text:
+        raise UserError(f"from_text={how.from_text}: this run has no text encoder; experiments.inversion --text trains one")
     if space.describe is None and not how.scorer:
         raise UserError(
             f"text={how.text}: this run has no text encoder (experiments.inversion --text trains one); name a --scorer RUN of "
             "experiments.image_text"
         )
-    described = None
-    if space.describe is not None:
-        text = known_text(how.text, data, run.stage.train.seed)
-        described = space.describe(editor.params, editor.extra, jnp.asarray(encoded(text, data, "text"))[None])
+    described, before = (
+        _described(run, editor, text, name) for name, text in (("text", how.text), ("from_text", how.from_text))
+    )
     score = open_scorer(how.scorer, how.text, how.vocabulary) if how.scorer else None
-    return TextEditor(editor, how, jnp.isin(jnp.arange(space.num_ws), jnp.asarray(chosen)), described, score)
+    return TextEditor(editor, how, jnp.isin(jnp.arange(space.num_ws), jnp.asarray(chosen)), described, before, score)
+
+
+def _described(run: Run, editor: Editor, text: str, option: str) -> Array | None:
+    """ws [1, num_ws, D] of a text; None for none, and for a run without a text encoder."""
+    space, data = editor.space, run.stage.data
+    if not text or space.describe is None:
+        return None
+    known = known_text(text, data, run.stage.train.seed, option)
+    return space.describe(editor.params, editor.extra, jnp.asarray(encoded(known, data, option))[None])
 
 
 def _default(rows: str, default: str, num_ws: int) -> str:

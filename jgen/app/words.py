@@ -22,13 +22,14 @@ def captions_of(source: Source) -> list[str]:
     return [decode_caption(source[i]["caption"]) for i in range(READ if source.endless else len(source))]
 
 
-def known_text(text: str, data: DataConfig, seed: int) -> str:
+def known_text(text: str, data: DataConfig, seed: int, option: str = "text") -> str:
     """The text, in small letters where all captions of the run's set are; prints its words that no caption has.
 
-    Raises UserError where it has none that say something. Captions that become features of a language model may have any words.
+    option: that names the text. Raises UserError where it has none that say something. Captions that become features of a
+    language model may have any words.
     """
     if not text.strip():
-        raise UserError("text: must not be empty")
+        raise UserError(f"{option}: must not be empty")
     if data.captions == "minilm":
         return text
     captions = [caption.split() for caption in captions_of(open_source(replace(data, captions="bytes"), seed))]
@@ -39,7 +40,9 @@ def known_text(text: str, data: DataConfig, seed: int) -> str:
     words = text.split()
     if captions and not set(words) & set(telling):
         few = ", ".join(sorted(telling, key=lambda word: (-seen[word], word))[:6])
-        raise UserError(f"text={text}: has no word of the captions of {data.name}{nearest(words[-1], telling)}; such as {few}")
+        raise UserError(
+            f"{option}={text}: has no word of the captions of {data.name}{nearest(words[-1], telling)}; such as {few}"
+        )
     if unknown := [word for word in words if captions and word not in seen]:
-        print(f"text: {', '.join(unknown)} is in no caption that this run was trained on, and means nothing here")
+        print(f"{option}: {', '.join(unknown)} is in no caption that this run was trained on, and means nothing here")
     return text

@@ -128,9 +128,12 @@ class ByText:
     text: str = ""
     """As the captions of the run's set are written, such as "a red A on blue". Needs a run of experiments.inversion that has a
     text encoder, or a scorer, or both."""
+    from_text: str = ""
+    """What the picture that is edited shows, in the same words: its rows then move by what the two texts' styles differ by, and
+    do not take the text's. It leaves more of the picture; needs the text encoder."""
     text_rows: str = ""
-    """Rows that follow the text: coarse, middle, fine, all, or numbers; those of a picture that is edited are all but coarse
-    unless given, of one that is made all."""
+    """Rows that follow the text: coarse, middle, fine, all, or numbers; unless given all but coarse of a picture that is
+    edited, and all with --from-text or of one that is made."""
     scorer: str = ""
     """A run of experiments.image_text, or a file of CLIP's weights: rows are moved until the picture fits the text."""
     vocabulary: str = ""

@@ -24,6 +24,14 @@ def controlled(content: Array, style: Array, rows: Array) -> Array:
     return jnp.where(rows[None, :, None], style, content)
 
 
+def redescribed(content: Array, before: Array, after: Array, rows: Array) -> Array:
+    """Codes [B, num_ws, D] of the content, whose `rows` (bool [num_ws]) move from what one text says to what another does.
+
+    before, after: codes [B or 1, num_ws, D] of the texts. Not TediGAN's: what both texts say, and what neither does, stays.
+    """
+    return content + jnp.where(rows[None, :, None], after - before, 0.0)
+
+
 def text_guided(
     synthesize: Network, encode: Network | None, features: Network, targets: Array, start: Array, rows: Array, score: Score,
     options: InDomainOptions,

@@ -55,7 +55,7 @@ def test_options_with_effect_pass():
     noise("edit", NoiseEdit("ddim"), replace(OWN, label=3, guide=replace(OWN.guide, guidance=2.0)), inversion_steps=3)
     noise("invert", None, inversion_steps=3, from_label=2)
     styles("edit", given=Inversion(), how=Edit("sefa:1", (1.0, 2.0)), by_text=ByText())
-    styles("edit", given=Inversion(), how=Edit(), by_text=ByText("x", "fine", "run", text_steps=3))
+    styles("edit", given=Inversion(), how=Edit(), by_text=ByText("x", "y", "fine", "run", text_steps=3))
     styles("generate", given=Generate(label=3), by_text=ByText())
     for method in ("w", "w_plus", "encoder_plus", "pti"):
         check_method(Inversion(inversion_steps=3), method)
@@ -67,6 +67,8 @@ def test_options_with_effect_pass():
     (Edit(), ByText(scorer="run"), "scorer=run: has no effect without --text"),
     (Edit("sefa:1"), ByText("x"), "direction=sefa:1: has no effect with --text"),
     (Edit(), ByText("x", text_steps=3), "text_steps=3: has no effect without --scorer"),
+    (Edit(), ByText(from_text="x"), "from_text=x: has no effect without --text"),
+    (None, ByText("x", "y"), "from_text=y: has no effect on pictures that are made"),
     (None, ByText("x", scorer="run", text_pixel_weight=3.0), "text_pixel_weight=3.0: has no effect on pictures that are made"),
 ])  # fmt: skip
 def test_options_without_effect_on_styles(how, by_text, says):
@@ -104,11 +106,13 @@ def test_samples_that_do_not_move_have_no_frames(capsys, tmp_path):
     assert effects(load(folder), "walk") == ("num", "frames", "fps")
 
 
-@pytest.mark.parametrize("command, text", [("edit", ["--text", ""]), ("generate", ["--text= "])])
+@pytest.mark.parametrize(
+    "command, text", [("edit", ["--text", ""]), ("generate", ["--text= "]), ("edit", ["--text", "a", "--from-text", ""])]
+)
 def test_a_text_without_a_word_is_not_taken_for_none(command, text, capsys, tmp_path):
     folder, module = tiny.stored("stylegan2", tmp_path / "run"), tiny.module("stylegan2")
     picture = ["--image", "a.png"] if command == "edit" else []
     with pytest.raises(SystemExit) as stopped:
         cli.main(module.Config, module.build, module.PRESETS, [command, "--run", str(folder), *picture, *text])
     assert stopped.value.code == 2
-    assert 'error: text: is empty; say what to make, such as --text "a red A on blue"' in capsys.readouterr().err
+    assert 'text: is empty; write words, such as "a red A on blue"' in capsys.readouterr().err

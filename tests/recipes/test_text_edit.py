@@ -16,7 +16,7 @@ from jgen.config.inversion import ByText, Edit, Generate
 from jgen.config.inversion import Inversion as Given
 from jgen.data import open_source
 from jgen.edit.in_domain import InDomainOptions
-from jgen.edit.text_guided import controlled, text_guided
+from jgen.edit.text_guided import controlled, redescribed, text_guided
 from jgen.errors import UserError
 from jgen.metrics.perceptual import Perceptual, open_perceptual
 from jgen.recipes.inversion.attributes import Examples, examples_of, text_edits_measured
@@ -83,10 +83,20 @@ def test_only_the_rows_of_a_text_move_and_each_picture_alone():
     np.testing.assert_array_equal(controlled(start, codes, rows)[:, 1::2], codes[:, 1::2])
 
 
+def test_a_text_in_place_of_another_moves_rows_by_what_they_differ_by():
+    content, before, after = jax.random.normal(jax.random.key(0), (3, 2, 4, 5))
+    rows = jnp.array([False, True, False, True])
+    moved = redescribed(content, before, after, rows)
+    np.testing.assert_array_equal(moved[:, ::2], content[:, ::2])
+    np.testing.assert_allclose((moved - content)[:, 1::2], (after - before)[:, 1::2], atol=1e-6)
+    np.testing.assert_array_equal(redescribed(content, after, after, rows), content)
+
+
 def test_pictures_are_edited_and_made_by_a_text(runs, photo, tmp_path, capsys):
     out, given = tmp_path / "sheet.png", Given((photo,))
     for run, how, by_text, columns in (
-        ("both", given, ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2), 4),
+        ("both", given, ByText(TEXT, "", "fine", str(runs["scorer"]), text_steps=2), 4),
+        ("both", given, ByText(TEXT, "a green B on blue"), 3),
         ("gan", replace(given, inversion_steps=2), ByText(TEXT + " zebra", scorer=str(runs["scorer"]), text_steps=2), 3),
     ):
         edit.edit(runs[run], how, Edit(), str(out), MESH, by_text)
@@ -95,7 +105,9 @@ def test_pictures_are_edited_and_made_by_a_text(runs, photo, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "fit of the text: source" in said
     assert "zebra is in no caption that this run was trained on" in said
-    edit.generate(runs["both"], Generate(3, label=3), str(out), MESH, ByText(TEXT, "fine", str(runs["scorer"]), text_steps=2))
+    edit.generate(
+        runs["both"], Generate(3, label=3), str(out), MESH, ByText(TEXT, "", "fine", str(runs["scorer"]), text_steps=2)
+    )
     edit.generate(runs["both"], Generate(4, sketch=photo), str(tmp_path / "drawn.png"), MESH, ByText(TEXT))
     width, height = Image.open(tmp_path / "drawn.png").size
     assert width == height
@@ -127,6 +139,8 @@ def test_bad_input_is_one_line(runs, photo):
         ("gan", replace(by, text="zebra"), "text=zebra: has no word of the captions of glyphs.*such as"),
         ("gan", replace(by, text="on a"), "text=on a: has no word"),
         ("both", ByText("zebra"), "text=zebra: has no word"),
+        ("both", ByText(TEXT, "zebra"), "from_text=zebra: has no word"),
+        ("gan", replace(by, from_text=TEXT), "from_text=a red A on blue: this run has no text encoder"),
         ("both", ByText("red " * 20), "text: 80 bytes long; captions of glyphs have at most 48"),
     )
     for run, by_text, match in edits:
@@ -171,6 +185,8 @@ def test_edits_by_a_text_are_measured_by_a_judge(runs):
     measured = text_edits_measured(toy, exact, exact, [0])
     assert measured == {
         "text, left: right": 1.0, "text, left: right kept": 1.0, "text, right: right": 1.0, "text, right: left kept": 1.0,
+        "from_text, left: right": 1.0, "from_text, left: right kept": 1.0,
+        "from_text, right: right": 1.0, "from_text, right: left kept": 1.0,
     }  # fmt: skip
     unmoved = text_edits_measured(toy, exact, exact, [])
     assert (unmoved["text, left: right"], unmoved["text, left: right kept"]) == (0.0, 1.0)

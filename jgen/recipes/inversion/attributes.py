@@ -17,7 +17,7 @@ from jgen.config import DataConfig
 from jgen.data import emoji, index_order, open_source
 from jgen.data.images import scaled
 from jgen.edit.directions import move
-from jgen.edit.text_guided import controlled
+from jgen.edit.text_guided import controlled, redescribed
 from jgen.recipes.inversion.invert import Editor, Inverted, in_batches
 from jgen.recipes.inversion.run_directions import attribute_direction
 from jgen.types import Array
@@ -155,11 +155,12 @@ def directions_measured(editor: Editor, examples: Examples, found: Inverted, by:
 def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, rows: Sequence[int]) -> dict[str, float]:
     """{measure: share} of edits by a caption that asks for another value of one attribute and the picture's own of the others.
 
-    Held-out pictures are edited as TediGAN's control mechanism does: their `rows` are the caption's. The captions are those of
-    examples; what counts is what the judge sees of the edit, against what the caption says ("right") and what is true of the
-    picture ("kept"). Attributes are those that the judge knows.
+    Held-out pictures are edited as TediGAN's control mechanism does, whose `rows` are the caption's ("text"), and by what their
+    own caption and the other differ by ("from_text"). The captions are those of examples; what counts is what the judge sees of
+    the edit, against what the caption says ("right") and what is true of the picture ("kept"). Attributes are those that the
+    judge knows.
     """
-    judge, chosen = Judge.fit(editor.shown, examples), jnp.isin(jnp.arange(editor.space.num_ws), jnp.asarray(rows))
+    judge, each_row = Judge.fit(editor.shown, examples), jnp.arange(editor.space.num_ws)
     names, result = list(judge.classifiers), {}
     if not names or examples.captions is None:
         return {}
@@ -169,13 +170,17 @@ def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, 
         pairs = _pairs(examples, held_out, name, names)
         if not len(pairs):
             continue
-        described = describe(jnp.asarray(examples.captions[pairs[:, 1]]))
-        edited = editor.show(controlled(codes[pairs[:, 0]], described, chosen))
-        seen = judge.values(edited)
-        result[f"text, {name}: right"] = float(np.mean(seen[name] == examples.attributes[name][pairs[:, 1]]))
-        for other in names:
-            if other != name:
-                result[f"text, {name}: {other} kept"] = float(np.mean(seen[other] == held_out.attributes[other][pairs[:, 0]]))
+        asked, content = describe(jnp.asarray(examples.captions[pairs[:, 1]])), codes[pairs[:, 0]]
+        edits = {"text": controlled(content, asked, jnp.isin(each_row, jnp.asarray(rows)))}
+        if held_out.captions is not None:
+            own = describe(jnp.asarray(held_out.captions[pairs[:, 0]]))
+            edits["from_text"] = redescribed(content, own, asked, jnp.ones_like(each_row, bool))
+        for how, ws in edits.items():
+            seen = judge.values(editor.show(ws))
+            result[f"{how}, {name}: right"] = float(np.mean(seen[name] == examples.attributes[name][pairs[:, 1]]))
+            for other in (other for other in names if other != name):
+                kept = seen[other] == held_out.attributes[other][pairs[:, 0]]
+                result[f"{how}, {name}: {other} kept"] = float(np.mean(kept))
     return result
 
 
