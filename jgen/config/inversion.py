@@ -129,8 +129,8 @@ class ByText:
     """As the captions of the run's set are written, such as "a red A on blue". Needs a run of experiments.inversion that has a
     text encoder, or a scorer, or both."""
     from_text: str = ""
-    """What the picture that is edited shows, in the same words: its rows then move by what the two texts' styles differ by, and
-    do not take the text's. It leaves more of the picture; needs the text encoder."""
+    """A text that says what the edited picture shows: its rows then move by what the two texts' styles differ by, in place of
+    taking the text's. It leaves more of the picture, and needs the text encoder."""
     text_rows: str = ""
     """Rows that follow the text: coarse, middle, fine, all, or numbers; unless given all but coarse of a picture that is
     edited, and all with --from-text or of one that is made."""
