@@ -9,7 +9,7 @@ import tyro
 from jgen.app.auto import NOTHING_GIVEN, Auto, Choice, choose, reasons
 from jgen.app.command import HELP, Build, Presets, about, commands, config_of, new_folder, option, short, stored_config
 from jgen.app.parsing import Args, config_default, parse, peek, sampler_field
-from jgen.config import check, differences, from_dict
+from jgen.config import check, differences, from_dict, leaves
 from jgen.config.train import Accelerator
 from jgen.errors import UserError, check_choice
 from jgen.run_folder import is_export
@@ -100,6 +100,14 @@ def _resumed(config: Any, stored: dict[str, Any], folder: Path, files: str, acce
     return config
 
 
+LONGER = ("train.steps", "prior_steps", "ncp_steps", "classifier_steps")
+"""Options that say how long a last stage trains."""
+
+
 def _trains_longer(difference: str, before: Any, now: Any) -> bool:
-    """Whether an option that differs is the number of steps, and there are more of them."""
-    return difference.startswith("train.steps:") and now.train.steps > before.train.steps
+    """Whether an option that differs is the number of a last stage's steps, and there are more of them."""
+    name, *_ = difference.split(":")
+    if name not in LONGER:
+        return False
+    old, new = ({leaf.name: leaf.value for leaf in leaves(config)}[name] for config in (before, now))
+    return new > old

@@ -13,7 +13,10 @@ import pytest
 
 import jgen
 from experiments import ddpm
-from jgen.config import changed
+from jgen.app.command import stored_config
+from jgen.app.train_command import _resumed
+from jgen.app.training import write_config
+from jgen.config import changed, leaves
 from jgen.sharding import make_mesh
 from jgen.train.checkpoint import Checkpoints
 from jgen.train.log import read
@@ -122,6 +125,18 @@ def test_a_run_trains_longer_without_more_words(runs):
     assert json.loads((folder / "config.json").read_text())["config"]["train"]["steps"] == 8
     done = tiny.run("-m", "experiments.ddpm", "train", "--run", str(folder), "--train.steps", "4", cwd=runs, check=False)
     assert "train.steps: 8 -> 4" in done.stderr
+
+
+@pytest.mark.parametrize("name, option", [("vqvae", "prior_steps"), ("ncp_vae", "ncp_steps"), ("guided", "classifier_steps")])
+def test_a_last_stage_trains_longer_by_its_own_option(name, option, tmp_path):
+    module, config = f"experiments.{name}", tiny.parsed(name)
+    steps = {leaf.name: leaf.value for leaf in leaves(config)}[option]
+    write_config(tmp_path, module, "digits", config)
+    stored = stored_config(tmp_path, module)
+    more, fewer = (tiny.with_option(config, option, steps + change) for change in (1, -1))
+    assert _resumed(more, stored, tmp_path, "", False) == more
+    with pytest.raises(ValueError, match=f"its settings differ, {option}: {steps} -> {steps - 1}"):
+        _resumed(fewer, stored, tmp_path, "", False)
 
 
 @pytest.mark.slow
