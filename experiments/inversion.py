@@ -9,6 +9,7 @@
     python -m experiments.inversion mix --image A.png --image B.png --rows coarse
     python -m experiments.inversion --text --gan RUN --data.name glyphs ...               # and a text encoder (TediGAN)
     python -m experiments.inversion edit --image PHOTO.png --text "a red A on blue" --scorer RUN
+    python -m experiments.inversion edit --image PHOTO.png --from-text "a green A on blue" --text "a red A on blue"
     python -m experiments.inversion generate --text "a red A on blue" --num 8             # or --label 3, --sketch FILE.png
 
 The commands work on runs of the StyleGANs themselves too, by optimisation. Without --gan a StyleGAN2 is trained first.
