@@ -73,9 +73,9 @@ def measure(mechanism: str, preset: str, seed: int) -> dict[str, Any]:
             return {"steps": steps_of(run), "ms": time, **scores_of(run, NUM, NUM_OF_CLASS)}
 
     first, second = PAIRS[mechanism]
-    with_it = _as_another_pair_has_it(first, preset, seed) or side_of(first, milliseconds(first, preset), 0)
-    time = milliseconds(second, preset)
-    return {"with": with_it, "without": side_of(second, time, round(with_it["steps"] * with_it["ms"] / time))}
+    times = milliseconds(first, preset), milliseconds(second, preset)  # of one hour, so that the load is alike
+    with_it = _as_another_pair_has_it(first, preset, seed) or side_of(first, times[0], 0)
+    return {"with": with_it, "without": side_of(second, times[1], round(with_it["steps"] * times[0] / times[1]))}
 
 
 def _as_another_pair_has_it(side: Side, preset: str, seed: int) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ def spelled(caption: Array) -> tuple[Array, Array]:
     begins = letter & ~jnp.pad(letter, ((0, 0), (1, 0)))[:, :-1]
     index = jnp.arange(caption.shape[1])[None]
     place = index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
-    number = jnp.where(letter, jnp.cumsum(begins, 1) - 1, -1)
+    number = jnp.where(letter, jnp.cumsum(begins, axis=1) - 1, -1)
     return jnp.clip(place, 0, LETTERS - 1), jax.nn.one_hot(number, (caption.shape[1] + 1) // 2)
 
 

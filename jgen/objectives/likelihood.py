@@ -70,7 +70,7 @@ def draw_index(logits: Array, uniforms: Array, temperature: float = 1.0, top_k: 
         least = jax.lax.top_k(z, top_k)[0][..., -1:]
         z = jnp.where(z < least, -jnp.inf, z)
     possible = z > -jnp.inf
-    mass = jnp.cumsum(jax.nn.softmax(z, -1), -1)
+    mass = jnp.cumsum(jax.nn.softmax(z, -1), axis=-1)
     reached = (mass > uniforms[..., None] * mass[..., -1:]) & possible
     last = z.shape[-1] - 1 - jnp.argmax(jnp.flip(possible, -1), -1)
     return jnp.where(jnp.any(reached, -1), jnp.argmax(reached, -1), last)
