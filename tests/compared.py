@@ -35,9 +35,10 @@ def main(out, name):
     half = build(replace(config, train=replace(config.train, dtype="bfloat16"))).stages
     one, eight, found = make_mesh(MeshConfig(devices=1)), make_mesh(), {}
     assert (one.size, eight.size) == (1, 8)
-    for i, stage in enumerate(build(config).stages):
-        if stage.name in {*tiny.EXPERIMENTS} - {name}:
-            continue  # which has a process of its own
+    stages = build(config).stages
+    for i, stage in enumerate(stages):
+        if i < len(stages) - 1 and stage.name in tiny.EXPERIMENTS:
+            continue  # such as StyleGAN2 under an inversion, which has a process of its own
         compiled = compile_stage(stage, one)
         begun = first_state(stage, compiled, MOVED.get(name, 0))
         with tempfile.TemporaryDirectory() as folder:
