@@ -73,16 +73,17 @@ def measure(mechanism: str, preset: str, seed: int) -> dict[str, Any]:
             return {"steps": steps_of(run), "ms": time, **scores_of(run, NUM, NUM_OF_CLASS)}
 
     first, second = PAIRS[mechanism]
-    times = milliseconds(first, preset), milliseconds(second, preset)  # of one hour, so that the load is alike
-    with_it = _as_another_pair_has_it(first, preset, seed) or side_of(first, times[0], 0)
+    times = milliseconds(first, preset), milliseconds(second, preset)  # beside each other, so that the load is alike
+    with_it = {**(_of_another_pair(first, preset, seed) or side_of(first, times[0], 0)), "ms": times[0]}
     return {"with": with_it, "without": side_of(second, times[1], round(with_it["steps"] * times[0] / times[1]))}
 
 
-def _as_another_pair_has_it(side: Side, preset: str, seed: int) -> dict[str, Any] | None:
-    """What a pair with the same first side found: the same training gives the same weights."""
-    found = (each["with"] for each in read() if PAIRS[each["mechanism"]][0] == side
-             and (each["preset"], each["seed"]) == (preset, seed))  # fmt: skip
-    return next(found, None)
+def _of_another_pair(side: Side, preset: str, seed: int) -> dict[str, Any] | None:
+    """The scores of a pair with the same first side, as the same training gives the same weights; None where none was run."""
+    for each in read():
+        if PAIRS[each["mechanism"]][0] == side and (each["preset"], each["seed"]) == (preset, seed):
+            return each["with"]
+    return None
 
 
 def main() -> None:

@@ -66,8 +66,9 @@ def peek(args: Args, name: str) -> str:
 
 
 def mentions(args: Args, name: str) -> bool:
-    """Whether an option is given, with whatever value."""
-    return any(word == f"--{name}" or word.startswith(f"--{name}=") for word in args)
+    """Whether an option, named with underscores, is given, with whatever value."""
+    flag = f"--{name.replace('_', '-')}"
+    return any(word == flag or word.startswith(f"{flag}=") for word in args)
 
 
 def sampler_names(options: Any) -> tuple[str, ...]:

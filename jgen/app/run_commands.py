@@ -121,12 +121,8 @@ def edit(command: str, module: str, presets: Presets, args: Args) -> None:
         ("mesh", MeshConfig, MeshConfig()),
     ]
     options: Any = parse(dataclasses.make_dataclass(command, fields), f"{module} {command}", args, ABOUT[command])
-    for name in ("text", "from_text"):
-        if (
-            hasattr(options, "by_text")
-            and not getattr(options.by_text, name).strip()
-            and mentions(args, name.replace("_", "-"))
-        ):
+    for name in ("text", "from_text") if hasattr(options, "by_text") else ():
+        if mentions(args, name) and not getattr(options.by_text, name).strip():
             raise UserError(f'{name}: is empty; write words, such as "a red A on blue", or leave it out')
     named = [*groups.kinds, *(["options"] if groups.family == "noise" else [])]
     for name, prefix in (*((name, "") for name in named), ("mesh", "mesh.")):

@@ -91,8 +91,8 @@ def text_editor(run: Run, editor: Editor, how: ByText, default_rows: str) -> Tex
     Raises UserError for rows that do not exist, a text without a known word, and where nothing can follow a text.
     """
     space = editor.space
-    default_rows = "all" if how.from_text else default_rows
-    chosen = editor.rows(_default(how.text_rows, default_rows, space.num_ws), "text_rows")
+    default = "all" if how.from_text else default_rows
+    chosen = editor.rows(_default(how.text_rows, default, space.num_ws), "text_rows")
     if space.describe is None and how.from_text:
         raise UserError(f"from_text={how.from_text}: this run has no text encoder; experiments.inversion --text trains one")
     if space.describe is None and not how.scorer:

@@ -170,11 +170,11 @@ def text_edits_measured(editor: Editor, examples: Examples, held_out: Examples, 
         pairs = _pairs(examples, held_out, name, names)
         if not len(pairs):
             continue
-        asked, content = describe(jnp.asarray(examples.captions[pairs[:, 1]])), codes[pairs[:, 0]]
-        edits = {"text": controlled(content, asked, jnp.isin(each_row, jnp.asarray(rows)))}
+        wanted, content = describe(jnp.asarray(examples.captions[pairs[:, 1]])), codes[pairs[:, 0]]
+        edits = {"text": controlled(content, wanted, jnp.isin(each_row, jnp.asarray(rows)))}
         if held_out.captions is not None:
             own = describe(jnp.asarray(held_out.captions[pairs[:, 0]]))
-            edits["from_text"] = redescribed(content, own, asked, jnp.ones_like(each_row, bool))
+            edits["from_text"] = redescribed(content, own, wanted, jnp.ones_like(each_row, bool))
         for how, ws in edits.items():
             seen = judge.values(editor.show(ws))
             result[f"{how}, {name}: right"] = float(np.mean(seen[name] == examples.attributes[name][pairs[:, 1]]))
