@@ -1,13 +1,14 @@
 """Runs notebooks and stores them with their outputs:  python -m docs.notebooks [NAME ...]
 
 They run in an empty folder. Progress bars and doubles of pictures are left out, so that a notebook stays small.
-`--at ADDRESS` is for those who publish a copy: it puts a badge that opens Colab into each notebook, and the address of the copy
-into the cell that installs it.
+`--at https://github.com/OWNER/NAME` is for those who publish a copy: each notebook gets a badge that opens it on Colab, and the
+cell that installs jgen takes it from the copy. With `--keep` nothing is run.
 """
 
 import argparse
 import base64
 import io
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,35 +51,40 @@ def smaller(png: str) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def published(notebook: Any, name: str, at: str) -> Any:
-    """The notebook with a badge for the copy at an address, which its first cell installs."""
+def published(notebook: Any, name: str, owner_and_name: str) -> Any:
+    """The notebook with a badge that opens it on Colab, from the copy on GitHub, which its first cell installs.
+
+    One published before takes the new address over.
+    """
     title = notebook.cells[0]
-    there = at.removeprefix("https://github.com/")
-    opened = f"{BADGE}(https://colab.research.google.com/github/{there}/blob/main/notebooks/{name}.ipynb)"
-    lines = [line for line in title.source.splitlines() if not line.startswith(BADGE)]
-    title.source = "\n".join([lines[0], "", opened, *lines[1:]])
+    opened = f"{BADGE}(https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/{name}.ipynb)"
+    head, *rest = (line for line in title.source.splitlines() if not line.startswith(BADGE))
+    title.source = "\n".join([head, "", opened, *rest])
     for cell in notebook.cells:
         if SOURCE in cell.source:
-            cell.source = "\n".join(
-                f'    SOURCE = "git+{at}"' if SOURCE in line else line for line in cell.source.splitlines()
-            )  # fmt: skip
+            lines = cell.source.splitlines()
+            from_there = f'    {SOURCE}git+https://github.com/{owner_and_name}"'
+            cell.source = "\n".join(from_there if line.strip().startswith(SOURCE) else line for line in lines)
     return notebook
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=sorted(path.stem for path in FOLDER.glob("*.ipynb")))
-    parser.add_argument("--at", default="", help="Address of a published copy.")
+    parser.add_argument("--at", default="", help="Address of a published copy, https://github.com/OWNER/NAME.")
     parser.add_argument("--keep", action="store_true", help="Do not run, keep the outputs that there are.")
     given = parser.parse_args()
+    copy = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", given.at)
+    if given.at and not copy:
+        parser.error(f"--at {given.at}: must be https://github.com/OWNER/NAME, since Colab opens notebooks from there")
     for name in given.names:
         path = FOLDER / f"{name}.ipynb"
         notebook = nbformat.read(path, as_version=4)
         if not given.keep:
             with tempfile.TemporaryDirectory() as folder:
                 NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": folder}}).execute()
-        if given.at:
-            notebook = published(notebook, name, given.at)
+        if copy:
+            notebook = published(notebook, name, copy[1])
         nbformat.write(clean(notebook), path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

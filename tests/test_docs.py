@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
 import jgen
-from docs import gallery, results, small_data, studies, tricks
+from docs import gallery, notebooks, results, small_data, studies, tricks
 from jgen import pictures
 from jgen.app.parsing import parse_config
 from tests import tiny
@@ -235,3 +236,34 @@ def test_a_notebook_is_stored_with_its_pictures(path):
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert path.stat().st_size < 200_000
     assert "pip install" in "".join(cells[1]["source"]), "the first cell installs jgen"
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_published_notebook_opens_on_colab_and_installs_the_copy(path):
+    def cells_of(owner_and_name):
+        return [cell.source for cell in notebooks.published(notebook, path.stem, owner_and_name).cells]
+
+    notebook = nbformat.read(path, as_version=4)
+    before = [cell.source for cell in notebook.cells]
+    cells_of("somebody/first")  # an address from before is replaced
+    title, install, *rest = cells_of("a-b/jgen.c")
+    address = f"https://colab.research.google.com/github/a-b/jgen.c/blob/main/notebooks/{path.stem}.ipynb"
+    assert title.count("colab-badge.svg") == 1
+    assert f"({address})" in title
+    assert "first" not in title + install
+    assert [line for line in title.splitlines() if line and "badge" not in line] == [
+        line for line in before[0].splitlines() if line
+    ]
+    assert 'SOURCE = "git+https://github.com/a-b/jgen.c"' in install
+    assert "%pip install -q $SOURCE" in install
+    ast.parse(install.replace("%pip install -q $SOURCE", "print(SOURCE)"))
+    assert rest == before[2:]
+
+
+@pytest.mark.parametrize("at", ["github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a", "https://github.com/a/b/c"])
+def test_an_address_that_colab_cannot_open_is_refused(at, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["notebooks", "--keep", "--at", at])
+    with pytest.raises(SystemExit) as stopped:
+        notebooks.main()
+    assert stopped.value.code == 2
+    assert f"--at {at}: must be https://github.com/OWNER/NAME" in capsys.readouterr().err
