@@ -2,8 +2,9 @@
 
 python compared.py OUT.npz EXPERIMENT; both meshes are of the eight devices that XLA_FLAGS makes, and every stage begins from
 the same state each time. The images are drawn four at a time on one device and eight at a time on eight, so that one that
-depends on its batch is found as well. On one device a state is saved and restored too, and what the stage evaluates is kept:
-most of the time is compilation, and all of these run one program.
+depends on its batch is found as well. On one device a state is saved and restored too, what the stage evaluates is kept, and
+experiments with a record of earlier times are compared with it: most of the time is compilation, and all of these run one
+program.
 """
 
 import sys
@@ -22,6 +23,7 @@ from jgen.train.compiled import compile_stage
 from jgen.train.draw import draw
 from jgen.train.stage import first_batch
 from tests import tiny
+from tests.guarded import GUARDS, guarded
 
 STEPS = 5
 """ADA adapts after four."""
@@ -35,12 +37,16 @@ def main(out, name):
     half = build(replace(config, train=replace(config.train, dtype="bfloat16"))).stages
     one, eight, found = make_mesh(MeshConfig(devices=1)), make_mesh(), {}
     assert (one.size, eight.size) == (1, 8)
-    stages = build(config).stages
+    stages, earlier = build(config).stages, None
     for i, stage in enumerate(stages):
         if i < len(stages) - 1 and stage.name in tiny.EXPERIMENTS:
             continue  # such as StyleGAN2 under an inversion, which has a process of its own
-        compiled = compile_stage(stage, one)
-        begun = first_state(stage, compiled, MOVED.get(name, 0))
+        compiled = compile_stage(stage, one, earlier)
+        first = jax.device_get(compiled.create(jax.random.key(1), first_batch(stage, stage.open_source()), earlier))
+        if name in GUARDS:
+            earlier = guarded(name, stage, compiled, jax.device_put(first, compiled.shardings), one)
+        moved = MOVED.get(name, 0)
+        begun = first.replace(params=tiny.moved(first.params, moved)) if moved else first
         with tempfile.TemporaryDirectory() as folder:
             found[f"{stage.name}/unequal"] = resumed(stage, compiled, begun, one, Path(folder))
         if stage.evaluate is not None:
@@ -54,11 +60,6 @@ def main(out, name):
         for how, parts in made.items():
             found |= {f"{stage.name}/{part}/{how}": np.asarray(value) for part, value in parts.items()}
     np.savez(out, **found)
-
-
-def first_state(stage, compiled, moved):
-    state = jax.device_get(compiled.create(jax.random.key(1), first_batch(stage, stage.open_source()), None))
-    return state.replace(params=tiny.moved(state.params, moved)) if moved else state
 
 
 def resumed(stage, compiled, begun, mesh, folder):

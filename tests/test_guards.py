@@ -1,45 +1,27 @@
-"""The record of every tiny experiment before the code was rebuilt: its first steps, its samples, and its run's settings."""
+"""Tiny experiments are as they were before the code was rebuilt: first steps, samples, and a run's settings.
 
-import json
+The experiments that are not quick are compared with their record in a process that tests/test_experiments.py runs.
+"""
 
 import jax
-import numpy as np
 import pytest
 
 from jgen.config import from_dict, to_dict
 from jgen.config.migrate import migrated
-from jgen.data import Pipeline
 from jgen.sharding import make_mesh
 from jgen.train.compiled import compile_stage
-from jgen.train.draw import draw
 from jgen.train.stage import first_batch
 from tests import tiny
+from tests.guarded import GUARDS, guarded
 
-GUARDS = json.loads((tiny.ROOT / "tests" / "guards.json").read_text())
-"""{experiment: {"stages": {stage: {"metrics": first step's, "samples": some pixels}}, "config": its config.json}}."""
 MESH = make_mesh()
-QUICK = ("ddpm", "gan", "pixelcnn", "vae")
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in GUARDS])
+@pytest.mark.parametrize("name", ("ddpm", "gan", "pixelcnn", "vae"))
 def test_steps_and_samples_are_as_before(name):
-    """Close rather than equal, since other processors round otherwise."""
-    earlier = None
-    for stage in tiny.module(name).build(tiny.parsed(name)).stages:
-        compiled, source = compile_stage(stage, MESH, earlier), stage.open_source()
-        state = compiled.create(jax.random.key(1), first_batch(stage, source), earlier)
-        batches = Pipeline(source, stage.data, 0, MESH).batches()
-        guard = GUARDS[name]["stages"][stage.name]
-        for step in range(3):
-            state, metrics = compiled.step(state, jax.random.key(0), next(batches))
-            if step == 0:
-                for key, value in guard["metrics"].items():
-                    np.testing.assert_allclose(float(metrics[key]), value, rtol=1e-3, atol=1e-5, err_msg=key)
-        if stage.sample is not None:
-            images = draw(stage, state.averaged, state.extra, MESH, num=4, seed=5, batch=4)
-            pixels = images.reshape(-1)[:: max(1, images.size // 5)][:5]
-            np.testing.assert_allclose(pixels, guard["samples"], atol=0.05)
-        earlier = (state.averaged, state.extra)
+    (stage,) = tiny.module(name).build(tiny.parsed(name)).stages
+    compiled = compile_stage(stage, MESH)
+    guarded(name, stage, compiled, compiled.create(jax.random.key(1), first_batch(stage, stage.open_source()), None), MESH)
 
 
 @pytest.mark.parametrize("name", GUARDS)
