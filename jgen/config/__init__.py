@@ -14,6 +14,7 @@ from jgen.config.ranges import (
     Seed,
     Share,
     ShareBelowOne,
+    Traced,
     check,
     leaves,
 )
@@ -26,6 +27,6 @@ __all__ = [
     "AdamWConfig", "AugmentConfig", "Bound", "ChainConfig", "Count", "DataConfig", "DiffusionSampling", "Editing",
     "Evaluation", "Flat", "GANConfig", "GrowthConfig", "Guidance", "Inline", "LabelConfig", "LabelSampling", "LevelsConfig",
     "MeshConfig", "Natural", "NonNegative", "OptimizerConfig", "Positive", "Range", "Seed", "Share", "ShareBelowOne",
-    "StyleConfig", "StyleSampling", "TrainConfig", "UNetConfig", "changed", "check", "differences", "from_dict", "leaves",
-    "newest_run", "paper_steps", "to_dict",
+    "StyleConfig", "StyleSampling", "Traced", "TrainConfig", "UNetConfig", "changed", "check", "differences", "from_dict",
+    "leaves", "newest_run", "paper_steps", "to_dict",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from jgen.config.ranges import Count, NonNegative, Positive, Range, Share
+from jgen.config.ranges import Count, NonNegative, Positive, Range, Share, Traced
 from jgen.config.sampling import Label
 
 
@@ -11,7 +11,7 @@ from jgen.config.sampling import Label
 class GlowSampling:
     """How Glow is sampled."""
 
-    temperature: NonNegative = 0.7
+    temperature: Annotated[NonNegative, Traced()] = 0.7
     """Standard deviation of the noise of every level; the density itself is at 1."""
     label: Label = -1
     """Class of all images; -1 draws one for each. For a class-conditional model."""

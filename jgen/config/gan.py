@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from jgen.config.ranges import Count, Natural, NonNegative, Positive, Range, Share, ShareBelowOne
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, Range, Share, ShareBelowOne, Traced
 from jgen.config.sampling import Label
 
 
@@ -13,7 +13,7 @@ class StyleSampling:
 
     label: Label = -1
     """Class of all images; -1 draws one for each. For a conditional model."""
-    psi: float = 1.0
+    psi: Annotated[float, Traced()] = 1.0
     """Truncation: 1 is without, 0 the mean image."""
     noise: Literal["gaussian", "none", "uniform", "salt_and_pepper", "perlin", "octaves", "simplex"] = "gaussian"
     """The kind of noise that the noise inputs get."""

@@ -1,17 +1,18 @@
 """Hierarchical VAEs: the very deep VAE."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from jgen.config.ranges import Count, Natural, NonNegative, Positive
+from jgen.config.ranges import Count, Natural, NonNegative, Positive, Traced
 
 
 @dataclass(frozen=True)
 class VDVAESampling:
     """How the very deep VAE is sampled."""
 
-    temperature: Positive = 1.0
+    temperature: Annotated[Positive, Traced()] = 1.0
     """Factor of the priors' deviations; below 1, likelier images."""
-    temperatures: tuple[Positive, ...] = ()
+    temperatures: Annotated[tuple[Positive, ...], Traced()] = ()
     """Factors for each resolution, from the smallest to the largest, in place of temperature."""
     noise: bool = False
     """Draw pixels from the likelihood rather than show its mean."""

@@ -59,6 +59,14 @@ class Items:
     counts: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Traced:
+    """Marks an option whose value a compiled sampler takes as an argument, so that another value compiles nothing.
+
+    The sampler may compute with it, but not branch by it.
+    """
+
+
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]

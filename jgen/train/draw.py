@@ -1,6 +1,8 @@
 """Images of a stage: drawn batch by batch, each by its own key, and checked."""
 
+import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jgen.config import check
+from jgen.config import Traced, check
 from jgen.errors import UserError
 from jgen.progress import seen, tracked
 from jgen.samplers import image_keys
@@ -74,19 +76,37 @@ def drawn(
     size, chosen = rounded_up(min(batch, num), mesh), stage.options if options is None else options
     if chosen is not None:
         check(chosen)
-    sampler, whole = _compiled(stage.sample, mesh, chosen, size, progress), stage.extra_for(extra, chosen, mesh)
-    return (sampler(params, whole, seed, start) for start in range(0, num, size))
+    static, traced = _divided(chosen)
+    sampler, whole = _compiled(stage.sample, mesh, static, size, progress), stage.extra_for(extra, chosen, mesh)
+    return (sampler(params, whole, seed, start, traced) for start in range(0, num, size))
+
+
+def _divided(options: Any) -> tuple[Any, dict[str, Any]]:
+    """The options with those that are `Traced` at their defaults, and the values of these."""
+    if options is None:
+        return None, {}
+    defaults = _traced(type(options))
+    values = {name: jax.tree.map(float, getattr(options, name)) for name in defaults}
+    return dataclasses.replace(options, **defaults), values
+
+
+@functools.cache
+def _traced(kind: Any) -> dict[str, Any]:
+    """{name: default} of the options that are `Traced`."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {each.name: each.default for each in dataclasses.fields(kind) if Traced() in marks[each.name]}
 
 
 @functools.lru_cache(16)
 def _compiled(sample: Sample, mesh: Mesh, options: Any, size: int, progress: bool) -> Callable[..., Array]:
     """The jitted sampler of `size` images; weights are arguments, so they are no constants of the program."""
 
-    def run(params: Params, extra: Extra, seed: Array, start: Array) -> Array:
+    def run(params: Params, extra: Extra, seed: Array, start: Array, traced: dict[str, Any]) -> Array:
         # Keys are made inside, so that several processes each hold just their own.
         keys = jax.lax.with_sharding_constraint(image_keys(seed, size, start), batch_sharding(mesh))
         with reporting(progress):
-            return sample(params, extra, keys, options)
+            return sample(params, extra, keys, options and dataclasses.replace(options, **traced))
 
     return jax.jit(run, out_shardings=replicated(mesh))
 

@@ -66,7 +66,8 @@ class Model:
         sides = sorted({shape[0] for shape in self.shapes})
         if options.temperatures and len(options.temperatures) != len(sides):
             raise UserError(
-                f"temperatures={options.temperatures}: one for each resolution is needed, {', '.join(map(str, sides))}"
+                f"temperatures: {len(options.temperatures)} are given; one for each resolution is needed, "
+                f"{', '.join(map(str, sides))}"
             )
         if options.depth > len(self.shapes):
             raise UserError(f"depth={options.depth}: the decoder has {len(self.shapes)} blocks")
