@@ -4,7 +4,7 @@ Every method trains on the same few hundred portraits, at 32x32, for the same ti
 time of a step. What is measured joins docs/small_data.json, seed by seed, and `python -m docs.results` makes the table of
 docs/gans.md of it. --features FILE names a network of the set's own, beside EfficientNet-Lite0: it is trained by
 `python -m experiments.classifier --preset emoji32`, and `python -m jgen.metrics export RUN` makes its file. --keep FOLDER keeps
-the first seed's runs, for pictures.
+the first seed's runs, and draws docs/small_data.png of all that are there: samples beside the training images nearest to them.
 """
 
 import tempfile
@@ -69,20 +69,29 @@ def measure(method: str, seed: int, *, minutes: float, features: str, keep: str)
     steps = round(60_000 * minutes / time)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(keep).resolve() if keep and not seed else Path(folder)
-        run = trained(side, PRESET, home / method.replace(" ", "_"), seed, steps)
+        run = trained(side, PRESET, home / _folder_of(method), seed, steps)
         return {"minutes": minutes, "steps": steps, "ms": time, **scores_of(run, NUM, features)}
+
+
+def _folder_of(method: str) -> str:
+    return method.replace(" ", "_")
 
 
 def main() -> None:
     parser = studies.parser_of(__doc__, "method")
     parser.add_argument("--minutes", type=float, default=5, help="of training, by a method")
     parser.add_argument("--features", default="", help="a file of the set's own features")
-    parser.add_argument("--keep", default="", help="a folder for the runs of the first seed")
+    parser.add_argument("--keep", default="", help="a folder for the runs of the first seed, of which it draws a picture")
     given = studies.parsed(parser, "method", METHODS)
     if given.minutes <= 0:
         parser.error(f"--minutes {given.minutes}: must be above 0")
     wanted = ({"method": name, "seed": seed} for seed in range(given.seeds) for name in given.names)
     studies.measured(FILE, wanted, partial(measure, minutes=given.minutes, features=given.features, keep=given.keep))
+    if given.keep:
+        from docs.small_data_scores import beside_training
+
+        runs = {name: Path(given.keep) / _folder_of(name) for name in METHODS}
+        beside_training({name: run for name, run in runs.items() if run.is_dir()}).save(FILE.with_suffix(".png"), optimize=True)
 
 
 if __name__ == "__main__":

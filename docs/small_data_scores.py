@@ -1,22 +1,27 @@
-"""The scores that `docs.small_data` gives a run."""
+"""The scores that `docs.small_data` gives a run, and the picture of samples beside training images."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 import jgen
+from jgen.app.nearest import nearest_images
 from jgen.data import Source, open_source
 from jgen.metrics import scores
 from jgen.metrics.collect import Collected, collect
 from jgen.metrics.extract import Extractor, open_extractor
 from jgen.metrics.image_sets import image_batches
 from jgen.metrics.neighbours import nearest_in
-from jgen.pictures import to_bytes
+from jgen.pictures import grid, to_bytes
 from jgen.sharding import rounded_up
 
 METRICS = ("fd", "pr", "auth")
 BATCH = 500
+SAMPLES, LABEL, GAP = 6, 16, 8
+"""Of a method in the picture; pixels of its name, and between methods."""
 
 
 def scores_of(folder: Path, num: int, features: str) -> dict[str, float]:
@@ -49,3 +54,19 @@ def _distance(real: Collected, other: Collected) -> float:
     assert real.features is not None
     assert other.features is not None
     return float(np.sqrt(nearest_in(real.features, other.features, 1)[0]).mean())
+
+
+def beside_training(runs: Mapping[str, Path]) -> Image.Image:
+    """Samples of runs, by the methods' names, and in each row the training images that are nearest to its first image."""
+    panels = {}
+    for name, folder in runs.items():
+        run = jgen.load(folder)
+        rows = nearest_images(run, run.stage.options, SAMPLES, seed=0)
+        panels[name] = grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1], least=1)
+    widths = [panel.width + GAP for panel in panels.values()]
+    picture = Image.new("RGB", (sum(widths) - GAP, LABEL + max(panel.height for panel in panels.values())), "white")
+    for i, (name, panel) in enumerate(panels.items()):
+        left = sum(widths[:i])
+        ImageDraw.Draw(picture).text((left, 1), name, "black")
+        picture.paste(panel, (left, LABEL))
+    return picture
