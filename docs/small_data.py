@@ -87,11 +87,11 @@ def main() -> None:
         parser.error(f"--minutes {given.minutes}: must be above 0")
     wanted = ({"method": name, "seed": seed} for seed in range(given.seeds) for name in given.names)
     studies.measured(FILE, wanted, partial(measure, minutes=given.minutes, features=given.features, keep=given.keep))
-    if given.keep:
+    runs = {name: Path(given.keep) / _folder_of(name) for name in METHODS} if given.keep else {}
+    if kept := {name: run for name, run in runs.items() if run.is_dir()}:
         from docs.small_data_scores import beside_training
 
-        runs = {name: Path(given.keep) / _folder_of(name) for name in METHODS}
-        beside_training({name: run for name, run in runs.items() if run.is_dir()}).save(FILE.with_suffix(".png"), optimize=True)
+        beside_training(kept).save(FILE.with_suffix(".png"), optimize=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import jgen
 from docs import gallery, notebooks, results, small_data, studies, tricks
 from jgen import pictures
 from jgen.app.parsing import parse_config
-from jgen.pictures import tiles
 from tests import tiny
 
 DOCS = tiny.ROOT / "docs"
@@ -180,7 +179,7 @@ def test_small_data_s_picture_has_a_panel_a_run(toy_run):
     (run,) = toy_run.glob("**/config.json")
     one, two = (beside_training({name: run.parent for name in names}) for names in (("a",), ("a", "b")))
     assert (two.width, two.height) == (2 * one.width + GAP, one.height)
-    rows = tiles(one.crop((0, LABEL, *one.size)), 8, 8)
+    rows = pictures.tiles(one.crop((0, LABEL, *one.size)), 8, 8)
     training = np.stack([each["image"] for each in map(jgen.load(run.parent).stage.open_source().__getitem__, range(64))])
     assert len(rows) == 8 * SAMPLES
     nearest = rows.reshape(SAMPLES, 8, 8, 8, 3)[:, 1:, ..., :1].reshape(-1, 8, 8, 1)

@@ -26,9 +26,8 @@ from tests import tiny
 )
 def test_another_value_of_a_traced_option_compiles_nothing(name, values):
     (stage,) = tiny.module(name).build(tiny.parsed(name)).stages
-    assert all(
-        Traced() in typing.get_type_hints(type(stage.options), include_extras=True)[key].__metadata__ for key in values[0]
-    )
+    hints = typing.get_type_hints(type(stage.options), include_extras=True)
+    assert all(Traced() in hints[key].__metadata__ for key in values[0])
     mesh = make_mesh(MeshConfig(devices=1))
     params, extra = jax.jit(stage.init)(jax.random.key(1), first_batch(stage, stage.open_source()))
     params, traces = tiny.moved(params, 0.1), 0
