@@ -65,7 +65,8 @@ def measure(method: str, seed: int, *, minutes: float, features: str, keep: str)
     from docs.small_data_scores import scores_of  # which imports jax, and the training beside it needs the memory
 
     side = METHODS[method]
-    time = milliseconds(side, PRESET)
+    before = next((each["ms"] for each in read() if each["method"] == method), 0)
+    time = before or milliseconds(side, PRESET)  # all seeds take the same steps
     steps = round(60_000 * minutes / time)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(keep).resolve() if keep and not seed else Path(folder)

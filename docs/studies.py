@@ -35,10 +35,7 @@ def trained(side: Side, preset: str, folder: Path, seed: int, steps: int = 0) ->
 
 @cache
 def milliseconds(side: Side, preset: str) -> float:
-    """The CPU time of a step, from what more steps take longer: that of a clock would be other programs' too.
-
-    Measured once, so that all seeds take the same steps.
-    """
+    """The CPU time of a step, from what more steps take longer: that of a clock would be other programs' too."""
     spent = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, steps in enumerate((TIMED[0], *TIMED)):  # the first one compiles
